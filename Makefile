@@ -1,0 +1,71 @@
+# Every target sets up what it needs: a virtual environment from the lock file and, as root on
+# Debian, the packages for the lab.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+ENVIRONMENT ?= inventories/lab/environment.yaml
+RELEASE ?= trixie
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Debian packages that tests or the virtual environment need; the lab prepares its own.
+define debian
+{ dpkg-query -s $(1) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ]; then
+    echo '▸ installing $(1)'; apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+  else echo 'missing: $(1); remedy: sudo apt-get install $(1)' >&2; fi; }
+endef
+
+.PHONY: help demo test lint lock clean clean-lab setup
+help: ## Show the targets
+	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: setup ## From one file to hardened, verified hosts
+	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
+
+test: setup .venv/dev ## Run every test that this machine can run
+	@pytest -n 3 --dist loadscope --durations=25
+
+lint: setup .venv/dev ## Check style and types
+	ruff check
+	ruff format --check
+	basedpyright
+	yamllint --strict .
+	ansible-lint
+
+bench-%: setup
+	@python benchmarks/$(subst -,_,$*).py
+
+setup: .venv/run
+	@if [ "$$(id -u)" = 0 ]; then ringfence lab prepare || true; fi  # whoever needs it says so again
+
+.venv/run: requirements.lock pyproject.toml
+	@if [ ! -x .venv/bin/pip ]; then
+	  $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call debian,python3-venv)
+	  $(PYTHON) -m venv .venv
+	fi
+	echo '▸ installing Python packages from requirements.lock'
+	pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev: requirements-dev.lock .venv/run
+	@$(call debian,testssl.sh)
+	echo '▸ installing Python packages from requirements-dev.lock'
+	pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+lock: .venv/dev ## Renew the lock files from pyproject.toml
+	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	  --upgrade --extra checkout pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	  --constraint requirements.lock --extra checkout --extra dev pyproject.toml -o requirements-dev.lock
+
+clean-lab: ## Remove every lab: hosts, networks, files and identities
+	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi
+
+clean: clean-lab ## Remove what the other targets made
+	@rm -rf .venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible
