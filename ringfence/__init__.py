@@ -1,0 +1,1 @@
+"""Ringfence: infrastructure as code and hardening for MCP environments."""

@@ -1,0 +1,5 @@
+import sys
+
+from ringfence.cli import main
+
+sys.exit(main())

@@ -1,0 +1,134 @@
+"""The checklist, and that checks and checklist belong together."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ringfence import controls
+
+ROOT = Path(__file__).parents[2]
+CHECKS = ROOT / "tests" / "compliance"
+
+IDS = {
+    "IAM": 8,
+    "NET": 5,
+    "DAT": 5,
+    "MON": 6,
+    "IRP": 2,
+    "TIN": 4,
+    "HST": 1,
+}
+
+COLLECT = """
+import json, pathlib
+def pytest_collection_finish(session):
+    checks = [
+        {
+            "name": item.nodeid.split("[")[0],
+            "control": item.get_closest_marker("control").args[0],
+            "why": bool(item.function.__doc__),
+            "host": "host" in item.fixturenames,
+            "sabotage": [
+                [list(mark.args), mark.kwargs] for mark in item.iter_markers("sabotage")
+            ],
+        }
+        for item in session.items
+    ]
+    pathlib.Path(session.config.rootpath, OUT).write_text(json.dumps(checks))
+"""
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What pytest collects from the product's checks, with their markers."""
+    directory = tmp_path_factory.mktemp("collect")
+    out = directory / "checks.json"
+    (directory / "collector.py").write_text(f"OUT = {str(out)!r}\n{COLLECT}")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "collector", "-p", "no:cacheprovider"),
+            *(str(CHECKS), "--environment", "inventories/lab/environment.yaml"),
+            *("--collect-only", "-q"),
+        ],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(directory), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(out.read_text())
+
+
+def test_the_checklist_is_complete():
+    expected = [f"{domain}-{n:02}" for domain, last in IDS.items() for n in range(1, last + 1)]
+    assert list(controls.load()) == expected
+
+
+def test_every_control_says_who_demands_it():
+    assert not [c.id for c in controls.load().values() if not c.references]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda doc: doc["controls"]["IAM-01"].pop("remedy"), "'remedy' is a required property"),
+        (lambda doc: doc["domains"].pop("IAM"), "IAM-01: its domain is not among the domains"),
+        (lambda doc: doc["sources"].pop("cis"), "source cis is not among the sources"),
+        (lambda doc: doc["controls"]["IAM-01"].update(priority="high"), "'high' is not one of"),
+    ],
+)
+def test_a_broken_checklist_is_refused(tmp_path: Path, change: Any, problem: str):
+    doc = yaml.safe_load(controls.CATALOGUE.read_text())
+    change(doc)
+    path = tmp_path / "controls.yaml"
+    path.write_text(yaml.safe_dump(doc, sort_keys=False))
+    with pytest.raises(controls.CatalogueError, match=problem):
+        controls.load(path)
+
+
+def test_controls_in_effect_on_hosts_have_checks(checks: list[dict[str, Any]]):
+    checked = {check["control"] for check in checks}
+    in_effect = {c.id for c in controls.load().values() if "host" in c.implemented}
+    assert in_effect <= checked, f"no check for {sorted(in_effect - checked)}"
+
+
+def test_checked_controls_are_in_effect(checks: list[dict[str, Any]]):
+    """A control may not be planned everywhere and yet be verified."""
+    catalogue = controls.load()
+    planned = sorted({c["control"] for c in checks if not catalogue[c["control"]].implemented})
+    assert not planned, f"make a layer of {planned} `implemented` in schemas/controls.yaml"
+
+
+def test_every_check_says_why_it_exists(checks: list[dict[str, Any]]):
+    assert not sorted({check["name"] for check in checks if not check["why"]})
+
+
+def test_every_check_on_a_host_can_be_shown_to_fail(checks: list[dict[str, Any]]):
+    def proven(check: dict[str, Any]) -> bool:
+        marks = check["sabotage"]
+        return len(marks) == 1 and len(marks[0][0]) == 1 and set(marks[0][1]) == {"restore"}
+
+    assert not sorted({c["name"] for c in checks if c["host"] and not proven(c)})
+
+
+def test_every_assertion_tells_what_it_saw():
+    """The report shows an assertion's message as evidence; without one there is none."""
+    silent = [
+        f"{path.name}:{node.lineno}"
+        for path in sorted(CHECKS.glob("*.py"))
+        for check in ast.walk(ast.parse(path.read_text()))
+        if isinstance(check, ast.FunctionDef) and check.name.startswith("test_")
+        for node in ast.walk(check)
+        if isinstance(node, ast.Assert) and node.msg is None
+    ]
+    assert not silent
