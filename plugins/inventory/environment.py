@@ -1,0 +1,51 @@
+"""Ansible inventory plugin: reads an environment manifest directly."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin
+
+DOCUMENTATION = """
+name: environment
+short_description: Hosts and role variables of a Ringfence environment
+description:
+  - Reads C(environment.yaml) and gives every host the variables of the roles that apply to it.
+options: {}
+"""
+
+
+class InventoryModule(BaseInventoryPlugin):
+    NAME = "environment"
+
+    def verify_file(self, path: str) -> bool:
+        return super().verify_file(path) and path.endswith(("environment.yaml", "environment.yml"))
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path, cache)
+        try:
+            from ringfence import inventory as ringfence_inventory
+            from ringfence import ssh_authority
+            from ringfence.environment import Environment
+            from ringfence.validation import ManifestError
+        except ImportError as error:
+            raise AnsibleParserError(
+                f"the inventory needs the Python package ringfence beside Ansible: {error}; "
+                "run ansible from the project's .venv"
+            ) from error
+        try:
+            environment = Environment.load(path)
+        except ManifestError as error:
+            raise AnsibleParserError(str(error)) from error
+        try:
+            # Whatever uses this inventory is about to need it; the first one is bootstrap.yml's.
+            ssh_authority.keep_certificate(environment)
+        except ssh_authority.SshAuthorityError as error:
+            raise AnsibleParserError(str(error)) from error
+        for host in environment.hosts.values():
+            inventory.add_host(host.name)
+            for name, value in ringfence_inventory.variables(environment, host).items():
+                inventory.set_variable(host.name, name, value)
+        for group, hosts in ringfence_inventory.groups(environment).items():
+            inventory.add_group(group)
+            for host in hosts:
+                inventory.add_child(group, host)

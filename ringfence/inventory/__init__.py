@@ -1,0 +1,55 @@
+"""The Ansible inventory that follows from an environment.
+
+One module per role computes the variables of that role for one host; a host gets
+those of the roles that apply to it and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ringfence.environment import Environment, Host
+from ringfence.inventory import (
+    baseline,
+    connection,
+    firewall,
+    log_shipping,
+    mcp_servers,
+    siem,
+    ssh,
+    tls,
+)
+
+Variables = Callable[[Environment, Host], dict[str, Any]]
+
+ROLES: dict[str, tuple[str, Variables]] = {
+    "connection": ("all", connection.variables),
+    "baseline": ("all", baseline.variables),
+    "ssh": ("all", ssh.variables),
+    "firewall": ("all", firewall.variables),
+    "tls": ("all", tls.variables),
+    "log_shipping": ("all", log_shipping.variables),
+    "siem": ("siem", siem.variables),
+    "mcp_servers": ("mcp_servers", mcp_servers.variables),
+}
+"""Role: the group of hosts it applies to, and what computes its variables."""
+
+
+def groups(environment: Environment) -> dict[str, list[str]]:
+    """Host names by Ansible group: the manifest's groups, and `segment_<name>` for segments."""
+    members: dict[str, list[str]] = {}
+    for host in environment.hosts.values():
+        segment = f"segment_{host.segment.name.replace('-', '_')}"
+        for group in (*sorted(host.groups), segment):
+            members.setdefault(group, []).append(host.name)
+    return members
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    """Variables of every role that applies to a host."""
+    merged: dict[str, Any] = {}
+    for group, compute in ROLES.values():
+        if host in environment.group(group):
+            merged |= compute(environment, host)
+    return merged

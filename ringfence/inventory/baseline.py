@@ -1,0 +1,20 @@
+"""Variables of role `baseline`: contacts, services and doors of the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.environment import Environment, Host
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    operations = environment.contacts["operations"]
+    return {
+        "baseline_automation_account": environment.automation.account,
+        "baseline_banner_contact": f"{operations.name}, {operations.email}",
+        "baseline_banner_owner": f"the environment {environment.name} ({environment.domain})",
+        "baseline_ntp_servers": [str(server) for server in environment.services.ntp],
+        "baseline_package_proxy": environment.services.package_proxy or "",
+        # In a cloud the network tells hosts their IPv6 router; elsewhere it is configured.
+        "baseline_accept_router_advertisements": environment.provisioning is not None,
+    }

@@ -1,0 +1,179 @@
+"""Firewall rules of one host, derived from the flows of the manifest.
+
+Everything that is allowed is an entry with the reason that the manifest gives for it.
+What has no entry is refused by the role's ruleset: there are no rules that deny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from ringfence.environment import Address, Egress, Environment, Host, Network, Protocol, Server
+from ringfence.inventory import mcp_servers
+
+COMMENT_BYTES = 120
+"""Room that nftables has for the comment of a set element, less a margin."""
+
+DNS, NTP = 53, 123
+LOOPBACK = ip_network("127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Connections to one port: `network` is where they come from, or where they lead to."""
+
+    network: Network
+    protocol: Protocol
+    port: int
+    why: str
+
+    def as_variable(self) -> dict[str, Any]:
+        return asdict(self) | {"network": str(self.network), "why": comment(self.why)}
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    return {
+        "firewall_inbound": [rule.as_variable() for rule in inbound(environment, host)],
+        "firewall_outbound": [rule.as_variable() for rule in outbound(environment, host)],
+        "firewall_accounts": [
+            account(environment, server, port)
+            for server, port in mcp_servers.loopback_ports(environment, host)
+        ],
+        "firewall_management": [
+            str(network)
+            for segment in environment.segments_for("management")
+            for network in segment.networks
+        ],
+        "firewall_internal": [
+            str(network)
+            for segment in environment.segments.values()
+            for network in segment.networks
+        ],
+    }
+
+
+def inbound(environment: Environment, host: Host) -> list[Rule]:
+    """Connections that others may open to a host."""
+    return without_overlaps([*_from_flows(environment, host), *_from_peers(environment, host)])
+
+
+def outbound(environment: Environment, host: Host) -> list[Rule]:
+    """Connections that a host itself may open, also to itself by its own addresses.
+
+    Its MCP servers may not: each has a list of its own (`account`).
+    """
+    return without_overlaps([*_to_flows(environment, host), *_to_services(environment)])
+
+
+def account(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
+    """What the account of an MCP server may open connections to, the host's loopback included."""
+    rules = [rule for egress in server.egress for rule in _egress(egress)]
+    if server.egress and server.transport == "http":
+        # One without egress has a network namespace of its own, where no rules are needed.
+        rules.append(Rule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket"))
+    # A packet filter cannot hold a name: what leads outside is left to the firewall behind, which
+    # knows names. Validation sees to it that there is one.
+    outside = [
+        {"protocol": e.protocol, "port": e.port, "why": comment(f"{e.domain}: {e.why}")}
+        for e in server.egress
+        if e.domain
+    ]
+    if outside:
+        rules += _dns(environment)
+    return {
+        "name": server.account,
+        "egress": [rule.as_variable() for rule in without_overlaps(rules)],
+        "outside": outside,
+    }
+
+
+def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
+    """The same permissions without overlaps, which nftables refuses in a set."""
+    reasons: dict[tuple[Network, Protocol, int], dict[str, None]] = {}
+    for rule in rules:
+        reasons.setdefault((rule.network, rule.protocol, rule.port), {})[rule.why] = None
+    for network, protocol, port in list(reasons):
+        for wider in _wider(network):
+            if (wider, protocol, port) in reasons:
+                reasons[wider, protocol, port] |= reasons.pop((network, protocol, port))
+                break
+    return [Rule(*key, why="; ".join(whys)) for key, whys in reasons.items()]
+
+
+def comment(text: str) -> str:
+    """A reason as nftables takes it: one line, without quotes, and short."""
+    line = "".join(c if c.isprintable() else " " for c in text).replace('"', "'")
+    return " ".join(line.split()).encode()[:COMMENT_BYTES].decode(errors="ignore").strip()
+
+
+def _wider(network: Network) -> Iterator[Network]:
+    for prefix in range(network.prefixlen):
+        yield network.supernet(new_prefix=prefix)
+
+
+def _from_flows(environment: Environment, host: Host) -> Iterator[Rule]:
+    for flow in environment.all_flows:
+        if flow.target == host:
+            for network in flow.sources:
+                yield Rule(network, flow.protocol, flow.port, flow.why)
+
+
+def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
+    """What other hosts and their servers may open, where this host is the one they name."""
+    own = {ip_network(address) for address in host.addresses}
+    for peer in environment.hosts.values():
+        if peer == host:
+            continue
+        opened = list(_to_services(environment))
+        for server in environment.servers_on(peer):
+            opened += [rule for egress in server.egress if egress.host for rule in _egress(egress)]
+        for rule in opened:
+            if rule.network in own:
+                for address in _same_family(peer, rule.network):
+                    yield Rule(ip_network(address), rule.protocol, rule.port, rule.why)
+
+
+def _to_flows(environment: Environment, host: Host) -> Iterator[Rule]:
+    for flow in environment.all_flows:
+        if flow.source in (host, host.segment) and flow.target != host:
+            for network in flow.destinations:
+                yield Rule(network, flow.protocol, flow.port, flow.why)
+    sink = environment.log_sink
+    if sink.host == host:  # the collector's own events take the same way
+        for address in host.addresses:
+            yield Rule(ip_network(address), "tcp", sink.port, "log shipping")
+
+
+def _to_services(environment: Environment) -> Iterator[Rule]:
+    services, sink = environment.services, environment.log_sink
+    yield from _dns(environment)
+    for server in services.ntp:
+        yield Rule(ip_network(server), "udp", NTP, "time")
+    if endpoint := services.package_proxy_endpoint:
+        address, port = endpoint
+        yield Rule(ip_network(address), "tcp", port, "packages")
+    if sink.host is None and sink.address:
+        yield Rule(ip_network(sink.address), "tcp", sink.port, "log shipping")
+
+
+def _dns(environment: Environment) -> list[Rule]:
+    protocols: tuple[Protocol, ...] = ("udp", "tcp")
+    return [
+        Rule(ip_network(server), protocol, DNS, "name resolution")
+        for server in environment.services.dns
+        for protocol in protocols
+    ]
+
+
+def _egress(egress: Egress) -> list[Rule]:
+    networks: list[Network] = [egress.cidr] if egress.cidr else []
+    if egress.host:
+        networks += [ip_network(address) for address in egress.host.addresses]
+    return [Rule(network, egress.protocol, egress.port, egress.why) for network in networks]
+
+
+def _same_family(host: Host, network: Network) -> Iterator[Address]:
+    return (address for address in host.addresses if address.version == network.version)

@@ -1,0 +1,30 @@
+"""Every host ships its journal to the manifest's log sink, under its own name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.environment import DataClass, Environment, Host
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    sink = environment.log_sink
+    return {
+        "log_shipping_host": host.name,
+        "log_shipping_address": str(sink.address or sink.server_name),
+        "log_shipping_port": sink.port,
+        "log_shipping_server_name": sink.server_name,
+        "log_shipping_ca_source": str(sink.ca_file or ""),
+        "log_shipping_retention_days": retention_days(environment, host),
+    }
+
+
+def retention_days(environment: Environment, host: Host) -> int:
+    """Days for which a host's events are kept: those of the highest class its tools handle.
+
+    Logs name users, addresses and commands, so they are never less than internal.
+    """
+    classes: set[DataClass] = {"internal"}
+    for server in environment.servers_on(host):
+        classes |= {tool.data_class for tool in server.tools.values()}
+    return max(environment.retention[name] for name in classes)

@@ -1,0 +1,30 @@
+"""Who may log in to a host, how, and from where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.environment import Environment, Host
+from ringfence.ssh_authority import Files, management_networks
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    return {
+        "ssh_port": host.ssh_port,
+        "ssh_automation_account": environment.automation.account,
+        "ssh_authority_file": str(Files.of(environment).authority_public),
+        "ssh_management_networks": [str(n) for n in management_networks(environment)],
+        # Secrets themselves are read on the controller by the one task that needs them.
+        "ssh_totp_directory": str(environment.state / "totp"),
+        "ssh_administrators": [
+            {
+                "name": person.account,
+                "full_name": person.name,
+                "second_factor": person.second_factor,
+                "sudo": person.sudo,
+                "keys": list(person.ssh_keys),
+                "key_files": [str(path) for path in person.ssh_key_files],
+            }
+            for person in environment.administrators.values()
+        ],
+    }
