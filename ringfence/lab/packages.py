@@ -1,0 +1,146 @@
+"""Debian packages for the lab: one caching proxy per machine, one listener per lab.
+
+Hosts always ask for http://deb.debian.org; the proxy fetches from the mirror that this
+machine's own apt uses, and keeps what it fetched across runs. The proxy listens on
+loopback, where only this machine reaches it; a lab's listener passes connections on from
+the address that its manifest names.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from ringfence.lab import places
+from ringfence.lab.cgroup import Cgroup
+from ringfence.lab.errors import LabError
+from ringfence.lab.process import run, spawn
+
+ACCOUNT = "apt-cacher-ng"
+ENDPOINT = ("127.0.0.1", 31420)
+URL = "http://{}:{}".format(*ENDPOINT)
+PROXY = Cgroup("packages")
+SOCKET_PROXY = "/usr/lib/systemd/systemd-socket-proxyd"
+
+ARCHIVES = ("debian", "debian-security")
+"""Paths below http://deb.debian.org."""
+
+
+def directory() -> Path:
+    return places.CACHE / "packages"
+
+
+def start() -> None:
+    """Start the machine's proxy unless it runs as it should."""
+    with places.locked(directory()):
+        cache = directory() / "cache"
+        configuration = directory() / "conf/acng.conf"
+        text = _configuration(cache)
+        unchanged = configuration.exists() and configuration.read_text() == text
+        if unchanged and PROXY.populated and _answers(*ENDPOINT):
+            return
+        PROXY.remove()
+        PROXY.create()
+        cache.mkdir(exist_ok=True)
+        shutil.chown(cache, ACCOUNT, ACCOUNT)
+        configuration.parent.mkdir(exist_ok=True)
+        configuration.write_text(text)
+        spawn(
+            _unprivileged("apt-cacher-ng", "-c", str(configuration.parent)),
+            PROXY,
+            directory() / "proxy.log",
+        )
+        _wait(*ENDPOINT, directory() / "proxy.log")
+
+
+def stop_if_unused() -> None:
+    """Stop the machine's proxy once no lab is left."""
+    with places.locked(directory()):
+        if not places.labs():
+            PROXY.remove()
+
+
+def listen(lab: str, address: tuple[str, int], log: Path) -> None:
+    """Offer the proxy to a lab under an address of this machine."""
+    group = Cgroup(f"lab-{lab}/packages")
+    # Answers already: our listener, or an apt-cacher-ng of the machine's own on all addresses.
+    if _answers(*address):
+        return
+    group.remove()
+    group.create()
+    host, port = address
+    bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = "{}:{}".format(*ENDPOINT)
+    command = _unprivileged("systemd-socket-activate", "--listen", bound, SOCKET_PROXY, target)
+    spawn(command, group, log)
+    _wait(*address, log)
+
+
+def _configuration(cache: Path) -> str:
+    lines = [
+        f"CacheDir: {cache}",
+        f"LogDir: {cache}",
+        f"SocketPath: {cache}/socket",
+        "SupportDir: /usr/lib/apt-cacher-ng",
+        f"BindAddress: {ENDPOINT[0]}",
+        f"Port: {ENDPOINT[1]}",
+        "ForeGround: 1",
+        "PidFile: ",
+        "ReportPage: ",
+        # Debian's archives only: no way out for hosts to anything else.
+        "ForceManaged: 1",
+        "RedirMax: 5",
+        "VerboseLog: 0",
+    ]
+    mirrors = machine_mirrors()
+    for archive in ARCHIVES:
+        lines.append(f"Remap-{archive}: deb.debian.org/{archive} ; {mirrors[archive]}")
+    if proxy := _machine_proxy():
+        lines.append(f"Proxy: {proxy}")
+    return "\n".join(lines) + "\n"
+
+
+def machine_mirrors() -> dict[str, str]:
+    """Where this machine's apt gets Debian's archives from."""
+    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    return choose_mirrors(run(targets).stdout.split())
+
+
+def choose_mirrors(uris: list[str]) -> dict[str, str]:
+    """The address of each archive among those of apt; Debian's own where apt has none."""
+    mirrors = {archive: f"http://deb.debian.org/{archive}" for archive in ARCHIVES}
+    for uri in (uri.rstrip("/") for uri in uris):
+        archive = uri.rsplit("/", 1)[-1]
+        if archive in mirrors and uri.startswith(("http://", "https://")):
+            mirrors[archive] = uri
+    return mirrors
+
+
+def _machine_proxy() -> str | None:
+    done = run(["apt-config", "shell", "proxy", "Acquire::http::Proxy"])
+    match = re.match(r"proxy='(http[^']+)'", done.stdout)
+    return match[1].rstrip("/") if match else None
+
+
+def _unprivileged(*command: str) -> list[str]:
+    identity = ["--reuid", ACCOUNT, "--regid", ACCOUNT, "--clear-groups", "--no-new-privs"]
+    return ["setpriv", *identity, *command]
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _wait(host: str, port: int, log: Path, patience: float = 15) -> None:
+    deadline = time.monotonic() + patience
+    while not _answers(host, port):
+        if time.monotonic() > deadline:
+            raise LabError(f"the package proxy does not answer on {host} port {port}; see {log}")
+        time.sleep(0.1)

@@ -1,0 +1,224 @@
+"""What a lab consists of, derived from its environment alone: names, links and addresses.
+
+Nothing here touches the machine. Every name carries the lab's name, so that what a lab
+left behind is found again without a record of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+
+from ringfence.environment import Address, Environment, Host, Segment
+from ringfence.lab.errors import UnusableError
+
+GATEWAY, OPERATOR, CLIENT = 1, 2, 10
+"""Last part of the addresses that the lab itself takes in a segment."""
+
+INTERFACE_NAME = 15
+"""Longest name of a network interface that Linux accepts."""
+
+Interface = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cable from something in the lab to the bridge of its segment."""
+
+    segment: Segment
+    port: str
+    """Name of the end at the bridge, in the router's namespace."""
+    addresses: tuple[Interface, ...]
+    """Addresses of the other end."""
+
+    @property
+    def bridge(self) -> str:
+        return bridge(self.segment)
+
+    @property
+    def gateways(self) -> tuple[Address, ...]:
+        return tuple(interface.ip for interface in addresses(self.segment, GATEWAY))
+
+
+@dataclass(frozen=True)
+class Node:
+    """A network namespace with one link: a host or a client."""
+
+    name: str
+    namespace: str
+    link: Link
+    host: Host | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        return self.environment.name
+
+    @property
+    def namespace_prefix(self) -> str:
+        return namespace_prefix(self.name)
+
+    @property
+    def router(self) -> str:
+        return f"{self.namespace_prefix}router"
+
+    @cached_property
+    def operator(self) -> tuple[tuple[str, Link], ...]:
+        """This machine's own place in every management segment: interface name and link."""
+        segments = self.environment.segments_for("management")
+        return tuple(
+            (
+                f"{operator_prefix(self.name)}{number}",
+                Link(segment, f"operator{number}", addresses(segment, OPERATOR)),
+            )
+            for number, segment in enumerate(segments)
+        )
+
+    @cached_property
+    def hosts(self) -> dict[str, Node]:
+        return {
+            host.name: Node(
+                host.name,
+                f"{self.namespace_prefix}{host.name}",
+                Link(host.segment, short("h-", host.name), _host_addresses(host)),
+                host,
+            )
+            for host in self.environment.hosts.values()
+        }
+
+    @cached_property
+    def clients(self) -> dict[str, Node]:
+        return {
+            f"client.{segment.name}": Node(
+                f"client.{segment.name}",
+                f"{self.namespace_prefix}client.{segment.name}",
+                Link(segment, short("c-", segment.name), addresses(segment, CLIENT)),
+            )
+            for segment in self.environment.segments_for("clients")
+        }
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return (*self.clients.values(), *self.hosts.values())
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return (self.router, *(node.namespace for node in self.nodes))
+
+    @property
+    def proxy(self) -> tuple[str, int] | None:
+        """Where this machine serves packages to the lab, if the manifest wants them from here."""
+        endpoint = self.environment.services.package_proxy_endpoint
+        mine = {str(address.ip) for _, link in self.operator for address in link.addresses}
+        return endpoint if endpoint and _canonical(endpoint[0]) in mine else None
+
+    @property
+    def names(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Address and names of every host, as in /etc/hosts."""
+        return tuple(
+            (str(address), (host.fqdn, host.name))
+            for host in self.environment.hosts.values()
+            for address in host.addresses
+        )
+
+    @property
+    def digest(self) -> str:
+        """Changes when what is booted no longer follows from the manifest."""
+        facts = {
+            "segments": [
+                (s.name, s.purpose, [str(n) for n in s.networks])
+                for s in self.environment.segments.values()
+            ],
+            "hosts": [
+                (h.name, h.segment.name, [str(a) for a in h.addresses])
+                for h in self.environment.hosts.values()
+            ],
+            "domain": self.environment.domain,
+            "proxy": self.environment.services.package_proxy,
+            "dns": [str(address) for address in self.environment.services.dns],
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Raise `UnusableError` where the manifest cannot be booted on one machine."""
+        if not self.operator:
+            raise UnusableError(
+                "the lab needs a segment of purpose management: that is where this machine is "
+                "attached; add one under /network/segments"
+            )
+        taken = {
+            interface.ip: what
+            for segment in self.environment.segments.values()
+            for number, what in ((GATEWAY, "router"), (OPERATOR, "operator"), (CLIENT, "client"))
+            if (what != "operator" or segment.purpose == "management")
+            and (what != "client" or segment.purpose == "clients")
+            for interface in addresses(segment, number)
+        }
+        for host in self.environment.hosts.values():
+            if not host.address:
+                raise UnusableError(
+                    f"host {host.name} has no address; the lab boots hosts under the addresses "
+                    "of the manifest: add `address`"
+                )
+            for address in host.addresses:
+                if address in taken:
+                    raise UnusableError(
+                        f"host {host.name} has the address {address}, which the lab gives to its "
+                        f"{taken[address]}; choose another"
+                    )
+
+
+def addresses(segment: Segment, number: int) -> tuple[Interface, ...]:
+    """The addresses of one segment that end in a number, in IPv4 and IPv6."""
+    return tuple(ip_interface((network[number], network.prefixlen)) for network in segment.networks)
+
+
+def bridge(segment: Segment) -> str:
+    return short("br-", segment.name)
+
+
+def namespace_prefix(lab: str) -> str:
+    """Begins the name of every namespace of a lab. Labs have no dots in theirs: no two collide."""
+    return f"ringfence.{lab}."
+
+
+def operator_prefix(lab: str) -> str:
+    """Begins the name of every interface that a lab has in this machine's own namespace."""
+    return f"rf{hashlib.sha256(lab.encode()).hexdigest()[:8]}-"
+
+
+def short(prefix: str, name: str) -> str:
+    """An interface name: the name itself where it fits, a digest of it where it does not."""
+    if len(prefix + name) <= INTERFACE_NAME:
+        return prefix + name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return prefix + digest[: INTERFACE_NAME - len(prefix)]
+
+
+def hardware_address(lab: str, name: str) -> str:
+    """The same at every boot, so that nobody's neighbour cache goes stale."""
+    digest = hashlib.sha256(f"{lab}/{name}".encode()).digest()
+    return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
+
+
+def _host_addresses(host: Host) -> tuple[Interface, ...]:
+    networks = {network.version: network for network in host.segment.networks}
+    return tuple(
+        ip_interface((address, networks[address.version].prefixlen))
+        for address in host.addresses
+        if address.version in networks
+    )
+
+
+def _canonical(address: str) -> str:
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address
