@@ -1,0 +1,171 @@
+"""Calls tools as a principal: the official MCP SDK over mutual TLS 1.3.
+
+The address comes from the manifest, the identity from the environment's authority; nothing is
+taken from the caller's surroundings, neither proxies nor the system's trust store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from ringfence.environment import Environment, Server
+from ringfence.pki import Identity, PkiError, named_principal, principal_identity
+
+SECONDS = 30
+
+REFUSALS = {
+    403: "no role of this principal names one of its tools (HTTP 403)",
+    413: "the request is too large (HTTP 413)",
+    429: "this principal calls more often than the server's limits allow (HTTP 429)",
+    503: "the server behind it does not answer (HTTP 503)",
+}
+"""What the TLS frontend says no with."""
+
+
+class CallError(Exception):
+    """A call that did not come to a result, in one line."""
+
+
+def url_of(server: Server) -> str:
+    host = server.host
+    if host is None or not host.addresses:
+        raise CallError(f"server {server.name} has no host with an address yet; provision it first")
+    address = host.addresses[0]
+    return f"https://{address if address.version == 4 else f'[{address}]'}:{server.port}/mcp"
+
+
+def tls_context(identity: Identity) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(identity.authority))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(identity.certificate, identity.key)
+    return context
+
+
+@asynccontextmanager
+async def connect(server: Server, identity: Identity) -> AsyncIterator[Client]:
+    """An MCP client of a server. Raises `CallError` for whatever keeps it from a result."""
+    url = url_of(server)
+    refused: list[int] = []
+
+    async def note(response: httpx2.Response) -> None:
+        # The SDK keeps no status; without it a refusal at the door looks like any other error.
+        if response.status_code in REFUSALS:
+            refused.append(response.status_code)
+
+    try:
+        async with (
+            httpx2.AsyncClient(
+                verify=tls_context(identity),
+                trust_env=False,
+                timeout=SECONDS,
+                event_hooks={"response": [note]},
+            ) as http,
+            Client(streamable_http_client(url, http_client=http), cache=None) as client,
+        ):
+            yield client
+    except Exception as error:
+        if refused:
+            raise CallError(f"{server.name} ({url}) refuses: {REFUSALS[refused[0]]}") from error
+        raise CallError(_explained(error, server, url)) from error
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")
+    parser.add_argument(
+        "--as", dest="principal", required=True, metavar="PRINCIPAL", help="who calls"
+    )
+    parser.add_argument("--list", action="store_true", help="list the server's tools")
+    parser.add_argument("server", metavar="SERVER")
+    parser.add_argument("tool", metavar="TOOL", nargs="?")
+    parser.add_argument(
+        "arguments",
+        metavar="JSON",
+        nargs="?",
+        default="{}",
+        help="the tool's arguments as a JSON object",
+    )
+
+
+def run(args: Namespace) -> int:
+    # The SDK logs what is raised as well; one message is enough.
+    logging.disable(logging.CRITICAL)
+    try:
+        return asyncio.run(_run(args))
+    except (CallError, PkiError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, PkiError) else 1
+
+
+async def _run(args: Namespace) -> int:
+    environment = Environment.load(args.environment)
+    server = environment.servers.get(args.server)
+    if server is None:
+        known = ", ".join(environment.servers)
+        raise PkiError(f"{environment.path} names no server {args.server!r}; it has: {known}")
+    if not args.list and not args.tool:
+        raise PkiError("name a tool, or use --list to see them")
+    given = _object(args.arguments)
+    identity = principal_identity(environment, named_principal(environment, args.principal))
+    async with connect(server, identity) as client:
+        if args.list:
+            for tool in (await client.list_tools()).tools:
+                summary = (tool.description or "").strip().partition("\n")[0]
+                print(f"{tool.name:24}{summary}")
+            return 0
+        result = await client.call_tool(args.tool, given)
+    for content in result.content:
+        print(getattr(content, "text", None) or content.model_dump_json(exclude_none=True))
+    return int(bool(result.is_error))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise PkiError(f"the tool's arguments are not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise PkiError(
+            'the tool\'s arguments must be a JSON object, such as \'{"timezone": "UTC"}\''
+        )
+    return value
+
+
+def _explained(error: BaseException, server: Server, url: str) -> str:
+    place = f"{server.name} ({url})"
+    for cause in _causes(error):
+        if isinstance(cause, CallError):
+            return str(cause)
+        if isinstance(cause, ssl.SSLError):
+            return f"{place}: TLS failed: {cause.reason or cause}"
+        if isinstance(cause, httpx2.TimeoutException):
+            return f"{place} does not answer; is the way there open (network.flows)?"
+        if isinstance(cause, MCPError):
+            return f"{place} answers with an error: {cause}"
+    for cause in _causes(error):
+        if isinstance(cause, httpx2.TransportError):
+            return f"{place} cannot be reached: {cause or type(cause).__name__}"
+    return f"{place}: {type(error).__name__}: {error}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, the errors in it, and what caused each."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    for cause in (error.__cause__, error.__context__):
+        if cause is not None:
+            yield from _causes(cause)
