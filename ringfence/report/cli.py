@@ -1,0 +1,44 @@
+"""`ringfence report`: show a compliance report again, or convert it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from ringfence.report import document, page, terminal
+
+LATEST = Path("reports/latest/compliance.json")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=LATEST,
+        help=f"a report in JSON (default: {LATEST})",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write it as an HTML page instead"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: shown or converted; 2: not a report, or not writable. The verdict is pytest's status."""
+    try:
+        report = document.read(args.file)
+        if args.html:
+            page.write(report, args.html)
+            return 0
+    except document.ReportError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{args.html}: {error.strerror}", file=sys.stderr)
+        return 2
+    heading = f"{report.environment}, {report.time:%Y-%m-%d %H:%M} UTC"
+    print(heading)
+    print(terminal.render(report, shutil.get_terminal_size().columns, sys.stdout.isatty()))
+    return 0

@@ -1,0 +1,63 @@
+"""A report as one HTML page that needs nothing beside itself: no script, no font, no network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from ringfence.report.model import ENVIRONMENT, Counts, Report, findings, percent, told_once
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def _code(text: str) -> Markup:
+    """What stands between backticks in the checklist, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+
+
+_templates.filters["code"] = _code
+
+WORDS = {
+    "passed": "pass",
+    "failed": "fail",
+    "not_applicable": "n/a",
+    "not_verified": "not yet verified",
+}
+
+
+def render(report: Report) -> str:
+    return _templates.get_template("page.html.j2").render(
+        report=report,
+        before=report.before,
+        counts=report.counts,
+        findings=findings,
+        told_once=told_once,
+        percent=percent,
+        decided=_decided,
+        share=_share,
+        words=WORDS,
+        no_host=ENVIRONMENT,
+    )
+
+
+def write(report: Report, path: Path) -> None:
+    path.write_text(render(report), encoding="utf-8")
+
+
+def _decided(counts: Counts) -> int:
+    return counts.passed + counts.failed
+
+
+def _share(part: int, counts: Counts) -> float:
+    """Percentage of the checks that ran, as the length of a bar."""
+    total = counts.passed + counts.failed + counts.not_applicable
+    return round(100 * part / total, 3) if total else 0

@@ -1,0 +1,1 @@
+"""Running the compliance checks: which hosts, over which connection, with which fixtures."""

@@ -1,0 +1,155 @@
+"""Logins tried from this machine with the system's own ssh, each over a connection of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.environment import Environment, Host
+from ringfence.inventory import connection
+from ringfence.ssh_authority import Files
+
+SECONDS = 20
+ADMITTED = "ringfence-admitted"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a login presents: a private key, perhaps with a certificate."""
+
+    key: Path
+    certificate: Path | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        certificate = ("-o", f"CertificateFile={self.certificate}") if self.certificate else ()
+        return ("-i", str(self.key), *certificate)
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a login ended, from the client's own log."""
+
+    admitted: bool
+    log: str
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """Methods with which sshd would let one go on, as it said at first."""
+        found = re.search(r"Authentications that can continue: (\S+)", self.log)
+        return frozenset(found[1].split(",")) if found else frozenset()
+
+    @property
+    def key_was_one_factor(self) -> bool:
+        """The key was right, and not enough."""
+        return 'Authenticated using "publickey" with partial success' in self.log
+
+    @property
+    def end(self) -> str:
+        """Why it ended, in ssh's words."""
+        if self.admitted:
+            return "it was let in"
+        lines = [line for line in self.log.splitlines() if line and "debug1:" not in line]
+        return lines[-1].strip() if lines else "ssh ended without a message"
+
+    def proposed(self, kind: str) -> tuple[str, ...]:
+        """Algorithms of one kind in the server's own KEXINIT."""
+        _, _, answer = self.log.partition("peer server KEXINIT proposal")
+        found = re.search(rf"debug2: {re.escape(kind)}: (\S+)", answer)
+        return tuple(found[1].split(",")) if found else ()
+
+
+def automation(environment: Environment) -> Identity:
+    files = Files.of(environment)
+    return Identity(files.key, files.certificate)
+
+
+def try_login(
+    environment: Environment,
+    host: Host,
+    account: str,
+    identity: Identity | None = None,
+    *,
+    code: str | None = None,
+    from_host: bool = False,
+    arguments: Sequence[str] = (),
+) -> Login:
+    """Log in, or not. With `from_host` the connection comes from the host itself, not from here."""
+    with tempfile.TemporaryDirectory(prefix="ringfence-") as directory:
+        command = [
+            *("ssh", "-vv", "-T", "-F", "none", "-p", str(host.ssh_port), "-l", account),
+            *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "IdentitiesOnly=yes"),
+            *("-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", f"UserKnownHostsFile={Files.of(environment).known_hosts}"),
+            *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"),
+            *("-o", "NumberOfPasswordPrompts=1"),
+            *(identity.options if identity else ("-o", "PubkeyAuthentication=no")),
+            *(("-o", "BatchMode=yes") if code is None else ()),
+            *(_relay(environment, host) if from_host else ()),
+            *arguments,
+            str(host.address),
+            *(() if "-W" in arguments else ("--", f"echo {ADMITTED}")),
+        ]
+        # The code reaches ssh by a file and a prompt: no argument, no environment.
+        environ = _answering(Path(directory), code) if code is not None else None
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+                env=environ,
+            )
+        except subprocess.TimeoutExpired:
+            return Login(False, f"no end after {SECONDS} s")
+    return Login(
+        admitted=ADMITTED.encode() in done.stdout,
+        log=done.stderr.decode(errors="replace"),
+    )
+
+
+def _answering(directory: Path, code: str) -> Mapping[str, str]:
+    answer = directory / "code"
+    answer.touch(0o600)
+    answer.write_text(f"{code}\n")
+    program = directory / "askpass"
+    program.write_text(f"#!/bin/sh\ncat {shlex.quote(str(answer))}\n")
+    program.chmod(0o700)
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "SSH_ASKPASS": str(program),
+        "SSH_ASKPASS_REQUIRE": "force",
+    }
+
+
+RELAY = """
+import os, select, socket
+s = socket.create_connection(({address!r}, {port}), 10)
+ends = {{0: lambda d: s.sendall(d), s.fileno(): lambda d: os.write(1, d)}}
+while True:
+    for end in select.select(list(ends), [], [])[0]:
+        data = os.read(end, 65536)
+        if not data: raise SystemExit
+        ends[end](data)
+"""
+
+
+def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
+    """Connect from the host to itself, through automation's door; no key leaves this machine."""
+    relay = RELAY.format(address=str(host.address), port=host.ssh_port)
+    files = Files.of(environment)
+    outer = [
+        *("ssh", "-F", "none", "-T", "-p", str(host.ssh_port)),
+        *("-l", environment.automation.account, "-i", str(files.key)),
+        *connection.automation_options(environment),
+        str(host.address),
+        # As root: the firewall lets nobody else connect over loopback, and sshd is what is tried.
+        shlex.join(["sudo", "-n", "python3", "-c", relay]),
+    ]
+    return ("-o", f"ProxyCommand={shlex.join(outer).replace('%', '%%')}")

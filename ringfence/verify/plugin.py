@@ -1,0 +1,263 @@
+"""pytest plugin: compliance checks against the hosts of one environment.
+
+    pytest tests/compliance --environment inventories/lab/environment.yaml
+
+A check is a function with the marker `control`; the marker `hosts` names the group of
+hosts it runs on, once each.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra.host
+
+from ringfence import controls
+from ringfence.environment import Administrator, Environment, Host, Server
+from ringfence.report import not_applicable
+from ringfence.report.model import ENVIRONMENT as NO_HOST
+from ringfence.report.model import Identity
+from ringfence.report.subject import IDENTITY, SUBJECT, Subject
+from ringfence.verify import parallel, selection
+from ringfence.verify import targets as connections
+from ringfence.verify.targets import Target, Targets, UnreachableError
+
+JOBS_PER_CORE = 4
+"""Checks wait for hosts far more than they compute."""
+
+SOCKETS = pytest.StashKey[Path]()
+
+MARKERS = (
+    "control(id): the control of schemas/controls.yaml that this check verifies",
+    "hosts(group): run once on every host of this group of the manifest; `all` is every host",
+    "sabotage(command, restore): shell commands that break the property on a hardened host, "
+    "as root, and mend it; they find HOST, SERVER, ACCOUNT, PORT and ADMINISTRATOR set "
+    "where the check has such a parameter",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ringfence", "compliance of an MCP environment")
+    selection.add_options(group)
+    group.addoption(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=f"Hosts that are worked on at once (default: {JOBS_PER_CORE} per processor).",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Say what is verified, before the plugins that report on it are configured."""
+    option = config.option
+    if _is_worker(config) or option.environment is None or option.collectonly or option.help:
+        return
+    environment = selection.environment(config)
+    config.stash[SUBJECT] = Subject(
+        environment=environment.name,
+        stage=environment.stage,
+        hosts=tuple(host.name for host in selection.hosts(config)),
+        partial=selection.is_partial(config),
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    config.stash[SOCKETS] = Path(tempfile.mkdtemp(prefix="ringfence-"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse a wrong selection before anything runs."""
+    selection.hosts(session.config)
+    selection.control_ids(session.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    connections.close(config.stash[SOCKETS])
+    shutil.rmtree(config.stash[SOCKETS])
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Hosts side by side, unless there is one, or another plugin distributes the checks (-n)."""
+    config = session.config
+    jobs: int = config.option.jobs or JOBS_PER_CORE * (os.cpu_count() or 1)
+    groups = _by_host(session.items)
+    if (
+        min(jobs, len(groups)) < 2
+        or session.testsfailed
+        or config.option.usepdb
+        or config.option.collectonly
+        or config.pluginmanager.hasplugin("dsession")
+        or _is_worker(config)
+    ):
+        return None
+    terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+    if terminal:
+        terminal.showfspath = False  # modules interleave: one line of dots for all
+    parallel.run(session, groups, jobs)
+    return True
+
+
+def _by_host(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(item.stash[IDENTITY].host, []).append(item)
+    return list(groups.values())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    _control(metafunc.definition)
+    if "host" not in metafunc.fixturenames:
+        return
+    environment = selection.environment(metafunc.config)
+    marker = metafunc.definition.get_closest_marker("hosts")
+    if marker is None or len(marker.args) != 1:
+        raise pytest.Collector.CollectError(
+            f"{metafunc.definition.nodeid}: say where it runs: @pytest.mark.hosts(GROUP)"
+        )
+    names = ["host"]
+    selected = selection.hosts(metafunc.config)
+    rows: list[list[Any]] = [
+        [host] for host in environment.group(marker.args[0]) if host in selected
+    ]
+    if "server" in metafunc.fixturenames:
+        names.append("server")
+        rows = [[*row, server] for row in rows for server in environment.servers_on(row[0])]
+    if "administrator" in metafunc.fixturenames:
+        names.append("administrator")
+        rows = [[*row, person] for row in rows for person in environment.administrators.values()]
+    metafunc.parametrize(
+        names,
+        [pytest.param(*row, id="-".join(map(_label, row))) for row in rows],
+        indirect=True,
+    )
+
+
+def _label(value: object) -> str:
+    match value:
+        case Host() | Server():
+            return value.name
+        case Administrator():
+            return value.account
+        case _:
+            return str(value)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = selection.control_ids(config)
+    kept: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
+    for item in items:
+        control = _control(item)
+        if not _has_host(item):
+            continue
+        (kept if control in wanted else deselected).append(item)
+        identity = _identity(item, control)
+        item.stash[IDENTITY] = identity
+        item.user_properties += [("control", identity.control), ("host", identity.host)]
+    items[:] = kept
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+
+
+def _control(item: pytest.Item) -> str:
+    named = [marker.args for marker in item.iter_markers("control")]
+    if len(named) != 1 or len(named[0]) != 1:
+        raise pytest.Collector.CollectError(
+            f"{item.nodeid}: name its one control: @pytest.mark.control(ID)"
+        )
+    (control,) = named[0]
+    if control not in controls.load():
+        raise pytest.Collector.CollectError(
+            f"{item.nodeid}: schemas/controls.yaml has no control {control}"
+        )
+    return control
+
+
+def _has_host(item: pytest.Item) -> bool:
+    """False for the placeholder that pytest makes of a check whose group has no hosts."""
+    parameters = getattr(item, "callspec", None)
+    return (
+        parameters is None
+        or "host" not in parameters.params
+        or isinstance(parameters.params["host"], Host)
+    )
+
+
+def _identity(item: pytest.Item, control: str) -> Identity:
+    function = getattr(item, "function", None)
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    host = parameters.get("host")
+    return Identity(
+        control=control,
+        host=host.name if host else NO_HOST,
+        check=getattr(item, "originalname", None) or item.name,
+        case="-".join(_label(value) for key, value in parameters.items() if key != "host"),
+        why=" ".join((function.__doc__ or "").split()) if function else "",
+    )
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+@pytest.fixture(scope="session")
+def environment(pytestconfig: pytest.Config) -> Environment:
+    """The manifest: where expected values come from."""
+    return selection.environment(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def targets(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Targets]:
+    """Every host of the environment: `targets[environment.hosts["siem-1"]]`."""
+    hosts = Targets(environment, pytestconfig.stash[SOCKETS])
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
+    """The host under verification, as root; a testinfra host with its manifest entry."""
+    try:
+        return targets[request.param]
+    except UnreachableError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Server:
+    """An MCP server of the host: the check runs once for each."""
+    return request.param
+
+
+@pytest.fixture
+def administrator(request: pytest.FixtureRequest) -> Administrator:
+    """A person who may log in to hosts: the check runs once for each."""
+    return request.param
+
+
+@pytest.fixture
+def other_host(host: Target, targets: Targets, environment: Environment) -> Target:
+    """A host in another segment than `host`, as the place to try connections from."""
+    for candidate in environment.group("all"):
+        if candidate.segment != host.manifest.segment:
+            try:
+                return targets[candidate]
+            except UnreachableError:
+                continue
+    return not_applicable("no other segment has a reachable host to try this from")
+
+
+@pytest.fixture(scope="session")
+def operator() -> testinfra.host.Host:
+    """This machine, in the management segment: for log-ins and handshakes from outside."""
+    return connections.operator_machine()

@@ -1,0 +1,17 @@
+"""What the roles set where the manifest says nothing: expected values for checks."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROLES = Path(__file__).parents[2] / "roles"
+
+
+@cache
+def defaults(role: str) -> dict[str, Any]:
+    """Default variables of a role."""
+    return yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())

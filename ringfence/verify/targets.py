@@ -1,0 +1,206 @@
+"""Hosts as the checks see them: testinfra over one shared SSH connection per host.
+
+The connection is the one Ansible uses (`ringfence.inventory.connection`). Before the
+first hardening that door does not exist yet, and the bootstrap door is taken instead.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import testinfra.host
+from testinfra.backend.base import BaseBackend, CommandResult
+from testinfra.backend.local import LocalBackend
+
+from ringfence import environment as model
+from ringfence.inventory import connection
+from ringfence.report import UnverifiedError
+from ringfence.ssh_authority import SshAuthorityError, keep_certificate
+from ringfence.verify.root_shell import EndedError, RootShell
+
+CONNECT_SECONDS = 5
+
+
+class UnreachableError(UnverifiedError):
+    """No door of the host opens."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """One way into a host: the arguments of ssh, and whether root needs sudo there."""
+
+    name: str
+    arguments: tuple[str, ...]
+    sudo: bool
+
+
+def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
+    """The ways into a host, in the order in which they are tried."""
+    has_authority = keep_certificate(environment).authority.exists()
+    ansible = connection.variables(environment, host)
+    automation = _door(
+        "automation",
+        ansible["ansible_host"],
+        ansible["ansible_port"],
+        ansible["ansible_user"],
+        ansible["ansible_ssh_private_key_file"],
+        ansible["ansible_ssh_common_args"],
+    )
+    bootstrap = _door(
+        "bootstrap",
+        ansible["ansible_host"],
+        ansible["bootstrap_port"],
+        ansible["bootstrap_user"],
+        ansible["bootstrap_ssh_private_key_file"],
+        ansible["bootstrap_ssh_common_args"],
+    )
+    return (automation, bootstrap) if has_authority else (bootstrap,)
+
+
+def _door(name: str, address: str, port: int, user: str, key: str, options: str) -> Door:
+    destination = (f"HostName={address}", f"Port={port}", f"User={user}")
+    # Quoted: blanks separate the values of this option.
+    identity = (f'IdentityFile="{key}"'.replace("%", "%%"),) if key else ()
+    settings = tuple(part for value in (*destination, *identity) for part in ("-o", value))
+    return Door(name, (*settings, *shlex.split(options)), sudo=user != "root")
+
+
+class SshBackend(BaseBackend):
+    """Commands as root over a shared connection, each with a limit in time.
+
+    testinfra's own backend waits without limit, quotes its options through a local
+    shell, has no control path by default, and asks sudo anew for each command.
+    """
+
+    NAME = "ssh"
+
+    def __init__(self, hostname: str, door: Door, sockets: Path):
+        super().__init__(hostname)
+        self._encoding = "utf-8"
+        self._door = door
+        self._ssh = (
+            "ssh",
+            "-T",
+            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
+            *("-o", "ControlMaster=auto", "-o", "ControlPersist=60"),
+            *("-o", f"ControlPath={sockets}/%C"),
+            *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+            *("-o", "LogLevel=ERROR"),
+            *door.arguments,
+            "--",
+            hostname,
+        )
+        self._idle: list[RootShell] = []
+
+    def get_sudo_command(self, command: str, sudo_user: str | None) -> str:
+        account = f"-u {shlex.quote(sudo_user)} " if sudo_user else ""
+        return f"sudo -n {account}/bin/sh -c {shlex.quote(command)}"
+
+    def run(self, command: str, *args: str, **_: Any) -> CommandResult:
+        remote = self.get_command(command, *args)
+        # A check may run commands side by side, in threads: each has a shell of its own.
+        try:
+            shell = self._idle.pop()
+        except IndexError:
+            shell = RootShell(self._ssh, sudo=self._door.sudo)
+        status, output, errors = shell.run(remote)
+        self._idle.append(shell)
+        return self.result(status, remote.encode(), output, errors)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Target(testinfra.host.Host):
+    """A testinfra host that knows its entry in the manifest."""
+
+    def __init__(self, backend: BaseBackend, manifest: model.Host, door: str):
+        super().__init__(backend)
+        backend.set_host(self)
+        self.manifest = manifest
+        self.door = door
+        self.once = cache(self._once)
+
+    def _once(self, command: str, *args: str) -> CommandResult:
+        return self.run(command, *args)
+
+    def __repr__(self) -> str:
+        return self.manifest.name
+
+
+class Targets:
+    """The hosts of an environment, each connected at its first use."""
+
+    def __init__(self, environment: model.Environment, sockets: Path):
+        self._environment = environment
+        self._sockets = sockets
+        self._known: dict[str, Target | UnreachableError] = {}
+
+    def __getitem__(self, host: model.Host) -> Target:
+        """Raises `UnreachableError`, at once where an earlier attempt has failed."""
+        if host.name not in self._known:
+            self._known[host.name] = self._connect(host)
+        known = self._known[host.name]
+        if isinstance(known, UnreachableError):
+            raise known
+        return known
+
+    def _connect(self, host: model.Host) -> Target | UnreachableError:
+        if host.address is None:
+            return UnreachableError(f"{host.name} has no address yet; provision it first")
+        try:
+            ways = doors(self._environment, host)
+        except SshAuthorityError as error:
+            return UnreachableError(str(error))
+        seen: list[str] = []
+        for door in ways:
+            target = Target(SshBackend(host.name, door, self._sockets), host, door.name)
+            try:
+                target.run("true")
+            except (EndedError, TimeoutError) as error:
+                seen.append(f"{door.name}: {error}")
+                if "timed out" in str(error) or "No route" in str(error):
+                    break
+            else:
+                return target
+        return UnreachableError(
+            f"{host.name} ({host.address}) cannot be reached: {'; '.join(seen)}. "
+            "Is it up, and does this machine stand in a management segment?"
+        )
+
+    def close(self) -> None:
+        for known in self._known.values():
+            if isinstance(known, Target) and isinstance(known.backend, SshBackend):
+                known.backend.close()
+
+    def forget(self) -> None:
+        """Let `Target.once` ask again: the hosts have been changed."""
+        for known in self._known.values():
+            if isinstance(known, Target):
+                known.once.cache_clear()
+
+
+def operator_machine() -> testinfra.host.Host:
+    """The machine the checks are started on, without sudo."""
+    backend = LocalBackend()
+    host = testinfra.host.Host(backend)
+    backend.set_host(host)
+    return host
+
+
+def close(sockets: Path) -> None:
+    """End every shared connection whose socket lies in a directory."""
+    for socket in sockets.iterdir():
+        subprocess.run(
+            ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "--", "none"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CONNECT_SECONDS,
+            check=False,
+        )

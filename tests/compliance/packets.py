@@ -1,0 +1,178 @@
+"""Sent to a host and run there as root, with the standard library alone: do packets get through?
+
+`knock` sends TCP openings past this host's own firewall, as an intruder with root would, and
+tells how the other side answers. `leak` opens connections in the ordinary way, as some
+account, and tells which of them put a packet on an interface, loopback included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import secrets
+import socket
+import struct
+import subprocess
+import sys
+import time
+from ipaddress import ip_address
+
+IPV4, IPV6, ALL = 0x0800, 0x86DD, 0x0003
+SYN, RST, ACK = 0x02, 0x04, 0x10
+PROTOCOLS = {6: "tcp", 17: "udp"}
+HEADER_BYTES = {6: 20, 17: 8}
+ANSWER_SECONDS = 0.8
+LEAVE_SECONDS = 0.2
+
+Packet = tuple[str, str, str, int, int, int]
+"""Source, destination, protocol, ports, TCP flags."""
+
+
+def knock(targets: list[tuple[str, int]]) -> list[str]:
+    """How each answers: `open`, `closed`, or `silent`."""
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))
+    sent: dict[tuple[str, int, int], int] = {}
+    answers = ["silent"] * len(targets)
+    for number, (address, port) in enumerate(targets):
+        source_port = 32768 + secrets.randbelow(28000)
+        sent[address, port, source_port] = number
+        send_opening(address, source_port, port)
+    for packet in sniff(sniffer, ANSWER_SECONDS):
+        source, _, protocol, source_port, port, flags = packet
+        number = sent.get((source, source_port, port))
+        if number is not None and protocol == "tcp" and flags & ACK:
+            answers[number] = "closed" if flags & RST else "open"
+    return answers
+
+
+def leak(account: str, targets: list[tuple[str, str, int]]) -> list[bool]:
+    """Whether a packet to each address, protocol and port left."""
+    uid = pwd.getpwnam(account).pw_uid
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))
+    connections: list[socket.socket] = []
+    for address, protocol, port in targets:
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        os.seteuid(uid)  # a socket belongs to whom its maker was
+        connection = socket.socket(family(address), kind)
+        os.seteuid(0)
+        connection.setblocking(False)
+        connection.bind(("", 0))  # the port tells its packets from those of other checks
+        connections.append(connection)
+        try:
+            connection.connect((address, port))
+            connection.send(b"\n")
+        except OSError:
+            pass  # whether anything left is what counts
+    left = {
+        (destination, protocol, port, source_port)
+        for _, destination, protocol, source_port, port, flags in sniff(sniffer, LEAVE_SECONDS)
+        if protocol == "udp" or flags & (SYN | ACK) == SYN
+    }
+    wanted = [
+        (*target, connection.getsockname()[1])
+        for target, connection in zip(targets, connections, strict=True)
+    ]
+    for connection in connections:
+        connection.close()
+    return [packet in left for packet in wanted]
+
+
+def sniff(sniffer: socket.socket, seconds: float):
+    end = time.monotonic() + seconds
+    while (rest := end - time.monotonic()) > 0:
+        sniffer.settimeout(rest)
+        try:
+            frame = sniffer.recv(2048)
+        except TimeoutError:
+            return
+        if packet := parse(frame):
+            yield packet
+
+
+def parse(frame: bytes) -> Packet | None:
+    kind, packet = int.from_bytes(frame[12:14], "big"), frame[14:]
+    if kind == IPV4:
+        protocol, start = packet[9], (packet[0] & 0x0F) * 4
+        source, destination = packet[12:16], packet[16:20]
+    elif kind == IPV6:
+        protocol, start = packet[6], 40
+        source, destination = packet[8:24], packet[24:40]
+    else:
+        return None
+    segment = packet[start:]
+    if len(segment) < HEADER_BYTES.get(protocol, len(segment) + 1):
+        return None
+    source_port, port = struct.unpack("!HH", segment[:4])
+    flags = segment[13] if protocol == 6 else 0
+    ends = str(ip_address(source)), str(ip_address(destination))
+    return (*ends, PROTOCOLS[protocol], source_port, port, flags)
+
+
+def send_opening(address: str, source_port: int, port: int) -> None:
+    route = ip("route", "get", address)[0]
+    source, device = route["prefsrc"], route["dev"]
+    hop = hardware_address(route.get("gateway", address), device)
+    segment = opening(source, address, source_port, port)
+    ends = ip_address(source).packed, ip_address(address).packed
+    if family(address) == socket.AF_INET:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, 6, 0)
+        header = header[:10] + checksum(header + ends[0] + ends[1]) + ends[0] + ends[1]
+        kind = IPV4
+    else:
+        header = struct.pack("!IHBB", 6 << 28, len(segment), 6, 64) + ends[0] + ends[1]
+        kind = IPV6
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((device, 0))
+        own = wire.getsockname()[4]
+        wire.send(hop + own + kind.to_bytes(2, "big") + header + segment)
+
+
+def opening(source: str, destination: str, source_port: int, port: int) -> bytes:
+    fields = (source_port, port, secrets.randbits(32), 0, 5 << 4, SYN, 64240, 0, 0)
+    segment = struct.pack("!HHIIBBHHH", *fields)
+    ends = ip_address(source).packed + ip_address(destination).packed
+    pseudo = ends + struct.pack("!II", len(segment), 6)
+    return segment[:16] + checksum(pseudo + segment) + segment[18:]
+
+
+def checksum(data: bytes) -> bytes:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (~total & 0xFFFF).to_bytes(2, "big")
+
+
+def hardware_address(hop: str, device: str) -> bytes:
+    ip("neigh", "replace", hop, "dev", device, "use")
+    for _ in range(20):
+        for neighbour in ip("neigh", "show", hop, "dev", device):
+            if "lladdr" in neighbour:
+                return bytes.fromhex(neighbour["lladdr"].replace(":", ""))
+        time.sleep(0.05)
+    raise SystemExit(f"{hop} on {device} does not tell its hardware address")
+
+
+def ip(*words: str) -> list[dict]:
+    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return json.loads(done.stdout or "[]")
+
+
+def family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def main(arguments: list[str]) -> None:
+    request = json.loads(arguments[0])
+    match request["do"]:
+        case "knock":
+            result: list = knock([(a, p) for a, p in request["targets"]])
+        case _:
+            result = leak(request["account"], [(a, n, p) for a, n, p in request["targets"]])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,167 @@
+"""How data is protected on its way (DAT)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from ringfence.environment import Environment, Server
+from ringfence.pki import PkiError, Subject, authority_files, open_authority
+from ringfence.report import not_applicable
+from ringfence.verify.targets import Target
+
+PKI = "/etc/ringfence/pki"
+FRONTEND = "/etc/haproxy/ringfence/$SERVER.cfg"
+RELOAD = "systemctl reload haproxy && sleep 0.5"
+
+
+def frontend_sabotage(expression: str) -> pytest.MarkDecorator:
+    """HAProxy with a changed frontend."""
+    return pytest.mark.sabotage(
+        f"cp -p {FRONTEND} /root/.sabotage && sed -i -e '{expression}' {FRONTEND} && {RELOAD}",
+        restore=f"mv /root/.sabotage {FRONTEND} && {RELOAD}",
+    )
+
+
+@cache
+def script() -> str:
+    return (Path(__file__).parent / "handshakes.py").read_text()
+
+
+def frontend(host: Target, server: Server) -> dict[str, Any]:
+    """What a server's TLS frontend answers to several kinds of callers; asked once."""
+    address = str(host.manifest.addresses[0])
+    asked = host.once("python3 -c %s server %s %s", script(), address, str(server.port))
+    assert asked.succeeded, f"handshakes could not be tried: {asked.stderr.strip()[-400:]}"
+    return json.loads(asked.stdout)
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("mcp_servers")
+@pytest.mark.sabotage("systemctl stop haproxy", restore="systemctl start haproxy && sleep 0.5")
+def test_server_answers_over_mutual_tls_1_3(host: Target, server: Server) -> None:
+    """Refusing everything else protects nobody if callers then find another way in."""
+    answer = frontend(host, server)["current"]
+    assert answer.startswith("HTTP/"), (
+        f"{server.name}: TLS 1.3 with a certificate of the authority ends with {answer!r}; "
+        "apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("mcp_servers")
+@frontend_sabotage("s/verify required/& ssl-min-ver TLSv1.2/")
+def test_older_tls_is_refused(host: Target, server: Server) -> None:
+    """TLS 1.2 allows key exchanges after which recorded traffic can be read once a key leaks."""
+    seen = frontend(host, server)
+    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    assert seen["older"].startswith("TLS: "), (
+        f"{server.name} answers {seen['older']!r} over TLS 1.2; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("mcp_servers")
+@frontend_sabotage("s/verify required/verify optional/")
+def test_caller_without_certificate_is_refused(host: Target, server: Server) -> None:
+    """Who calls must be known before the first byte of a request is read."""
+    seen = frontend(host, server)
+    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    assert seen["anonymous"].startswith("TLS: "), (
+        f"{server.name} answers {seen['anonymous']!r} to a caller without a certificate; "
+        "apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("mcp_servers")
+@frontend_sabotage("/deny_status 403 unless/d")
+def test_host_is_no_caller(host: Target, server: Server) -> None:
+    """A host that is taken over holds a certificate of the authority, and is no principal."""
+    answer = frontend(host, server)["current"]
+    assert answer.startswith("HTTP/1.1 403"), (
+        f"{server.name} answers {answer!r} to the certificate of a host; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("mcp_servers")
+@frontend_sabotage("s/verify required/& curves P-256/")
+def test_key_exchange_is_post_quantum(host: Target, server: Server) -> None:
+    """Traffic recorded today is decrypted by the quantum computer of tomorrow."""
+    seen = frontend(host, server)
+    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    if not seen["post_quantum"]:
+        not_applicable("OpenSSL of this release has no post-quantum key exchange (3.5 has)")
+    assert "MLKEM" in seen["group"], (
+        f"{server.name} exchanges keys by {seen['group']}; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("all")
+@pytest.mark.sabotage(
+    f"cp -p {PKI}/host.crt /root/.sabotage && openssl req -x509 -key {PKI}/host.key -days 1 "
+    f"-subj /CN=sabotage -out {PKI}/host.crt",
+    restore=f"mv /root/.sabotage {PKI}/host.crt",
+)
+def test_certificate_is_of_the_authority_and_has_life_left(
+    host: Target, environment: Environment
+) -> None:
+    """An expired certificate stops logs and calls at once, and teaches people to click through."""
+    found = host.once(f"cat {PKI}/host.crt")
+    assert found.succeeded, f"{host} has no certificate; apply role tls"
+    try:
+        authority = open_authority(*authority_files(environment))
+    except PkiError as error:
+        pytest.fail(f"the authority cannot be read: {error}", pytrace=False)
+    leaf = x509.load_pem_x509_certificate(found.stdout.encode())
+    left = (leaf.not_valid_after_utc - datetime.now(UTC)) / (
+        leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    )
+    reason = authority.reason_to_issue(Subject.of_host(environment, host.manifest), found.stdout)
+    assert reason is None or reason.startswith("its certificate ends"), (
+        f"the certificate of {host} is not good: {reason}; apply role tls"
+    )
+    assert left > 1 / 3, (
+        f"the certificate of {host} ends on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, "
+        f"{left:.0%} of its life is left; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("all")
+@pytest.mark.sabotage(f"chmod 0644 {PKI}/host.key", restore=f"chmod 0640 {PKI}/host.key")
+def test_private_key_is_for_few(host: Target) -> None:
+    """Whoever reads the key is the host, for as long as the certificate lasts."""
+    found = host.once("stat -c %%U:%%G:%%a %s", f"{PKI}/host.key")
+    assert found.succeeded, f"{host} has no certificate; apply role tls"
+    assert found.stdout.strip() == "root:ringfence-pki:640", (
+        f"{PKI}/host.key is {found.stdout.strip()}; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("all")
+@pytest.mark.sabotage(
+    "cp -p /etc/ringfence/openssl.cnf /root/.sabotage && "
+    "sed -i s/TLSv1.3/TLSv1.2/ /etc/ringfence/openssl.cnf",
+    restore="mv /root/.sabotage /etc/ringfence/openssl.cnf",
+)
+def test_clients_of_the_host_refuse_older_tls(host: Target) -> None:
+    """A server of somebody else's that is stuck in the past must not pull this host there."""
+    asked = host.once("python3 -c %s clients", script())
+    assert asked.succeeded, (
+        f"clients could not be tried (does {PKI} exist?): {asked.stderr.strip()[-300:]}; "
+        "apply role tls"
+    )
+    speaks = json.loads(asked.stdout)
+    assert speaks.pop("able"), "the test server for TLS 1.2 did not work; is openssl installed?"
+    older = [client for client, spoke in speaks.items() if spoke]
+    assert not older, f"TLS 1.2 is spoken by {', '.join(older)}; apply role tls"

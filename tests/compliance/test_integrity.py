@@ -1,0 +1,294 @@
+"""Tools and the servers behind them (TIN)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.environment import Server
+from ringfence.report import not_applicable
+from ringfence.verify.targets import Target
+from ringfence.wheelhouse import WheelhouseError, find_lock, locks_of
+
+REMEDY = "apply role mcp_servers"
+LARGEST_EXPOSURE = 1.5
+"""Of `systemd-analyze security`, which goes from 0 (confined) to 10."""
+
+PACKAGES = "/opt/ringfence/mcp/$SERVER/*/lib/python3*/site-packages"
+BILL = "$(ls -d /opt/ringfence/mcp/$SERVER/*/sbom.cdx.json)"
+DROP_IN = "/run/systemd/system/mcp-$SERVER.service.d/90-sabotage.conf"
+
+
+def unit_sabotage(*lines: str) -> pytest.MarkDecorator:
+    """The server with a weaker unit."""
+    text = "\\n".join(("[Service]", *lines))
+    return pytest.mark.sabotage(
+        f"mkdir -p $(dirname {DROP_IN}) && printf '{text}\\n' > {DROP_IN} && "
+        "systemctl daemon-reload && systemctl restart mcp-$SERVER",
+        restore=f"rm -r $(dirname {DROP_IN}) && systemctl daemon-reload && "
+        "systemctl restart mcp-$SERVER",
+    )
+
+
+# --- what is installed ----------------------------------------------------------------------------
+
+
+@cache
+def beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
+
+
+def installed(host: Target, server: Server) -> dict[str, Any]:
+    """The environment that a server runs from, compared with what its wheels recorded."""
+    found = host.once("python3 -c %s %s", beside("packages.py"), server.name)
+    assert found.succeeded, (
+        f"{server.name} is not installed: {found.stderr.strip()[-200:]}; {REMEDY}"
+    )
+    return json.loads(found.stdout)
+
+
+@pytest.mark.control("TIN-02")
+@pytest.mark.hosts("mcp_servers")
+@pytest.mark.sabotage(
+    f"file=$(ls {PACKAGES}/*/__init__.py | head -n 1) && echo '# changed' >> $file",
+    restore=f"file=$(ls {PACKAGES}/*/__init__.py | head -n 1) && sed -i '$d' $file",
+)
+def test_installed_files_are_those_of_the_wheels(host: Target, server: Server) -> None:
+    """A file that is changed after its installation runs with all that the server may do."""
+    found = installed(host, server)
+    assert found["files"] > 0, f"{server.name} has no installed files; {REMEDY}"
+    differing = found["differing"]
+    assert not differing, (
+        f"{len(differing)} of {found['files']} files of {server.name} differ from their wheel: "
+        f"{', '.join(differing[:5])}; remove {found['path']}, then {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-02")
+@pytest.mark.hosts("mcp_servers")
+@pytest.mark.sabotage(
+    f"cd {PACKAGES} && mkdir sabotage-1.dist-info && "
+    "printf 'Name: sabotage\\nVersion: 1\\n' > sabotage-1.dist-info/METADATA",
+    restore=f"cd {PACKAGES} && rm -r sabotage-1.dist-info",
+)
+def test_versions_are_those_of_the_lock(host: Target, server: Server, environment: Any) -> None:
+    """What was reviewed is the lock; anything else came in unseen."""
+    found = installed(host, server)
+    own = Path(__file__).parents[2] / "roles/mcp_servers/files/locks"
+    try:
+        lock = find_lock(
+            [locks_of(environment), own],
+            server.package.name,
+            server.package.version,
+            found["python"],
+        )
+    except WheelhouseError as error:
+        pytest.fail(str(error), pytrace=False)
+    wanted = {
+        (re.sub(r"[-_.]+", "-", name).lower(), version)
+        for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), re.M)
+    }
+    present = {(name, version) for name, version in found["versions"]}
+    assert present == wanted, (
+        f"{server.name} and its lock differ: "
+        f"{', '.join('=='.join(pair) for pair in sorted(present ^ wanted))}; {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-02")
+@pytest.mark.hosts("mcp_servers")
+@pytest.mark.sabotage(
+    f"mv {BILL} /root/.sabotage",
+    restore=("mv /root/.sabotage $(ls -d /opt/ringfence/mcp/$SERVER/*)/sbom.cdx.json"),
+)
+def test_bill_of_materials_names_what_is_installed(host: Target, server: Server) -> None:
+    """When a library turns out to be vulnerable, somebody must know which servers have it."""
+    found = installed(host, server)
+    listed = {(name, version) for name, version in found["listed"]}
+    present = {(name, version) for name, version in found["versions"]}
+    assert listed == present, (
+        f"the bill of materials of {server.name} lacks or invents "
+        f"{', '.join('=='.join(pair) for pair in sorted(present ^ listed)[:5])}; "
+        f"remove {found['path']}, then {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-02")
+@pytest.mark.hosts("mcp_servers")
+@pytest.mark.sabotage(
+    f"chown mcp-$SERVER $(ls -d {PACKAGES}/*/ | head -n 1)",
+    restore=f"chown root $(ls -d {PACKAGES}/*/ | head -n 1)",
+)
+def test_packages_are_root_s_alone(host: Target, server: Server) -> None:
+    """A server that can change its own code keeps an intruder through every restart."""
+    found = installed(host, server)
+    assert not found["writable"], f"not root's alone: {', '.join(found['writable'][:5])}; {REMEDY}"
+
+
+@pytest.mark.control("TIN-02")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("ExecStart=", 'ExecStart=/usr/bin/python3 -c "import time; time.sleep(99)"')
+def test_server_runs_from_its_environment(host: Target, server: Server) -> None:
+    """A verified package is worth nothing when something else was started."""
+    found = installed(host, server)
+    commands = host.once(
+        "for pid in $(cat /sys/fs/cgroup/system.slice/%s/cgroup.procs); "
+        "do tr '\\0' ' ' < /proc/$pid/cmdline; echo; done",
+        f"mcp-{server.name}.service",
+    ).stdout.splitlines()
+    expected = f"{found['path']}/bin/"
+    assert any(expected in command for command in commands), (
+        f"no process of {server.name} runs from {found['path']}: "
+        f"{'; '.join(commands) or 'it does not run'}; {REMEDY}"
+    )
+
+
+# --- what a server can do -------------------------------------------------------------------------
+
+# The server's own unit with every drop-in, and the probe in place of the server.
+IN_SANDBOX = """
+unit=ringfence-probe-$1.service
+answer=/run/$unit.json
+systemctl cat mcp-$1.service > /run/systemd/system/$unit || exit
+trap 'rm -f /run/systemd/system/$unit $answer; systemctl daemon-reload' EXIT
+cat >> /run/systemd/system/$unit << END
+[Service]
+Type=oneshot
+Restart=no
+ExecStartPre=
+ExecStart=
+ExecStart=/usr/bin/python3 -I - $3 $4 /opt/ringfence/mcp/$1
+OOMPolicy=continue
+StandardInputData=$2
+StandardOutput=truncate:$answer
+END
+systemctl daemon-reload
+systemctl start $unit || { journalctl -u $unit -n 5 -o cat >&2; exit 1; }
+cat $answer
+"""
+
+
+def tried(host: Target, server: Server) -> dict[str, Any]:
+    """What a program can do in the sandbox of a server."""
+    code = base64.b64encode(beside("sandbox.py").encode()).decode()
+    found = host.once(
+        "sh -c %s probe %s %s %s %s",
+        IN_SANDBOX,
+        server.name,
+        code,
+        str(server.limits.memory_mib),
+        str(server.limits.tasks),
+    )
+    assert found.succeeded, (
+        f"the sandbox of {server.name} cannot be tried: {found.stderr.strip()[-300:]}; {REMEDY}"
+    )
+    return json.loads(found.stdout)
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("TemporaryFileSystem=/var/lib:mode=777")
+def test_server_writes_to_its_state_alone(host: Target, server: Server) -> None:
+    """What a server can write elsewhere, it can plant there."""
+    found = tried(host, server)
+    assert found["state"], f"{server.name} cannot write its own state; {REMEDY}"
+    assert not found["written"], (
+        f"{server.name} can write to {', '.join(found['written'])}; {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("BindReadOnlyPaths=/etc /var/log")
+def test_server_sees_no_files_of_others(host: Target, server: Server) -> None:
+    """Keys, logs and the data of other servers are what an intruder looks for first."""
+    found = tried(host, server)
+    assert not found["seen"], f"{server.name} sees {', '.join(found['seen'])}; {REMEDY}"
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("PrivatePIDs=no", "ProtectProc=default", "PrivateUsers=no")
+def test_server_sees_no_processes_of_others(host: Target, server: Server) -> None:
+    """Command lines and memory maps of other processes tell how to attack them."""
+    found = tried(host, server)
+    assert not found["strangers"], (
+        f"{server.name} sees {', '.join(found['strangers'][:5])}; {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6")
+def test_server_without_egress_has_no_network(host: Target, server: Server) -> None:
+    """A server that needs no network and has none cannot send away what it reads."""
+    if server.egress:
+        not_applicable("the manifest lets this server connect; NET-02 holds it to its targets")
+    found = tried(host, server)
+    reach = found["interfaces"] + (found["sockets"] if server.transport == "stdio" else [])
+    assert not reach, f"{server.name} has {', '.join(reach)}; {REMEDY}"
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("MemoryDenyWriteExecute=no", "SystemCallFilter=", "RestrictNamespaces=no")
+def test_server_finds_no_way_out(host: Target, server: Server) -> None:
+    """The usual steps out of a sandbox begin with these calls."""
+    found = tried(host, server)
+    assert not found["escapes"], f"{server.name} gets {', '.join(found['escapes'])}; {REMEDY}"
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("MemoryMax=infinity", "LimitDATA=infinity")
+def test_server_is_held_to_its_limits(host: Target, server: Server) -> None:
+    """One server that runs wild must not take its neighbours along."""
+    found = tried(host, server)
+    assert not found["memory"], (
+        f"{server.name} may take more than {server.limits.memory_mib} MiB; {REMEDY}"
+    )
+    assert found["children"] <= server.limits.tasks, (
+        f"{server.name} may have more than {server.limits.tasks} tasks; {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage("CPUQuota=")
+def test_server_is_held_to_its_share_of_processors(host: Target, server: Server) -> None:
+    """A server that computes without end must leave the others their turn."""
+    group = f"/sys/fs/cgroup/system.slice/mcp-{server.name}.service"
+    assert host.once("test -d %s", group).succeeded, f"{server.name} does not run; {REMEDY}"
+    if "cpu" not in host.once("cat /sys/fs/cgroup/cgroup.controllers").stdout.split():
+        not_applicable("the kernel lends this host no control over processor time")
+    quota, period = host.once("cat %s", f"{group}/cpu.max").stdout.split()
+    assert quota != "max", f"{server.name} may take every processor; {REMEDY}"
+    assert int(quota) * 100 == server.limits.cpu_percent * int(period), (
+        f"{server.name} may take {int(quota) / int(period):.0%} of a processor; {REMEDY}"
+    )
+
+
+@pytest.mark.control("TIN-04")
+@pytest.mark.hosts("mcp_servers")
+@unit_sabotage(
+    "PrivateUsers=no",
+    "ProtectKernelModules=no",
+    "CapabilityBoundingSet=CAP_SYS_ADMIN",
+    "SystemCallFilter=@mount",
+    "RestrictNamespaces=no",
+    "PrivateDevices=no",
+)
+def test_exposure_is_small(host: Target, server: Server) -> None:
+    """systemd knows more options than any list of checks; its score shows what none tries."""
+    found = host.once("systemd-analyze security --no-pager %s", f"mcp-{server.name}.service")
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", found.stdout)
+    assert score, f"mcp-{server.name}.service does not exist; {REMEDY}"
+    assert float(score[1]) <= LARGEST_EXPOSURE, (
+        f"the exposure of {server.name} is {score[1]}, above {LARGEST_EXPOSURE}; {REMEDY}"
+    )

@@ -1,0 +1,162 @@
+"""Connections of the checks: the same doors as Ansible's, bounded in time, shared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.inventory import connection
+from ringfence.ssh_authority import ensure_certificate
+from ringfence.verify import root_shell
+from ringfence.verify.root_shell import EndedError
+from ringfence.verify.targets import Door, SshBackend, Targets, UnreachableError, doors
+
+HERE = 'for last; do :; done; eval "exec ${last#sudo -n }"'
+"""An ssh that leads to this machine, and needs no sudo there."""
+
+LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """The lab's manifest, with a state of its own."""
+    shutil.copy(LAB, tmp_path / "environment.yaml")
+    return Environment.load(tmp_path / "environment.yaml")
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for ssh: a shell script that a test fills, which notes how often it is called."""
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    fill(program, HERE)
+    return program
+
+
+def fill(ssh: Path, script: str) -> None:
+    calls = ssh.parent.parent / "calls"
+    ssh.write_text(f"#!/bin/sh\necho x >> {calls}\n{script}\n")
+
+
+def calls(ssh: Path) -> int:
+    file = ssh.parent.parent / "calls"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+class TestDoors:
+    def test_a_fresh_environment_has_only_the_bootstrap_door(self, environment: Environment):
+        (door,) = doors(environment, environment.hosts["tools-1"])
+        assert door.name == "bootstrap"
+        assert "User=root" in door.arguments
+        assert not door.sudo
+
+    def test_automation_comes_first_with_ansibles_own_options(self, environment: Environment):
+        ensure_certificate(environment)
+        host = environment.hosts["tools-1"]
+        automation, bootstrap = doors(environment, host)
+        assert (automation.name, bootstrap.name) == ("automation", "bootstrap")
+        assert f"User={environment.automation.account}" in automation.arguments
+        assert f"HostName={host.address}" in automation.arguments
+        options = connection.automation_options(environment)
+        assert automation.arguments[-len(options) :] == options
+        assert automation.sudo
+
+
+class TestBackend:
+    DOOR = Door("automation", ("-o", "User=ringfence"), sudo=True)
+
+    @pytest.fixture
+    def backend(self, ssh: Path, tmp_path: Path) -> Iterator[SshBackend]:
+        assert ssh.exists()
+        backend = SshBackend("tools-1", self.DOOR, tmp_path)
+        yield backend
+        backend.close()
+
+    def test_sudo_is_asked_once_and_never_waits_for_a_password(
+        self, ssh: Path, backend: SshBackend
+    ):
+        fill(ssh, f'echo "$@" > {ssh}.arguments; {HERE}')
+        assert [backend.run("echo %s", text).stdout for text in ("a b", "'")] == ["a b\n", "'\n"]
+        assert calls(ssh) == 1
+        arguments = Path(f"{ssh}.arguments").read_text()
+        assert "-- tools-1 sudo -n /usr/bin/python3" in arguments
+
+    def test_status_output_and_errors_are_the_commands_own(self, backend: SshBackend):
+        result = backend.run("cat; printf '\\303\\244'; echo no >&2; exit 255")
+        assert (result.rc, result.stdout, result.stderr) == (255, "ä", "no\n")
+        assert backend.run("kill -9 $$").rc == 128 + 9
+        assert len(backend.run("head -c 3000000 /dev/zero").stdout_bytes) == 3_000_000
+
+    def test_a_command_that_does_not_end_is_given_up_and_the_next_one_runs(
+        self, backend: SshBackend, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(root_shell.RootShell.run, "__defaults__", (0.3,))
+        with pytest.raises(TimeoutError, match=r"no end after 0\.3 s: sleep 30"):
+            backend.run("sleep 30 & sleep 30")
+        assert backend.run("echo next").stdout == "next\n"
+
+    def test_commands_may_run_side_by_side(self, backend: SshBackend, tmp_path: Path):
+        # Each waits for the others: one after the other they would never end.
+        place = tmp_path / "meet"
+        place.mkdir()
+        wait = f"while [ $(ls {place} | wc -l) -lt 3 ]; do sleep 0.05; done"
+        commands = [f"touch {place}/{n}; {wait}" for n in range(3)]
+        with ThreadPoolExecutor(3) as threads:
+            assert [result.rc for result in threads.map(backend.run, commands)] == [0, 0, 0]
+
+    def test_a_lost_connection_is_no_verdict(self, ssh: Path, backend: SshBackend):
+        fill(ssh, "echo 'ssh: connect to host 10.0.0.1 port 22: Connection refused' >&2; exit 255")
+        with pytest.raises(EndedError, match="Connection refused"):
+            backend.run("true")
+
+    def test_a_connection_that_ended_is_opened_anew(self, ssh: Path, backend: SshBackend):
+        with pytest.raises(EndedError):
+            backend.run("kill -9 $PPID")
+        assert backend.run("echo again").stdout == "again\n"
+        assert calls(ssh) == 2
+
+
+class TestTargets:
+    def test_an_unreachable_host_is_tried_once(
+        self, ssh: Path, environment: Environment, tmp_path: Path
+    ):
+        fill(ssh, "echo 'ssh: connect to host: Connection timed out' >&2; exit 255")
+        hosts = Targets(environment, tmp_path)
+        for _ in range(3):
+            with pytest.raises(UnreachableError, match=r"tools-1 .* cannot be reached: bootstrap"):
+                hosts[environment.hosts["tools-1"]]
+        assert calls(ssh) == 1
+
+    def test_the_bootstrap_door_is_taken_where_automation_is_not_let_in(
+        self, ssh: Path, environment: Environment, tmp_path: Path
+    ):
+        ensure_certificate(environment)
+        fill(
+            ssh,
+            f'case "$*" in *User=root*) {HERE};; esac\n'
+            "echo 'ringfence@10.213.30.11: Permission denied (publickey).' >&2; exit 255",
+        )
+        hosts = Targets(environment, tmp_path)
+        target = hosts[environment.hosts["tools-1"]]
+        assert target.door == "bootstrap"
+        assert target.manifest.name == "tools-1"
+        hosts.close()
+
+    def test_what_is_remembered_can_be_forgotten(
+        self, ssh: Path, environment: Environment, tmp_path: Path
+    ):
+        hosts = Targets(environment, tmp_path)
+        target = hosts[environment.hosts["tools-1"]]
+        counted = f"echo x >> {tmp_path}/asked; cat {tmp_path}/asked"
+        assert target.once(counted).stdout == target.once(counted).stdout == "x\n"
+        hosts.forget()
+        assert target.once(counted).stdout == "x\nx\n"
+        hosts.close()
+        assert ssh.exists()
