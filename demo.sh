@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The whole promise on this machine: fresh hosts, measured, hardened, measured again, used.
+# Called by `make demo`, which sets up what it needs.
+set -euo pipefail
+environment=$1 release=$2
+
+step() { printf '\n\033[1m▸ [%3ds] %s\033[0m\n' "$SECONDS" "$*"; }
+run() { printf '\033[2m$'; printf ' %q' "$@"; printf '\033[0m\n'; "$@"; }
+
+step 'What the environment is'
+run ringfence validate "$environment"
+
+if ! run ringfence lab up --fresh --environment "$environment" --release "$release"; then
+  step 'Without a lab: everything that runs without hosts'
+  run ansible-inventory -i "$environment" --graph
+  run ansible-playbook -i "$environment" playbooks/harden.yml --syntax-check
+  exit 2
+fi
+
+step 'Compliance before'
+# Failures are the expected result here; only a run that measured nothing stops the demo.
+run pytest tests/compliance --environment "$environment" --measurement before || [ $? = 1 ]
+
+step 'Harden'
+run ansible-playbook -i "$environment" playbooks/harden.yml
+
+step 'Compliance after'
+run pytest tests/compliance --environment "$environment"
+
+step 'An MCP tool, over the hardened path'
+run ringfence lab exec --environment "$environment" client -- \
+  ringfence call --environment "$environment" --as carol time get_current_time '{"timezone": "UTC"}'
+
+step "Done. The report: $PWD/reports/latest/compliance.html"

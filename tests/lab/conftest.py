@@ -1,0 +1,67 @@
+"""Booted labs for tests: each with a name and addresses of its own, so that none meets another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.lab import Lab, unavailable
+
+EMBEDDED = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+
+MakeManifest = Callable[[str, int], Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lab-release", default="trixie", help="Debian release of the tests' hosts")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a lab, its tests are skipped: one line per file says why."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    if here and (reason := unavailable()):
+        for item in here:
+            item.add_marker(pytest.mark.skip(reason=f"no lab here: {reason}"))
+
+
+@pytest.fixture(scope="session")
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--lab-release"))
+
+
+@pytest.fixture(scope="session")
+def octets() -> range:
+    """Second parts of the IPv4 addresses (10.OCTET.…) that labs of this process may take."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return range(224 + 4 * worker, 228 + 4 * worker)
+
+
+@pytest.fixture(scope="session")
+def make_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeManifest:
+    """Copies the embedded lab's manifest under another name and with addresses 10.OCTET.…"""
+
+    def make(name: str, octet: int) -> Path:
+        path = tmp_path_factory.mktemp(name) / "environment.yaml"
+        text = EMBEDDED.read_text().replace("\nname: lab\n", f"\nname: {name}\n")
+        text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
+        path.write_text(text)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lab(make_manifest: MakeManifest, release: str, octets: range) -> Iterator[Lab]:
+    """The embedded lab, fresh: both of its hosts are booted and nothing is hardened."""
+    environment = Environment.load(make_manifest(f"test-{octets[0]}", octets[0]))
+    lab = Lab(environment, release)
+    lab.down()
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down(purge=True)

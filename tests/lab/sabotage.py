@@ -1,0 +1,246 @@
+"""pytest plugin: prove that the compliance checks can fail.
+
+    python -m pytest -p tests.lab.sabotage tests/compliance --environment FILE --sabotage
+
+On a hardened lab, every check is made three times: it holds; its `sabotage` breaks the
+property, and the check must fail; `restore` mends it, and the check must hold again.
+Only hosts booted by `ringfence lab` are ever broken.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from ringfence.environment import Administrator, Environment, Host, Server
+from ringfence.lab import Lab, LabError
+from ringfence.report.evidence import limit, redact
+from ringfence.verify import selection
+from ringfence.verify.targets import Targets
+
+SECONDS = 120
+"""For one command that breaks or mends."""
+
+PATIENCE = 5
+"""How often a check is made again that has not the outcome it should have, a second apart."""
+
+FORGET_RESTARTS = "systemctl reset-failed 2>/dev/null || :"
+"""systemd refuses units that are started too often, as units are that are broken and mended."""
+
+ERROR = pytest.StashKey[BaseException | None]()
+"""On an item: what its check raised when it was last made."""
+
+
+class UnprovenError(Exception):
+    """The sabotage of a check did not show that it can fail."""
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One way to break a property, and the way back."""
+
+    command: str
+    restore: str
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> Sabotage:
+        marker = item.get_closest_marker("sabotage")
+        if marker is None or len(marker.args) != 1 or set(marker.kwargs) != {"restore"}:
+            raise UnprovenError(
+                "nothing shows that this check can fail: add "
+                "@pytest.mark.sabotage(COMMAND, restore=COMMAND)"
+            )
+        return cls(marker.args[0], marker.kwargs["restore"])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("ringfence").addoption(
+        "--sabotage",
+        action="store_true",
+        help="Break every property on the hosts of a lab and see that its check fails.",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
+    if config.option.sabotage and not config.option.collectonly:
+        running_lab(selection.environment(config))
+        # One at a time: a check may look at several hosts, and none may be broken elsewhere.
+        config.option.jobs = 1
+        config.option.reports = config.rootpath / "reports" / "sabotage"
+    return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.sabotage and config.pluginmanager.hasplugin("ringfence-recorder"):
+        # The outcome tells about the checks, not about the compliance of the environment.
+        config.pluginmanager.unregister(name="ringfence-recorder")
+        config.option.tbstyle = "short"
+
+
+def running_lab(environment: Environment) -> Lab:
+    """The running lab that was booted from this very manifest. Nothing else may be broken."""
+    lab = Lab(environment)
+    record = lab.record
+    if record is None or record.environment != str(environment.path):
+        raise pytest.UsageError(
+            f"--sabotage breaks hosts, and {environment.path} is not a running lab; "
+            f"remedy: ringfence lab up {environment.path}"
+        )
+    return lab
+
+
+@pytest.fixture(autouse=True)
+def _ask_again(targets: Targets) -> None:
+    """What was remembered of a host is out of date once it has been broken or mended."""
+    targets.forget()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.when == "call":
+        item.stash[ERROR] = call.excinfo.value if call.excinfo else None
+    return (yield)
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if not item.config.option.sabotage:
+        return None
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in _proof(item, nextitem):
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _proof(item: pytest.Item, nextitem: pytest.Item | None) -> Sequence[pytest.TestReport]:
+    hardened = Attempt.until(item, lambda attempt: not attempt.is_red)
+    reports = hardened.reports
+    shell = _Shell.of(item)
+    try:
+        if hardened.holds and shell:  # else there is nothing to prove, or nothing to break
+            sabotage = Sabotage.of(item)
+            with shell.broken(sabotage):
+                broken = Attempt.until(item, lambda attempt: not attempt.holds)
+            mended = Attempt.until(item, lambda attempt: not attempt.is_red)
+            _judge(sabotage, broken, mended)
+    except UnprovenError as error:
+        reports[1].outcome = "failed"
+        reports[1].longrepr = str(error)
+    finally:
+        item.session._setupstate.teardown_exact(nextitem)
+    return reports
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A check made once, with fixtures of its own."""
+
+    reports: Sequence[pytest.TestReport]
+    error: BaseException | None
+    """What the check itself raised; nothing where it passed or was not reached."""
+
+    @classmethod
+    def at(cls, item: pytest.Item) -> Attempt:
+        item.stash[ERROR] = None
+        # With its module as what comes next, its own fixtures are torn down and no others.
+        module = cast(pytest.Item, item.parent)
+        reports = runtestprotocol(item, log=False, nextitem=module)
+        return cls(reports, item.stash[ERROR])
+
+    @classmethod
+    def until(cls, item: pytest.Item, seen: Callable[[Attempt], bool]) -> Attempt:
+        """Made again while the outcome is another: a service that reloads needs a moment."""
+        attempt = cls.at(item)
+        for _ in range(PATIENCE):
+            if seen(attempt):
+                break
+            time.sleep(1)
+            attempt = cls.at(item)
+        return attempt
+
+    @property
+    def is_red(self) -> bool:
+        return any(report.failed for report in self.reports)
+
+    @property
+    def holds(self) -> bool:
+        return all(report.passed for report in self.reports)
+
+    @property
+    def evidence(self) -> str:
+        return "; ".join(report.longreprtext for report in self.reports if not report.passed)
+
+
+def _judge(sabotage: Sabotage, broken: Attempt, mended: Attempt) -> None:
+    if broken.holds:
+        raise UnprovenError(f"it still passes after: {sabotage.command}")
+    if not isinstance(broken.error, AssertionError | pytest.fail.Exception):
+        raise UnprovenError(
+            f"it gives no verdict after: {sabotage.command}\n{limit(broken.evidence)}"
+        )
+    if not mended.holds:
+        raise UnprovenError(f"it still fails after: {sabotage.restore}\n{limit(mended.evidence)}")
+
+
+@dataclass(frozen=True)
+class _Shell:
+    """Root's shell on a lab host, beside SSH: a broken door does not keep it from mending."""
+
+    lab: Lab
+    host: str
+    variables: Mapping[str, str]
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> _Shell | None:
+        """Of the host that a check is about; none for a check of the environment as such."""
+        parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        host = parameters.get("host")
+        if not isinstance(host, Host):
+            return None
+        lab = running_lab(selection.environment(item.config))
+        return cls(lab, host.name, _variables(parameters.values()))
+
+    @contextmanager
+    def broken(self, sabotage: Sabotage) -> Iterator[None]:
+        try:
+            self._run(sabotage.command)
+            yield
+        finally:
+            self._run(sabotage.restore)
+
+    def _run(self, command: str) -> None:
+        exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in self.variables.items())
+        script = ["/bin/sh", "-ec", f"{exports}{FORGET_RESTARTS}\n{command}"]
+        try:
+            done = self.lab.exec(self.host, script, timeout=SECONDS)
+        except LabError as error:
+            raise UnprovenError(f"{error}: {command}") from None
+        if done.returncode != 0:
+            said = limit(redact(f"{done.stdout}{done.stderr}".strip()))
+            raise UnprovenError(f"status {done.returncode} of: {command}\n{said}")
+
+
+def _variables(parameters: Iterable[object]) -> Mapping[str, str]:
+    """What the commands of a sabotage may refer to."""
+    found: dict[str, str] = {}
+    for value in parameters:
+        match value:
+            case Host():
+                found["HOST"] = value.name
+            case Server():
+                found |= {"SERVER": value.name, "ACCOUNT": value.account, "PORT": str(value.port)}
+            case Administrator():
+                found["ADMINISTRATOR"] = value.account
+    return found

@@ -1,0 +1,327 @@
+"""The role firewall by itself, on hosts of a lab: what passes, what not, and what never breaks.
+
+The role runs through the door of a fresh host, as root; nothing else is hardened.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ringfence.environment import Environment
+from ringfence.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+Run = subprocess.CompletedProcess[str]
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  vars:
+    ansible_user: "{{ bootstrap_user }}"
+    ansible_ssh_private_key_file: "{{ bootstrap_ssh_private_key_file }}"
+    ansible_ssh_common_args: "{{ bootstrap_ssh_common_args }}"
+  roles: [firewall]
+"""
+
+# Prints, for each target given as JSON, whether a connection is `open`, `refused` or `silent`.
+CONNECT = """
+import errno, json, os, socket, sys
+user, targets = int(sys.argv[1]), json.loads(sys.argv[2])
+os.setuid(user)
+answers = []
+for address, port in targets:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as connection:
+        connection.settimeout(0.7)
+        error = connection.connect_ex((address, port))
+    refused = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES)
+    answers.append("open" if error == 0 else "refused" if error in refused else "silent")
+print(json.dumps(answers))
+"""
+# Listens on ports of every address, in both families.
+LISTEN = """
+import selectors, socket, sys
+selector = selectors.DefaultSelector()
+for port in map(int, sys.argv[1:]):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    selector.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in selector.select():
+        key.fileobj.accept()[0].close()
+"""
+
+
+@dataclass(frozen=True)
+class Firewalled:
+    lab: Lab
+    playbook: Path
+
+    @property
+    def environment(self) -> Environment:
+        return self.lab.environment
+
+    def apply(
+        self, *arguments: str, manifest: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        inventory = str(manifest or self.environment.path)
+        return subprocess.run(
+            ["ansible-playbook", "-i", inventory, str(self.playbook), *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def shell(self, host: str, script: str) -> str:
+        done = self.lab.exec(host, ["/bin/sh", "-ec", script], timeout=60)
+        assert done.returncode == 0, f"{script}: {done.stderr}"
+        return done.stdout
+
+    def connect(self, node: str, *targets: tuple[str, int], user: int = 0) -> list[str]:
+        command = ["python3", "-c", CONNECT, str(user), json.dumps(targets)]
+        done = self.lab.exec(node, command, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def addresses(self, host: str) -> list[str]:
+        return [str(address) for address in self.environment.hosts[host].addresses]
+
+    def rules(self, host: str) -> str:
+        return self.shell(host, "nft --stateless list table inet ringfence")
+
+
+def changed(run: Run) -> dict[str, int]:
+    """Changes by host; a run that failed is shown."""
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    recap = run.stdout.split("PLAY RECAP")[1]
+    lines = [line.split() for line in recap.splitlines() if "changed=" in line]
+    return {words[0]: int(words[3].removeprefix("changed=")) for words in lines}
+
+
+@pytest.fixture(scope="module")
+def fresh(
+    make_manifest: Callable[[str, int], Path],
+    octets: range,
+    release: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Firewalled]:
+    """Booted hosts with servers' accounts and listeners on declared and undeclared ports."""
+    playbook = tmp_path_factory.mktemp("firewall") / "firewall.yml"
+    playbook.write_text(PLAYBOOK)
+    lab = Lab(Environment.load(make_manifest(f"firewall-{octets[3]}", octets[3])), release)
+    lab.down()
+    try:
+        lab.up()
+        hosts = Firewalled(lab, playbook)
+        for name in hosts.environment.servers:
+            hosts.shell("tools-1", f"useradd --system --no-create-home mcp-{name}")
+        listener = f"systemd-run --quiet --unit=listener python3 -c '{LISTEN}'"
+        hosts.shell("tools-1", f"{listener} 8441 8442 8443 9000")
+        hosts.shell("siem-1", f"{listener} 2514 9000")
+        yield hosts
+    finally:
+        lab.down(purge=True)
+
+
+@pytest.fixture(scope="module")
+def hosts(fresh: Firewalled, tmp_path_factory: pytest.TempPathFactory) -> Firewalled:
+    """The hosts with the role applied, while somebody was logged in and went on."""
+    ticks = tmp_path_factory.mktemp("session") / "ticks"
+    command = fresh.lab.ssh("tools-1", ["while :; do echo tick; sleep 0.2; done"])
+    with ticks.open("w") as output, subprocess.Popen(command, stdout=output) as session:
+        try:
+            assert eventually(lambda: ticks.stat().st_size > 0)
+            changed(fresh.apply())
+            before = ticks.stat().st_size
+            assert eventually(lambda: ticks.stat().st_size > before + 20), "the session broke off"
+        finally:
+            session.kill()
+    return fresh
+
+
+def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def test_a_rehearsal_on_a_fresh_host_shows_the_rules_and_changes_nothing(fresh):
+    run = fresh.apply("--check", "--diff")
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    assert 'comment "agents ask for the time"' in run.stdout
+    assert fresh.shell("tools-1", "nft list tables; ls -d /etc/nftables.d || :") == ""
+
+
+def test_declared_flows_pass_and_others_get_no_answer(hosts):
+    for address in hosts.addresses("tools-1"):
+        targets = [(address, port) for port in (8441, 8442, 8443, 9000, 22)]
+        assert hosts.connect("client", *targets) == ["open"] * 3 + ["silent"] * 2
+    for address in hosts.addresses("siem-1"):
+        targets = [(address, port) for port in (2514, 9000, 22)]
+        assert hosts.connect("client", *targets) == ["silent"] * 3
+        assert hosts.connect("tools-1", *targets) == ["open", "refused", "refused"]
+
+
+def test_accounts_of_servers_reach_nothing(hosts):
+    targets = [(address, 9000) for address in ("127.0.0.1", "::1", *hosts.addresses("tools-1"))]
+    targets += [(address, 2514) for address in hosts.addresses("siem-1")]
+    proxy = hosts.environment.services.package_proxy_endpoint
+    for server in hosts.environment.servers.values():
+        uid = int(hosts.shell("tools-1", f"id -u {server.account}"))
+        answers = hosts.connect("tools-1", *targets, proxy, user=uid)
+        assert set(answers) == {"refused"}, server.account
+    assert set(hosts.connect("tools-1", *targets, proxy)) == {"open"}
+
+
+def test_declared_egress_passes_for_its_server_alone(hosts, tmp_path):
+    egress = [{"host": "siem-1", "port": 9000, "why": "reads the archive"}]
+
+    def with_egress(document: dict[str, Any]) -> None:
+        document["servers"]["git"]["egress"] = egress
+
+    manifest = changed_manifest(hosts, tmp_path, with_egress)
+    targets = [(address, 9000) for address in hosts.addresses("siem-1")]
+    try:
+        changed(hosts.apply(manifest=manifest))
+        for name, answer in (("git", "open"), ("time", "refused"), ("sqlite", "refused")):
+            uid = int(hosts.shell("tools-1", f"id -u mcp-{name}"))
+            assert hosts.connect("tools-1", *targets, user=uid) == [answer] * len(targets)
+        assert hosts.connect("tools-1", *targets) == ["refused"] * len(targets)
+    finally:
+        changed(hosts.apply())
+
+
+def test_people_reach_nothing_on_loopback(hosts):
+    targets = [("127.0.0.1", 9000), ("::1", 9000)]
+    assert hosts.connect("tools-1", *targets, user=1000) == ["refused", "refused"]
+
+
+def test_refusals_are_logged_with_direction_and_account(hosts):
+    uid = int(hosts.shell("tools-1", "id -u mcp-time"))
+    hosts.connect("tools-1", ("127.0.0.1", 47001), user=uid)
+    hosts.connect("tools-1", ("::1", 47002), user=1000)
+    hosts.connect("tools-1", (hosts.addresses("siem-1")[1], 47003))
+    hosts.connect("client", (hosts.addresses("tools-1")[0], 47004))
+    expected = (
+        ("ringfence drop account:", "DPT=47001", f"UID={uid}"),
+        ("ringfence drop local:", "DPT=47002", "UID=1000"),
+        ("ringfence drop out:", "DPT=47003", "UID=0"),
+        ("ringfence drop in:", "DPT=47004", "SRC=10."),
+    )
+
+    def logged() -> bool:
+        journal = hosts.shell("tools-1", "journalctl --quiet -u ulogd2 -n 100").splitlines()
+        return all(
+            any(all(word in line for word in words) for line in journal) for words in expected
+        )
+
+    assert eventually(logged, seconds=5)
+
+
+def test_a_second_run_changes_nothing(hosts):
+    assert changed(hosts.apply()) == {"tools-1": 0, "siem-1": 0}
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "nft flush ruleset",
+        "nft add element inet ringfence inbound4 '{ 0.0.0.0/0 . tcp . 9000 }'; "
+        "systemctl disable --quiet nftables",
+        "systemctl stop ulogd2",
+    ],
+)
+def test_what_somebody_changed_by_hand_is_put_right(hosts, tampering):
+    good = hosts.rules("tools-1")
+    hosts.shell("tools-1", tampering)
+    done = changed(hosts.apply())
+    assert done["tools-1"] > 0
+    assert done["siem-1"] == 0
+    assert hosts.rules("tools-1") == good
+    hosts.shell("tools-1", "systemctl is-enabled nftables ulogd2; systemctl is-active ulogd2")
+
+
+def test_a_flow_that_leaves_the_manifest_is_closed(hosts, tmp_path):
+    def without_git(document: dict[str, Any]) -> None:
+        flows = document["network"]["flows"]
+        document["network"]["flows"] = [f for f in flows if f["to"] != {"server": "git"}]
+
+    targets = [(address, 8442) for address in hosts.addresses("tools-1")]
+    try:
+        changed(hosts.apply(manifest=changed_manifest(hosts, tmp_path, without_git)))
+        assert hosts.connect("client", *targets) == ["silent", "silent"]
+    finally:
+        changed(hosts.apply())
+    assert hosts.connect("client", *targets) == ["open", "open"]
+
+
+def test_tables_of_others_stay_and_cannot_open_what_is_refused(hosts):
+    hosts.shell(
+        "tools-1",
+        "nft add table inet theirs; nft 'add chain inet theirs input "
+        "{ type filter hook input priority -10; policy accept; }'; "
+        "nft add rule inet theirs input tcp dport 9000 accept; systemctl restart nftables; "
+        "nft list chain inet theirs input",
+    )
+    try:
+        assert hosts.connect("client", (hosts.addresses("tools-1")[0], 9000)) == ["silent"]
+    finally:
+        hosts.shell("tools-1", "nft delete table inet theirs")
+
+
+def test_rules_that_lock_automation_out_are_undone(hosts):
+    good = hosts.rules("tools-1")
+    elsewhere = {"network": "192.0.2.0/24", "protocol": "tcp", "port": 22, "why": "a mistake"}
+    run = hosts.apply("--limit", "tools-1", "-e", json.dumps({"firewall_inbound": [elsewhere]}))
+    assert run.returncode != 0
+    assert "The previous state is restored" in run.stdout or "restores the previous" in run.stdout
+    assert eventually(lambda: hosts.rules("tools-1") == good, seconds=150)
+    assert changed(hosts.apply()) == {"tools-1": 0, "siem-1": 0}
+
+
+def test_rules_that_forget_administration_are_refused_at_once(hosts):
+    run = hosts.apply("--limit", "tools-1", "-e", json.dumps({"firewall_inbound": []}))
+    assert run.returncode != 0
+    assert "lets nobody in on port 22/tcp" in " ".join(run.stdout.split())
+
+
+def test_a_ruleset_that_nft_refuses_changes_nothing(hosts):
+    good = hosts.rules("tools-1")
+    rule = {"network": "10.0.0.0/8", "protocol": "tcp", "port": 22, "why": "administration"}
+    overlapping = [rule, rule | {"network": "10.1.0.0/16"}]
+    run = hosts.apply("--limit", "tools-1", "-e", json.dumps({"firewall_inbound": overlapping}))
+    assert run.returncode != 0
+    assert "nothing was changed" in run.stdout
+    assert hosts.rules("tools-1") == good
+
+
+def test_the_rules_are_there_after_a_power_failure(hosts):
+    good = hosts.rules("siem-1")
+    hosts.lab.kill("siem-1")
+    hosts.lab.start("siem-1")
+    assert hosts.rules("siem-1") == good
+
+
+def changed_manifest(
+    hosts: Firewalled, directory: Path, change: Callable[[dict[str, Any]], None]
+) -> Path:
+    """A copy of the manifest with a change, beside the same state."""
+    original = hosts.environment.path
+    document = yaml.safe_load(original.read_text())
+    change(document)
+    (directory / ".state").symlink_to(original.parent / ".state")
+    manifest = directory / "environment.yaml"
+    manifest.write_text(yaml.safe_dump(document))
+    return manifest
