@@ -44,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     flows.ends_differ,
     flows.are_unique,
     flows.leave_ssh_to_management,
+    servers.names_are_free,
     servers.places_exist,
     servers.places_are_for_servers,
     servers.egress_is_held,

@@ -30,6 +30,15 @@ SECRET_VALUE = re.compile(
 )
 
 
+def names_are_free(manifest: Cursor) -> Iterator[Finding]:
+    """Directories and units of the role mcp_servers are named after servers, beside its own."""
+    for name, server in manifest["servers"].entries():
+        if name == "bridge" or name.endswith("-relay"):
+            yield server.finding(
+                "units of Ringfence itself have names like this; choose another", on_key=True
+            )
+
+
 def places_exist(manifest: Cursor) -> Iterator[Finding]:
     segments, hosts = manifest.at("network", "segments"), manifest["hosts"]
     for _, server in manifest["servers"].entries():
