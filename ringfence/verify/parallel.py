@@ -1,7 +1,8 @@
-"""Hosts side by side: one forked process for the checks of each.
+"""Checks side by side: one forked process for those of a module on a host.
 
 A check waits for its host most of the time, so the hosts of an environment take hardly
-longer than one. The processes are forked when everything is imported and collected:
+longer than one. Modules share nothing on a host; within one, checks keep their order. The
+processes are forked when everything is imported and collected:
 pytest-xdist starts and collects anew in each, which costs more than two hosts' checks.
 """
 
@@ -42,7 +43,7 @@ def run(session: pytest.Session, groups: Iterable[Sequence[pytest.Item]], jobs: 
 
 
 class _Group:
-    """The checks of one host, and the process that makes them."""
+    """Checks that keep their order, and the process that makes them."""
 
     def __init__(self, items: Sequence[pytest.Item]):
         self._items = list(items)
@@ -93,7 +94,7 @@ def _from_serializable(item: pytest.Item, data: dict[str, Any]) -> pytest.TestRe
 
 
 def _lost(item: pytest.Item, status: int | None) -> pytest.TestReport:
-    message = f"the process that made the checks of this host ended early (status {status})"
+    message = f"the process that made these checks ended early (status {status})"
     return pytest.TestReport(
         item.nodeid, item.location, item.keywords, "failed", message, "call", start=0, stop=0
     )

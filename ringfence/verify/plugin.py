@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--jobs",
         type=int,
         metavar="N",
-        help=f"Hosts that are worked on at once (default: {JOBS_PER_CORE} per processor).",
+        help=f"Modules of checks that run at once (default: {JOBS_PER_CORE} per processor).",
     )
 
 
@@ -86,10 +86,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Hosts side by side, unless there is one, or another plugin distributes the checks (-n)."""
+    """Side by side, unless there is nothing to be gained, or another plugin distributes (-n)."""
     config = session.config
     jobs: int = config.option.jobs or JOBS_PER_CORE * (os.cpu_count() or 1)
-    groups = _by_host(session.items)
+    groups = _in_order(session.items)
     if (
         min(jobs, len(groups)) < 2
         or session.testsfailed
@@ -106,11 +106,12 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return True
 
 
-def _by_host(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
-    groups: dict[str, list[pytest.Item]] = {}
+def _in_order(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    """Checks that may count on running one after another: those of a module on a host."""
+    groups: dict[tuple[str, Path], list[pytest.Item]] = {}
     for item in items:
-        groups.setdefault(item.stash[IDENTITY].host, []).append(item)
-    return list(groups.values())
+        groups.setdefault((item.stash[IDENTITY].host, item.path), []).append(item)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

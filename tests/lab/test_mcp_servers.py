@@ -65,6 +65,7 @@ NO_FINDINGS = {
     "cert_revocation": "certificates say by an extension (RFC 9608) that they are short-lived",
     "engine_problem": "the scanner's own OpenSSL has no GOST",
     "NPN": "there is none in TLS 1.3",
+    "sessionresumption_ID": "asked without a certificate, which is refused",
     "sessionresumption_ticket": "asked without a certificate, which is refused",
 }
 """What testssl says that is not about the frontend, and why."""
