@@ -20,9 +20,8 @@ VERBS = {
 """Verb: module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status 0: done; 1: the answer is no; 2: the input or the machine is not usable."""
-    argv = sys.argv[1:] if argv is None else argv
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Raises `SystemExit`, with the usage told, where the arguments are none of ours."""
     parser = argparse.ArgumentParser(prog="ringfence", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (module, summary) in VERBS.items():
@@ -30,7 +29,12 @@ def main(argv: list[str] | None = None) -> int:
         # Only the verb that is asked for is imported: a start costs milliseconds, not seconds.
         if verb in argv[:1]:
             import_module(module).arguments(subparser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 0: done; 1: the answer is no; 2: the input or the machine is not usable."""
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         return import_module(VERBS[args.verb][0]).run(args)
     except ManifestError as error:

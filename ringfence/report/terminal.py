@@ -80,8 +80,14 @@ class _Painter:
             yield self._paint(domain.title, _BOLD)
             verified = [control for control in controls if report.checks_of(control.id)]
             yield from map(self._row, verified)
-            if missing := [control.id for control in controls if control not in verified]:
-                for line in self._wrap(f"not yet verified: {', '.join(missing)}", 2):
+            missing = ", ".join(control.id for control in controls if control not in verified)
+            partly = ", ".join(
+                f"{control.id} ({', '.join(sorted(control.planned))})"
+                for control in verified
+                if control.planned
+            )
+            for what, names in ("not yet verified", missing), ("not yet verified in part", partly):
+                for line in self._wrap(f"{what}: {names}", 2) if names else ():
                     yield self._paint(line, _DIM)
 
     def _row(self, control: Control) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -31,6 +33,25 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert [verb for verb in cli.VERBS if verb not in shown] == []
+
+
+def documented() -> list[str]:
+    """Commands that a page shows, in a block or in a line."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("roles/*/README.md")]
+    text = "\n".join(page.read_text().replace("\\\n", " ") for page in pages)
+    blocks = re.findall(r"^ *(?:[$#] )?(ringfence .*)$", text, re.MULTILINE)
+    return sorted({*blocks, *re.findall(r"`(ringfence [^`|]+)`", text)})
+
+
+@pytest.mark.parametrize("command", documented())
+def test_documented_commands_exist(command: str) -> None:
+    verb, *arguments = shlex.split(command, comments=True)[1:]
+    assert verb in cli.VERBS
+    if arguments not in (
+        [],
+        ["--help"],
+    ):  # a page may name a verb alone; what it writes out must be right
+        cli.parse([verb, *arguments])
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["validate"]])
