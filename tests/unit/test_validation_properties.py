@@ -21,7 +21,6 @@ SMALL = (Path(__file__).parent / "manifests" / "small.yaml").read_text()
 SMALL_VALUE = yaml.safe_load(SMALL)
 
 quick = settings(
-    deadline=None,
     max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

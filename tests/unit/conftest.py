@@ -1,0 +1,8 @@
+"""Properties are searched for within a number of examples, not within a time: machines are busy."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
