@@ -3,6 +3,8 @@
 # Called by `make demo`, which sets up what it needs.
 set -euo pipefail
 environment=$1 release=$2
+# Ctrl-C ends the demo, whatever the command that it reached makes of it.
+trap 'exit 130' INT
 
 step() { printf '\n\033[1m▸ [%3ds] %s\033[0m\n' "$SECONDS" "$*"; }
 run() { printf '\033[2m$'; printf ' %q' "$@"; printf '\033[0m\n'; "$@"; }

@@ -345,3 +345,16 @@ def test_a_server_that_is_no_longer_declared_is_removed(lab: Lab):
         assert lab.exec("tools-1", ["sh", "-c", trace]).returncode, trace
     assert on_host(lab, "stat -c %U:%a /var/lib/mcp/.removed") == "root:700"
     assert call(lab, "--as", "carol", "--list", "time").returncode == 0
+
+
+def test_a_host_without_servers_keeps_nothing_of_them(lab: Lab):
+    """As when it leaves the group: nothing may go on serving unseen."""
+    apply_roles(lab, without=["time", "git", "sqlite"])
+    for trace in (
+        "getent passwd | grep ^mcp-",
+        "ls /etc/systemd/system | grep ^mcp-",
+        "systemctl list-units --plain --no-legend 'mcp-*' | grep .",
+        "ls /opt/ringfence/mcp/* /run/mcp/*.sock",
+        "ls /usr/local/lib/ringfence | grep ^mcp_",
+    ):
+        assert lab.exec("tools-1", ["sh", "-c", trace]).returncode, trace
