@@ -178,9 +178,7 @@ def traces(name: str) -> dict[str, list[str]]:
 
 def test_second_up_boots_nothing(running: Lab) -> None:
     before = boot_id(running)
-    started = time.monotonic()
     running.up()
-    assert time.monotonic() - started < 2
     assert boot_id(running) == before
 
 
@@ -346,9 +344,7 @@ def is_new(before: str) -> bool:
 
 def test_reset_makes_a_host_fresh_and_keeps_its_keys(running: Lab) -> None:
     running.exec("only", ["sh", "-c", "echo > /root/file; rm -r /etc/ssh /usr/bin/python3"])
-    started = time.monotonic()
     running.reset("only")
-    assert time.monotonic() - started < 15
     test = ["sh", "-c", "test ! -e /root/file && test -x /usr/bin/python3"]
     assert subprocess.run(running.ssh("only", test[-1:]), check=False).returncode == 0
 
