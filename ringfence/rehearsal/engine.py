@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from dataclasses import dataclass
 from threading import Thread
 
 from pulumi.runtime import set_mocks
+from pulumi.runtime.config import set_all_config
 from pulumi.runtime.settings import SETTINGS, set_root_resource
 from pulumi.runtime.stack import run_in_stack, wait_for_rpcs
 
@@ -22,14 +24,16 @@ def _call(program: Program) -> None:
     program()
 
 
+@dataclass(frozen=True)
+class Settings:
+    project: str
+    stack: str
+    config: Mapping[str, str]
+    """By the full name of a key, as in `Pulumi.STACK.yaml`."""
+
+
 def run(
-    program: Program,
-    monitor: Monitor,
-    *,
-    project: str,
-    stack: str,
-    preview: bool,
-    seconds: float,
+    program: Program, monitor: Monitor, settings: Settings, *, seconds: float, preview: bool
 ) -> None:
     """Run a program to its end. Raises what the program raises, or `RehearsalError`.
 
@@ -42,7 +46,8 @@ def run(
     async def rehearsed() -> None:
         # MockSettings brings a new rpc_manager, but no new set of pending outputs.
         SETTINGS.outputs = set()  # pyright: ignore[reportAttributeAccessIssue]
-        set_mocks(monitor.mocks, project, stack, preview, monitor=monitor)
+        set_mocks(monitor.mocks, settings.project, settings.stack, preview, monitor=monitor)
+        set_all_config(dict(settings.config))
         await wait_for_rpcs()
         # The stack that set_mocks makes is finished: what a program exports would reach nobody.
         set_root_resource(None)  # pyright: ignore[reportArgumentType]

@@ -14,13 +14,15 @@ import pulumi
 import pulumi_aws as aws
 import pytest
 
-from ringfence.rehearsal import Rehearsal, RehearsalError, Status, rehearsed
+from ringfence.rehearsal.record import Rehearsal, RehearsalError, Status
+from ringfence.rehearsal.rehearse import rehearsed
 
 REGION = "eu-central-1"
+TEST: dict[str, Any] = {"project": "project", "stack": "test", "region": REGION}
 
 
 def rehearse(program: Callable[[], object], **options: Any) -> Rehearsal:
-    with rehearsed(program, stack="test", region=REGION, **options) as rehearsal:
+    with rehearsed(program, **TEST, **options) as rehearsal:
         return rehearsal
 
 
@@ -34,7 +36,7 @@ def test_resources_are_objects_of_an_account() -> None:
         pulumi.export("vpc", made.id)
         pulumi.export("arn", made.arn)
 
-    with rehearsed(program, stack="test", region=REGION) as rehearsal:
+    with rehearsed(program, **TEST) as rehearsal:
         id_ = rehearsal.exports["vpc"]
         (found,) = rehearsal.account.client("ec2").describe_vpcs(VpcIds=[id_])["Vpcs"]
     assert found["CidrBlock"] == "10.1.0.0/16"
@@ -57,7 +59,7 @@ def test_a_record_says_what_was_declared_and_made() -> None:
         "pulumi:pulumi:Stack",
     )
     assert network.outputs == {"vpc_id": made.id}
-    assert made.urn == "urn:pulumi:test::ringfence::test:index:Network$aws:ec2/vpc:Vpc::vpc"
+    assert made.urn == "urn:pulumi:test::project::test:index:Network$aws:ec2/vpc:Vpc::vpc"
     assert (made.name, made.status, made.parent, made.protect) == (
         "vpc",
         Status.MOTO,
@@ -69,10 +71,20 @@ def test_a_record_says_what_was_declared_and_made() -> None:
     assert rehearsal.counts == {Status.MOTO: 1, Status.RECORDED: 0, Status.NONE: 1}
 
 
+def test_a_program_reads_its_configuration() -> None:
+    def program() -> None:
+        pulumi.export("manifest", pulumi.Config().require("manifest"))
+
+    rehearsal = rehearse(program, config={"project:manifest": "environment.yaml"})
+    assert rehearsal.exports == {"manifest": "environment.yaml"}
+    with pytest.raises(pulumi.ConfigMissingError):
+        rehearse(program)
+
+
 def test_accounts_are_apart() -> None:
     with (
-        rehearsed(vpc, stack="one", region=REGION) as one,
-        rehearsed(vpc, stack="two", region=REGION) as two,
+        rehearsed(vpc, **TEST) as one,
+        rehearsed(vpc, **TEST) as two,
     ):
         vpcs = [
             {v["VpcId"] for v in r.account.client("ec2").describe_vpcs()["Vpcs"]}
@@ -184,7 +196,7 @@ def test_a_new_security_group_allows_nothing() -> None:
     def program() -> None:
         aws.ec2.SecurityGroup("group", vpc_id=vpc().id)
 
-    with rehearsed(program, stack="test", region=REGION) as rehearsal:
+    with rehearsed(program, **TEST) as rehearsal:
         (made,) = rehearsal.of_type("aws:ec2/securityGroup:SecurityGroup")
         ec2 = rehearsal.account.client("ec2")
         (group,) = ec2.describe_security_groups(GroupIds=[made.id])["SecurityGroups"]
@@ -200,7 +212,7 @@ def test_the_defaults_of_a_vpc_can_be_locked_down() -> None:
         table = made.default_route_table_id
         aws.ec2.DefaultRouteTable("default-routes", default_route_table_id=table)
 
-    with rehearsed(program, stack="test", region=REGION) as rehearsal:
+    with rehearsed(program, **TEST) as rehearsal:
         ec2 = rehearsal.account.client("ec2")
         (made,) = rehearsal.of_type("aws:ec2/vpc:Vpc")
         of = [{"Name": "vpc-id", "Values": [made.id]}]
@@ -222,18 +234,18 @@ def test_a_program_that_waits_for_ever_is_ended() -> None:
 
 def test_no_image_is_loaded() -> None:
     """moto would parse 500 of them for every account."""
-    with rehearsed(vpc, stack="test", region=REGION) as rehearsal:
+    with rehearsed(vpc, **TEST) as rehearsal:
         assert rehearsal.account.client("ec2").describe_images()["Images"] == []
 
 
 def test_a_rehearsal_ends_its_process() -> None:
     """Threads or loops that are left behind would keep the command from returning."""
-    program = (
-        "import pulumi_aws as aws\n"
-        "from ringfence.rehearsal import rehearsed\n"
-        "make = lambda: aws.ec2.Vpc('vpc', cidr_block='10.1.0.0/16')\n"
-        f"with rehearsed(make, stack='test', region={REGION!r}) as r: print(len(r.resources))\n"
-    )
+    program = f"""
+import pulumi_aws as aws
+from ringfence.rehearsal.rehearse import rehearsed
+with rehearsed(lambda: aws.ec2.Vpc("vpc", cidr_block="10.1.0.0/16"), **{TEST!r}) as rehearsal:
+    print(len(rehearsal.resources))
+"""
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )

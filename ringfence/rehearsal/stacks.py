@@ -1,0 +1,33 @@
+"""The stacks of this repository, as programs to rehearse."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal, RehearsalError
+from ringfence.rehearsal.rehearse import rehearsed
+
+
+class NotProvisionedError(RehearsalError):
+    """The manifest does not ask for any resource of AWS."""
+
+
+@contextmanager
+def rehearsed_stack(environment: Environment, stack: str = "environment") -> Iterator[Rehearsal]:
+    """The very program that `pulumi up` runs in `stacks/`, for this environment."""
+    place = environment.provisioning
+    if place is None:
+        raise NotProvisionedError(
+            f"{environment.name}: nothing of it is provisioned; add provisioning.aws to rehearse it"
+        )
+    with rehearsed(
+        lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
+        project=stack,
+        stack=environment.name,
+        region=place.region,
+        config={f"{stack}:manifest": str(environment.path)},
+    ) as rehearsal:
+        yield rehearsal

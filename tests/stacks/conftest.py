@@ -1,0 +1,25 @@
+"""Rehearsed stacks, one for all tests that only look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.stacks import rehearsed_stack
+
+EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    return Environment.load(EXAMPLE)
+
+
+@pytest.fixture(scope="session")
+def rehearsal(environment: Environment) -> Iterator[Rehearsal]:
+    with rehearsed_stack(environment) as rehearsal:
+        yield rehearsal
