@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
     from ringfence.environment import Environment
     from ringfence.rehearsal import tree
     from ringfence.rehearsal.record import RehearsalError
-    from ringfence.rehearsal.stacks import NotProvisionedError, rehearsed_stack
+    from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
     environment = Environment.load(args.environment)
     try:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
-    except NotProvisionedError as error:
+    except NotProvisionableError as error:
         print(error, file=sys.stderr)
         return 2
     except RehearsalError as error:
