@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
     from ringfence.rehearsal import tree
     from ringfence.rehearsal.record import RehearsalError
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
+            for path in to_domains(environment):
+                print(f"declared, and not possible yet (it needs an egress firewall): {path}")
     except NotProvisionableError as error:
         print(error, file=sys.stderr)
         return 2
