@@ -11,6 +11,7 @@ from ringfence.validation import ManifestError
 VERBS = {
     "validate": ("ringfence.validation", "check an environment.yaml"),
     "lab": ("ringfence.lab.cli", "boot an environment's hosts on this machine"),
+    "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": ("ringfence.second_factor", "show an administrator the secret of their second factor"),
     "certificate": ("ringfence.pki", "issue a principal's client certificate"),
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),

@@ -243,6 +243,16 @@ class Services:
 
 
 @dataclass(frozen=True)
+class Aws:
+    """Where hosts come from that do not exist yet."""
+
+    region: str
+    stack: str
+    zones: int = 2
+    """Availability zones that every segment spans."""
+
+
+@dataclass(frozen=True)
 class Environment:
     path: Path
     name: str
@@ -254,7 +264,7 @@ class Environment:
     services: Services
     flows: tuple[Flow, ...]
     """Flows that the manifest declares; `all_flows` adds the derived ones."""
-    provisioning: Mapping[str, Any] | None
+    provisioning: Aws | None
     automation: Automation
     bootstrap: Bootstrap
     administrators: Mapping[str, Administrator]
@@ -289,20 +299,24 @@ class Environment:
         return tuple(s for s in self.segments.values() if s.purpose == purpose)
 
     @cached_property
-    def all_flows(self) -> tuple[Flow, ...]:
-        """Declared flows, then derived ones: administration and log shipping."""
-        administration = (
+    def administration(self) -> tuple[Flow, ...]:
+        """SSH from the management segments to every host."""
+        return tuple(
             Flow(segment, host, host.ssh_port, "administration")
             for segment in self.segments_for("management")
             for host in self.hosts.values()
         )
+
+    @cached_property
+    def all_flows(self) -> tuple[Flow, ...]:
+        """Declared flows, then derived ones: administration and log shipping."""
         sink = self.log_sink.host
         shipping = (
             Flow(host, sink, self.log_sink.port, "log shipping")
             for host in self.hosts.values()
             if sink and host != sink
         )
-        return (*self.flows, *administration, *shipping)
+        return (*self.flows, *self.administration, *shipping)
 
     def grants(self, principal: Principal) -> frozenset[tuple[str, str]]:
         """Pairs of server and tool name that the roles of a principal name."""
@@ -368,7 +382,7 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
             package_proxy=services.get("packages", {}).get("proxy"),
         ),
         flows=tuple(_flows(network.get("flows", []), segments, hosts, servers)),
-        provisioning=doc.get("provisioning"),
+        provisioning=Aws(**doc["provisioning"]["aws"]) if "provisioning" in doc else None,
         automation=Automation(**doc["access"]["automation"]),
         bootstrap=Bootstrap(
             user=doc["access"]["bootstrap"]["user"],

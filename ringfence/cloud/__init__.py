@@ -1,0 +1,1 @@
+"""What the manifest means in AWS: pure functions, shared by the stacks and by validation."""

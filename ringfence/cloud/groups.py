@@ -1,0 +1,230 @@
+"""Security groups and their rules, from declared flows only.
+
+An interface has the group `base`, one for its host, and one for each MCP server on it. A
+connection needs the rules of both ends. The inbound rule is always exact: this source,
+this port, this target. The outbound rule may name `base`, where exact ones would exceed the
+quota of a gateway with hundreds of servers behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from ringfence.cloud import addressing
+from ringfence.environment import Environment, Flow, Host, Protocol, Segment, Server
+
+BASE, ENDPOINTS = "base", "endpoints"
+S3 = "s3"
+HTTPS = 443
+DNS, NTP = 53, 123
+
+Direction = Literal["ingress", "egress"]
+Kind = Literal["group", "network", "prefix_list"]
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    segment: Segment | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Interface:
+    name: str
+    segment: Segment
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Peer:
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    group: str
+    direction: Direction
+    protocol: Protocol
+    first: int
+    last: int
+    peer: Peer
+    why: str
+
+    @property
+    def key(self) -> str:
+        """A name that other entries of the manifest do not change."""
+        ports = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        peer = re.sub(r"[./:]", "-", self.peer.name)
+        return f"{self.group}-{self.direction}-{self.protocol}-{ports}-{peer}"
+
+
+def host_group(host: Host) -> str:
+    return f"host-{host.name}"
+
+
+def server_group(server: Server) -> str:
+    return f"server-{server.name}"
+
+
+def groups(environment: Environment) -> tuple[Group, ...]:
+    return (
+        Group(BASE, None, "Every interface of the environment"),
+        Group(ENDPOINTS, None, "Interface endpoints of AWS services"),
+        *(
+            Group(host_group(host), host.segment, f"Host {host.name}")
+            for host in environment.hosts.values()
+        ),
+        *(
+            Group(server_group(server), server.segment, f"MCP server {server.name}")
+            for server in environment.servers.values()
+        ),
+    )
+
+
+def interfaces(environment: Environment) -> tuple[Interface, ...]:
+    """One per host, with the groups of the servers on it; a server without host has its own."""
+    return (
+        *(
+            Interface(
+                f"host {host.name}",
+                host.segment,
+                (BASE, host_group(host), *map(server_group, environment.servers_on(host))),
+            )
+            for host in environment.hosts.values()
+        ),
+        *(
+            Interface(f"server {server.name}", server.segment, (BASE, server_group(server)))
+            for server in environment.servers.values()
+            if server.host is None
+        ),
+    )
+
+
+def rules(environment: Environment) -> tuple[Rule, ...]:
+    """Every rule once; where several flows ask for the same, with all their reasons."""
+    reasons: dict[tuple[str, Direction, Protocol, int, int, Peer], dict[str, None]] = {}
+    for rule in _rules(environment):
+        key = (rule.group, rule.direction, rule.protocol, rule.first, rule.last, rule.peer)
+        reasons.setdefault(key, {})[rule.why] = None
+    return tuple(Rule(*key, why="; ".join(whys)) for key, whys in reasons.items())
+
+
+def description(text: str) -> str:
+    """A reason as EC2 takes it.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+    """
+    allowed = re.sub(r"[^A-Za-z0-9. _\-:/()#,@\[\]+=&;{}!$*]", " ", text)
+    return " ".join(allowed.split())[:255]
+
+
+def _rules(environment: Environment) -> Iterator[Rule]:
+    for flow in (*environment.flows, *environment.administration):
+        yield from _inbound(environment, flow)
+    for host in environment.hosts.values():
+        yield from _outbound(environment, host)
+    for server in environment.servers.values():
+        yield from _server_egress(server)
+    yield from _base(environment)
+
+
+def _inbound(environment: Environment, flow: Flow) -> Iterator[Rule]:
+    if flow.server:
+        target = server_group(environment.servers[flow.server])
+    else:
+        assert isinstance(flow.target, Host)  # a flow to a segment names its server
+        target = host_group(flow.target)
+    source = flow.source
+    peer = _network(source) if isinstance(source, Segment) else _group(host_group(source))
+    yield Rule(target, "ingress", flow.protocol, flow.port, flow.port, peer, flow.why)
+
+
+def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
+    group = host_group(host)
+    to_base: list[Flow] = []
+    for flow in (*environment.flows, *environment.administration):
+        if flow.source not in (host, host.segment) or flow.target == host:
+            continue
+        if flow.server or flow in environment.administration:
+            to_base.append(flow)
+        elif isinstance(flow.target, Host):
+            peer = _group(host_group(flow.target))
+            yield Rule(group, "egress", flow.protocol, flow.port, flow.port, peer, flow.why)
+    for protocol, first, last, why in merged(to_base):
+        yield Rule(group, "egress", protocol, first, last, _group(BASE), why)
+
+
+def merged(flows: Iterable[Flow]) -> Iterator[tuple[Protocol, int, int, str]]:
+    """Ports as ranges without gaps: a quota counts rules, not ports."""
+    reasons: dict[tuple[Protocol, int], dict[str, None]] = {}
+    for flow in flows:
+        reasons.setdefault((flow.protocol, flow.port), {})[flow.why] = None
+    ports = enumerate(sorted(reasons))
+    for (protocol, _), run in groupby(ports, lambda each: (each[1][0], each[1][1] - each[0])):
+        found = [port for _, port in run]
+        whys = dict.fromkeys(why for port in found for why in reasons[port])
+        yield protocol, found[0][1], found[-1][1], "; ".join(whys)
+
+
+def _server_egress(server: Server) -> Iterator[Rule]:
+    own = server_group(server)
+    for egress in server.egress:
+        if egress.host and egress.host != server.host:
+            target = host_group(egress.host)
+            ports = (egress.protocol, egress.port, egress.port)
+            yield Rule(own, "egress", *ports, _group(target), egress.why)
+            yield Rule(target, "ingress", *ports, _group(own), egress.why)
+        elif egress.cidr:
+            peer = Peer("network", str(egress.cidr))
+            yield Rule(own, "egress", egress.protocol, egress.port, egress.port, peer, egress.why)
+
+
+def _base(environment: Environment) -> Iterator[Rule]:
+    """What every host may open: AWS's endpoints, the log sink, declared infrastructure."""
+    to_aws = "AWS services through their endpoints"
+    yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, _group(ENDPOINTS), to_aws)
+    yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, Peer("prefix_list", S3), to_aws)
+    yield Rule(ENDPOINTS, "ingress", "tcp", HTTPS, HTTPS, _group(BASE), to_aws)
+    sink, shipping = environment.log_sink, "log shipping"
+    if sink.host:
+        target = host_group(sink.host)
+        yield Rule(BASE, "egress", "tcp", sink.port, sink.port, _group(target), shipping)
+        yield Rule(target, "ingress", "tcp", sink.port, sink.port, _group(BASE), shipping)
+    for address, protocol, port, why in infrastructure(environment):
+        yield Rule(BASE, "egress", protocol, port, port, Peer("network", f"{address}/32"), why)
+
+
+def infrastructure(environment: Environment) -> Iterator[tuple[str, Protocol, int, str]]:
+    """Addresses that every host may reach.
+
+    Amazon's own resolver and time server are not among them: they are in no segment, and
+    neither security groups nor ACLs hold traffic to them.
+    https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html
+    """
+    services, sink = environment.services, environment.log_sink
+    own = addressing.resolver(environment)
+    for address in map(str, services.dns):
+        if address != own and not address.startswith("169.254."):
+            yield address, "udp", DNS, "name resolution"
+            yield address, "tcp", DNS, "name resolution"
+    for address in map(str, services.ntp):
+        if not address.startswith("169.254."):
+            yield address, "udp", NTP, "time"
+    if endpoint := services.package_proxy_endpoint:
+        yield endpoint[0], "tcp", endpoint[1], "packages"
+    if sink.host is None and sink.address:
+        yield str(sink.address), "tcp", sink.port, "log shipping"
+
+
+def _group(name: str) -> Peer:
+    return Peer("group", name)
+
+
+def _network(segment: Segment) -> Peer:
+    return Peer("network", str(segment.cidr))

@@ -1,0 +1,71 @@
+"""An emulated AWS account: moto, inside this process.
+
+Several may exist side by side (an account with defaults beside a hardened one): moto
+tells accounts apart by credentials, and a role assumed in another account gives those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import botocore.session
+from botocore.loaders import create_loader
+from moto import mock_aws
+
+_NUMBERS = count(100_000_000_001)
+# What botocore reads from its data files, half a second of JSON, once for all accounts.
+_LOADER = create_loader()
+
+
+@dataclass(frozen=True)
+class Account:
+    id: str
+    region: str
+    session: boto3.Session
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client; typed as Any, since boto3 makes its clients from data."""
+        if service not in self._clients:
+            make: Any = self.session.client
+            self._clients[service] = make(service)
+        return self._clients[service]
+
+    def arn(self, service: str, resource: str, region: str | None = None) -> str:
+        region = self.region if region is None else region
+        return f"arn:aws:{service}:{region}:{self.id}:{resource}"
+
+
+@contextmanager
+def emulated(region: str) -> Iterator[Account]:
+    """A fresh account with what AWS gives to a new one (a default VPC), until the end."""
+    # 500 images, parsed for every region and account, that no stack here asks for.
+    with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
+        number = str(next(_NUMBERS))
+        yield Account(number, region, _session_in(number, region))
+
+
+def _session_in(account: str, region: str) -> boto3.Session:
+    role = f"arn:aws:iam::{account}:role/rehearsal"
+    anyone = _session(region, aws_access_key_id=role, aws_secret_access_key=role)
+    assumed = anyone.client("sts").assume_role(RoleArn=role, RoleSessionName="rehearsal")
+    keys = assumed["Credentials"]
+    return _session(
+        region,
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
+
+
+def _session(region: str, **credentials: str) -> boto3.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", _LOADER)
+    return boto3.Session(botocore_session=session, region_name=region, **credentials)

@@ -1,0 +1,52 @@
+"""`ringfence rehearse`: provision an environment's stack in an emulated AWS, and show it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+STACKS = ("environment",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("environment", type=Path, metavar="FILE", help="environment.yaml")
+    parser.add_argument(
+        "--stack",
+        choices=STACKS,
+        default="environment",
+        help="environment (default): network, keys and logs of one environment",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: it can be provisioned; 1: it cannot, and why; 2: the input or the machine is unusable."""
+    try:
+        # Pulumi and moto are an extra: whoever has no AWS does not install them.
+        import moto  # noqa: F401
+        import pulumi_aws  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(
+            f"there is no Python package {error.name}; install it: pip install 'ringfence[aws]'",
+            file=sys.stderr,
+        )
+        return 2
+    from ringfence.cloud.flows import to_domains
+    from ringfence.environment import Environment
+    from ringfence.rehearsal import tree
+    from ringfence.rehearsal.record import RehearsalError
+    from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
+
+    environment = Environment.load(args.environment)
+    try:
+        with rehearsed_stack(environment, args.stack) as rehearsal:
+            print(tree.render(rehearsal))
+            for path in to_domains(environment):
+                print(f"declared, and not possible yet (it needs an egress firewall): {path}")
+    except NotProvisionableError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except RehearsalError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,74 @@
+"""What a rehearsal leaves behind: every resource as it was declared and as it came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from ringfence.rehearsal.account import Account
+
+Inputs = Mapping[str, Any]
+"""Properties by the names of Pulumi's schema (camelCase)."""
+
+
+class RehearsalError(Exception):
+    """The stack cannot be provisioned like this; the message says where and what to do."""
+
+
+class Status(StrEnum):
+    """How far the emulation goes for a resource."""
+
+    MOTO = "moto"
+    """A real object of the emulated AWS."""
+    RECORDED = "recorded"
+    """Its inputs are kept, nothing emulates it: never counted as verified."""
+    NONE = "none"
+    """Nothing of AWS: a component, or a provider."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """What a handler made: its physical id, and the outputs beside the inputs."""
+
+    id: str
+    outputs: Inputs
+
+
+Create = Callable[[Account, str, Inputs], Created]
+"""Creates a resource from its logical name and its inputs."""
+Look = Callable[[Account, Inputs], Inputs]
+"""Answers a function call of the program (`aws.get_caller_identity`)."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    urn: str
+    type: str
+    name: str
+    inputs: Inputs
+    id: str
+    outputs: Inputs
+    parent: str
+    status: Status
+    protect: bool = False
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    stack: str
+    account: Account
+    resources: tuple[Resource, ...]
+    exports: Mapping[str, Any]
+    seconds: float
+
+    @cached_property
+    def counts(self) -> Mapping[Status, int]:
+        counter = Counter(resource.status for resource in self.resources)
+        return {status: counter[status] for status in Status}
+
+    def of_type(self, token: str) -> tuple[Resource, ...]:
+        return tuple(r for r in self.resources if r.type == token)

@@ -1,0 +1,59 @@
+"""Which resource types can be rehearsed, and how far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ringfence.rehearsal import identity, keys, logs, network
+from ringfence.rehearsal.record import Create, Look, RehearsalError, Status
+
+
+@dataclass(frozen=True)
+class Entry:
+    status: Status
+    create: Create | None = None
+
+
+RECORDED: tuple[str, ...] = (
+    # moto 5.2.5 has nothing, or only a shell, for these.
+    "aws:accessanalyzer/analyzer:Analyzer",
+    "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
+    "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
+    "aws:networkfirewall/firewallPolicy:FirewallPolicy",
+    "aws:networkfirewall/ruleGroup:RuleGroup",
+    "aws:route53/resolverFirewallRule:ResolverFirewallRule",
+    "aws:securityhub/standardsSubscription:StandardsSubscription",
+)
+
+TYPES: dict[str, Entry] = {
+    **{token: Entry(Status.RECORDED) for token in RECORDED},
+    **{
+        token: Entry(Status.MOTO, create)
+        for module in (identity, keys, logs, network)
+        for token, create in module.RESOURCES.items()
+    },
+}
+FUNCTIONS: dict[str, Look] = {**identity.FUNCTIONS}
+
+
+def entry(token: str, *, custom: bool) -> Entry:
+    """How a type is rehearsed. Raises `RehearsalError` for a type that nobody entered here."""
+    if not custom or token.startswith("pulumi:providers:"):
+        return Entry(Status.NONE)
+    try:
+        return TYPES[token]
+    except KeyError:
+        raise RehearsalError(
+            f"{token} cannot be rehearsed; add a handler to its module in ringfence/rehearsal, "
+            "or its name to RECORDED in registry.py if moto does not know it"
+        ) from None
+
+
+def function(token: str) -> Look:
+    try:
+        return FUNCTIONS[token]
+    except KeyError:
+        raise RehearsalError(
+            f"{token} cannot be rehearsed; add it to FUNCTIONS of its module in "
+            "ringfence/rehearsal, or compute its answer in the stack"
+        ) from None

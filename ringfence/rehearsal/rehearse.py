@@ -1,0 +1,45 @@
+"""A program from its first resource to its exports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine import Program, Settings, run
+from ringfence.rehearsal.monitor import Monitor
+from ringfence.rehearsal.record import Rehearsal
+
+SECONDS = 90.0
+"""Limit of one run."""
+
+
+@contextmanager
+def rehearsed(
+    program: Program,
+    *,
+    project: str,
+    stack: str,
+    region: str,
+    config: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
+    preview: bool = True,
+) -> Iterator[Rehearsal]:
+    """The program, provisioned; the account lives until the end of the `with` block.
+
+    It runs as a preview first, in an account of its own: only there a missing output is
+    unknown, which is refused, rather than None, which nobody notices.
+    """
+    begun = time.monotonic()
+    settings = Settings(project, stack, config or {})
+    if preview:
+        with emulated(region) as scratch:
+            run(program, Monitor(scratch), settings, seconds=seconds, preview=True)
+    with emulated(region) as account:
+        monitor = Monitor(account)
+        run(program, monitor, settings, seconds=seconds, preview=False)
+        elapsed = time.monotonic() - begun
+        # Registrations arrive in any order; a record is to be the same every time.
+        resources = tuple(sorted(monitor.records, key=lambda resource: resource.urn))
+        yield Rehearsal(stack, account, resources, monitor.exports, elapsed)

@@ -1,0 +1,48 @@
+"""A rehearsal as a person reads it: what would be created, under what, and how far it was tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from ringfence.rehearsal.monitor import STACK
+from ringfence.rehearsal.record import Rehearsal, Resource, Status
+
+MARKS = {Status.MOTO: "+", Status.RECORDED: "?", Status.NONE: " "}
+"""`?` stands before what nothing emulates: it was recorded, not tried."""
+
+
+def render(rehearsal: Rehearsal, exports: bool = True) -> str:
+    lines = [f"  {STACK} {rehearsal.stack}", *_under(rehearsal, _roots(rehearsal), "")]
+    if exports and rehearsal.exports:
+        lines += ["", "Exports"]
+        lines += [f"  {name}: {_value(value)}" for name, value in rehearsal.exports.items()]
+    return "\n".join([*lines, "", summary(rehearsal)])
+
+
+def summary(rehearsal: Rehearsal) -> str:
+    counts = rehearsal.counts
+    created = counts[Status.MOTO] + counts[Status.RECORDED]
+    return (
+        f"{created} resources to create: {counts[Status.MOTO]} rehearsed as real objects, "
+        f"{counts[Status.RECORDED]} only recorded and not verified; "
+        f"{counts[Status.NONE]} components and providers; {rehearsal.seconds:.1f} s"
+    )
+
+
+def _roots(rehearsal: Rehearsal) -> list[Resource]:
+    known = {resource.urn for resource in rehearsal.resources}
+    return [resource for resource in rehearsal.resources if resource.parent not in known]
+
+
+def _under(rehearsal: Rehearsal, siblings: list[Resource], indent: str) -> Iterator[str]:
+    for resource in siblings:
+        last = resource is siblings[-1]
+        mark = MARKS[resource.status]
+        yield f"{mark} {indent}{'└─' if last else '├─'} {resource.type} {resource.name}"
+        children = [r for r in rehearsal.resources if r.parent == resource.urn]
+        yield from _under(rehearsal, children, indent + ("   " if last else "│  "))
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

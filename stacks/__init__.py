@@ -1,0 +1,1 @@
+"""Pulumi projects: what a manifest becomes in AWS."""

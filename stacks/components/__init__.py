@@ -1,0 +1,1 @@
+"""One ComponentResource per file; what they declare is computed in `ringfence.cloud`."""

@@ -1,0 +1,1 @@
+"""Once per environment: its network, keys and logs."""

@@ -1,0 +1,67 @@
+"""Wires the components of one environment together; what they declare is decided elsewhere."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_aws as aws
+
+from ringfence.cloud import addressing, quotas
+from ringfence.cloud.groups import ENDPOINTS
+from ringfence.cloud.services import FLOW_LOG_CLASS
+from ringfence.environment import Environment
+from stacks.components.acls import Acls, AclsArgs
+from stacks.components.endpoints import (
+    GatewayEndpoints,
+    GatewayEndpointsArgs,
+    InterfaceEndpoints,
+    InterfaceEndpointsArgs,
+)
+from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
+from stacks.components.groups import Groups, GroupsArgs
+from stacks.components.keys import Keys, KeysArgs
+from stacks.components.network import Network, NetworkArgs
+
+environment = Environment.load(pulumi.Config().require("manifest"))
+place = environment.provisioning
+if place is None:
+    raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
+if too_much := quotas.exceeded(environment):
+    raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
+name, region = environment.name, place.region
+
+# The manifest says where: neither the shell's region nor the stack's configuration does.
+provider = aws.Provider("aws", region=region)
+account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).account_id
+opts = pulumi.ResourceOptions(provider=provider)
+
+keys = Keys(f"{name}-key", KeysArgs(environment, account, region), opts)
+network = Network(name, NetworkArgs(environment, addressing.zones(region, place.zones)), opts)
+Acls(f"{name}-acl", AclsArgs(environment, network), opts)
+gateways = GatewayEndpoints(
+    f"{name}-gateway", GatewayEndpointsArgs(environment, network, account, region), opts
+)
+groups = Groups(
+    f"{name}-group", GroupsArgs(environment, network.vpc.id, gateways.s3_prefix_list_id), opts
+)
+InterfaceEndpoints(
+    f"{name}-endpoint",
+    InterfaceEndpointsArgs(environment, network, account, region, groups.ids[ENDPOINTS]),
+    opts,
+)
+flow_logs = FlowLogs(
+    f"{name}-flow-logs",
+    FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
+    opts,
+)
+
+pulumi.export("vpc_id", network.vpc.id)
+pulumi.export(
+    "subnet_ids",
+    {
+        segment: {zone: subnet.id for zone, subnet in subnets.items()}
+        for segment, subnets in network.subnets.items()
+    },
+)
+pulumi.export("group_ids", groups.ids)
+pulumi.export("key_arns", keys.arns)
+pulumi.export("flow_log_group", flow_logs.group_name)

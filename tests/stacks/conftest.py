@@ -1,0 +1,32 @@
+"""Rehearsed stacks, one for all tests that only look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.stacks import rehearsed_stack
+from ringfence.verify.plugin import MARKERS
+
+EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The product's checks are called here as functions; their marks are known to its plugin."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    return Environment.load(EXAMPLE)
+
+
+@pytest.fixture(scope="session")
+def rehearsal(environment: Environment) -> Iterator[Rehearsal]:
+    with rehearsed_stack(environment) as rehearsal:
+        yield rehearsal

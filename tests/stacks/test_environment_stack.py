@@ -1,0 +1,130 @@
+"""What the environment stack declares for inventories/aws-example."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal, Status
+
+UNTAGGABLE = {
+    "aws:ec2/networkAclRule:NetworkAclRule",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation",
+    "aws:iam/rolePolicy:RolePolicy",
+    "aws:kms/alias:Alias",
+}
+
+
+def test_everything_is_a_real_object(rehearsal: Rehearsal) -> None:
+    assert rehearsal.counts[Status.RECORDED] == 0
+    assert rehearsal.counts[Status.MOTO] > 100
+
+
+def test_every_segment_has_a_subnet_in_every_zone(
+    rehearsal: Rehearsal, environment: Environment
+) -> None:
+    subnets = rehearsal.of_type("aws:ec2/subnet:Subnet")
+    for segment in environment.segments.values():
+        own = [s for s in subnets if s.inputs["tags"]["ringfence:segment"] == segment.name]
+        networks = [IPv4Network(s.inputs["cidrBlock"]) for s in own]
+        assert {s.inputs["availabilityZone"] for s in own} == {"eu-central-1a", "eu-central-1b"}
+        assert all(network.subnet_of(segment.cidr) for network in networks)
+        assert not networks[0].overlaps(networks[1])
+        assert rehearsal.exports["subnet_ids"][segment.name] == {
+            s.inputs["availabilityZone"]: s.id for s in own
+        }
+
+
+def test_nothing_leads_to_the_internet(rehearsal: Rehearsal) -> None:
+    kinds = Counter(resource.type for resource in rehearsal.resources)
+    assert not [kind for kind in kinds if "ternetGateway" in kind or "natGateway" in kind]
+    assert not rehearsal.of_type("aws:ec2/route:Route")
+    subnets = rehearsal.of_type("aws:ec2/subnet:Subnet")
+    assert {subnet.inputs["mapPublicIpOnLaunch"] for subnet in subnets} == {False}
+
+
+def test_every_resource_says_whose_it_is(rehearsal: Rehearsal) -> None:
+    silent = [
+        resource.name
+        for resource in rehearsal.resources
+        if resource.status is Status.MOTO
+        and resource.type not in UNTAGGABLE
+        and resource.inputs.get("tags", {}).get("ringfence:environment") != "payments-prod"
+    ]
+    assert not silent
+
+
+def test_components_register_their_outputs(rehearsal: Rehearsal) -> None:
+    components = [r for r in rehearsal.resources if r.type.startswith("ringfence:")]
+    assert len(components) == 7
+    assert not [c.name for c in components if not c.outputs]
+
+
+def test_what_holds_data_or_evidence_is_protected(rehearsal: Rehearsal) -> None:
+    protected = {resource.type for resource in rehearsal.resources if resource.protect}
+    assert protected == {
+        "aws:kms/key:Key",
+        "aws:cloudwatch/logGroup:LogGroup",
+        "aws:ec2/vpc:Vpc",
+    }
+
+
+def test_no_name_of_aws_is_fixed(rehearsal: Rehearsal) -> None:
+    """Two environments fit one account, and a replacement is made before the old one goes."""
+    named = [r.name for r in rehearsal.resources if "name" in r.inputs or "namePrefix" in r.inputs]
+    assert named == []
+
+
+def test_interface_endpoints_are_those_that_are_needed(rehearsal: Rehearsal) -> None:
+    endpoints = rehearsal.of_type("aws:ec2/vpcEndpoint:VpcEndpoint")
+    kinds = {
+        e.inputs["serviceName"].rsplit(".", 1)[1]: e.inputs["vpcEndpointType"] for e in endpoints
+    }
+    assert kinds == {
+        "s3": "Gateway",
+        "dynamodb": "Gateway",
+        **dict.fromkeys(("ec2messages", "kms", "logs", "monitoring"), "Interface"),
+        **dict.fromkeys(("ssm", "ssmmessages", "sts", "secretsmanager"), "Interface"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["aws:ec2/vpcEndpoint:VpcEndpoint", "aws:kms/key:Key"])
+def test_policies_are_for_this_account(rehearsal: Rehearsal, kind: str) -> None:
+    """Whoever is named by * is held to an account, a service or one public bucket."""
+    for resource in rehearsal.of_type(kind):
+        for statement in json.loads(resource.inputs["policy"])["Statement"]:
+            if statement["Principal"] == "*" and statement["Sid"] != "SsmAgent":
+                values = _values(statement["Condition"])
+                assert rehearsal.account.id in values, resource.name
+
+
+def _values(condition: dict[str, dict[str, Any]]) -> set[str]:
+    return {str(value) for test in condition.values() for value in test.values()}
+
+
+def test_keys_are_used_through_services_only(rehearsal: Rehearsal) -> None:
+    keys = rehearsal.of_type("aws:kms/key:Key")
+    classes = {key.inputs["tags"]["ringfence:class"] for key in keys}
+    assert classes == {"public", "internal", "confidential", "restricted"}
+    for key in keys:
+        assert key.inputs["enableKeyRotation"] is True
+        for statement in json.loads(key.inputs["policy"])["Statement"]:
+            if "kms:Decrypt" in statement["Action"]:
+                conditions = {name for test in statement["Condition"].values() for name in test}
+                assert conditions & {"kms:ViaService", "kms:EncryptionContext:aws:logs:arn"}
+
+
+def test_flow_logs_are_kept_encrypted_as_long_as_the_class_says(rehearsal: Rehearsal) -> None:
+    (group,) = rehearsal.of_type("aws:cloudwatch/logGroup:LogGroup")
+    (flow,) = rehearsal.of_type("aws:ec2/flowLog:FlowLog")
+    assert group.inputs["retentionInDays"] == 180
+    assert group.inputs["kmsKeyId"] == rehearsal.exports["key_arns"]["internal"]
+    assert flow.inputs["trafficType"] == "ALL"
+    fields = flow.inputs["logFormat"].split()
+    assert len(fields) == len(set(fields)) == 42
+    assert {"${srcaddr}", "${pkt-dstaddr}", "${reject-reason}"} <= set(fields)

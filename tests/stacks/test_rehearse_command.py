@@ -1,0 +1,66 @@
+"""`ringfence rehearse`, as a person meets it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringfence import cli
+from ringfence.rehearsal import tree
+from ringfence.rehearsal.record import Rehearsal, Resource, Status
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "inventories" / "aws-example" / "environment.yaml")
+LAB = str(ROOT / "inventories" / "lab" / "environment.yaml")
+
+
+def test_it_shows_a_tree_exports_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rehearse", EXAMPLE]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "  pulumi:pulumi:Stack payments-prod"
+    assert "  ├─ ringfence:aws:Network payments-prod" in [line.replace("└", "├") for line in shown]
+    assert any(line.startswith("  vpc_id: vpc-") for line in shown)
+    assert "rehearsed as real objects, 0 only recorded and not verified" in shown[-2]
+    assert shown[-1] == (
+        "declared, and not possible yet (it needs an egress firewall): "
+        "server ledger -> rates.example.com tcp/443"
+    )
+
+
+def test_an_environment_without_provisioning_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rehearse", LAB]) == 2
+    assert capsys.readouterr().err == (
+        "lab: nothing of it is provisioned; add provisioning.aws to rehearse it\n"
+    )
+
+
+def test_a_missing_extra_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "moto", None)
+    assert cli.main(["rehearse", EXAMPLE]) == 2
+    said = capsys.readouterr().err
+    assert said == "there is no Python package moto; install it: pip install 'ringfence[aws]'\n"
+
+
+def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal) -> None:
+    def resource(name: str, parent: str, status: Status) -> Resource:
+        return Resource(name, "type", name, {}, name, {}, parent, status)
+
+    resources = (
+        resource("component", "stack", Status.NONE),
+        resource("real", "component", Status.MOTO),
+        resource("written-down", "component", Status.RECORDED),
+    )
+    shown = tree.render(Rehearsal("test", rehearsal.account, resources, {}, 1.0))
+    assert shown.splitlines() == [
+        "  pulumi:pulumi:Stack test",
+        "  └─ type component",
+        "+    ├─ type real",
+        "?    └─ type written-down",
+        "",
+        "2 resources to create: 1 rehearsed as real objects, 1 only recorded and not verified; "
+        "1 components and providers; 1.0 s",
+    ]
