@@ -13,8 +13,9 @@ from ringfence.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("tools-1", "siem-1")
-WANTED = 90
-"""Unhardened, Debian 13 has 59 to 60 in the lab."""
+WANTED = {"trixie": 90, "bookworm": 89}
+"""Unhardened, Debian 13 has 59 to 60 in the lab. Lynis 3.0.8, of Debian 12, knows a module as
+denied by /bin/true only; the baseline says /bin/false, so that nobody takes it for loaded."""
 
 INSTALL = "apt-get -qq update && apt-get -qqy --no-install-recommends install lynis"
 AUDIT = "lynis audit system --quick --quiet --no-colors; cat /var/log/lynis-report.dat"
@@ -45,13 +46,14 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_lynis_scores_a_hardened_host_with_90(hardened: Lab, host: str):
+def test_lynis_scores_a_hardened_host_with_90(hardened: Lab, host: str, release: str):
     installed = hardened.exec(host, ["sh", "-c", INSTALL], timeout=120)
     assert installed.returncode == 0, installed.stdout + installed.stderr
     report = hardened.exec(host, ["sh", "-c", AUDIT], timeout=180).stdout.splitlines()
     values = dict(line.split("=", 1) for line in report if line.startswith("hardening_index="))
     open_points = [line for line in report if line.startswith(("warning[]", "suggestion[]"))]
-    assert int(values["hardening_index"]) >= WANTED, "\n".join(open_points)
+    index = int(values["hardening_index"])
+    assert index >= WANTED[release], "\n".join([f"{index} of 100", *open_points])
 
 
 @pytest.mark.parametrize("host", HOSTS)
