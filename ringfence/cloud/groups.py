@@ -38,6 +38,13 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Interface:
+    name: str
+    segment: Segment
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Peer:
     kind: Kind
     name: str
@@ -80,6 +87,25 @@ def groups(environment: Environment) -> tuple[Group, ...]:
         *(
             Group(server_group(server), server.segment, f"MCP server {server.name}")
             for server in environment.servers.values()
+        ),
+    )
+
+
+def interfaces(environment: Environment) -> tuple[Interface, ...]:
+    """One per host, with the groups of the servers on it; a server without host has its own."""
+    return (
+        *(
+            Interface(
+                f"host {host.name}",
+                host.segment,
+                (BASE, host_group(host), *map(server_group, environment.servers_on(host))),
+            )
+            for host in environment.hosts.values()
+        ),
+        *(
+            Interface(f"server {server.name}", server.segment, (BASE, server_group(server)))
+            for server in environment.servers.values()
+            if server.host is None
         ),
     )
 

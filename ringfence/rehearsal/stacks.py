@@ -16,7 +16,9 @@ class NotProvisionedError(RehearsalError):
 
 
 @contextmanager
-def rehearsed_stack(environment: Environment, stack: str = "environment") -> Iterator[Rehearsal]:
+def rehearsed_stack(
+    environment: Environment, stack: str = "environment", *, preview: bool = True
+) -> Iterator[Rehearsal]:
     """The very program that `pulumi up` runs in `stacks/`, for this environment."""
     place = environment.provisioning
     if place is None:
@@ -29,5 +31,6 @@ def rehearsed_stack(environment: Environment, stack: str = "environment") -> Ite
         stack=environment.name,
         region=place.region,
         config={f"{stack}:manifest": str(environment.path)},
+        preview=preview,
     ) as rehearsal:
         yield rehearsal

@@ -26,6 +26,7 @@ from ringfence.report.model import Identity
 from ringfence.report.subject import IDENTITY, SUBJECT, Subject
 from ringfence.verify import parallel, selection
 from ringfence.verify import targets as connections
+from ringfence.verify.cloud import Cloud, account_of
 from ringfence.verify.targets import Target, Targets, UnreachableError
 
 JOBS_PER_CORE = 4
@@ -51,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help=f"Hosts that are worked on at once (default: {JOBS_PER_CORE} per processor).",
     )
+    group.addoption(
+        "--rehearsed",
+        action="store_true",
+        help="Verify the AWS account that the environment's stack would make, in an emulation "
+        "and without its hosts. Without it, the account that AWS_PROFILE and the like name.",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,9 +68,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     environment = selection.environment(config)
     config.stash[SUBJECT] = Subject(
-        environment=environment.name,
+        # What passes in a rehearsal says nothing about an account yet.
+        environment=f"{environment.name} (rehearsed)" if option.rehearsed else environment.name,
         stage=environment.stage,
-        hosts=tuple(host.name for host in selection.hosts(config)),
+        hosts=() if option.rehearsed else tuple(h.name for h in selection.hosts(config)),
         partial=selection.is_partial(config),
     )
 
@@ -76,6 +84,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a wrong selection before anything runs."""
+    if (
+        session.config.option.rehearsed
+        and selection.environment(session.config).provisioning is None
+    ):
+        raise pytest.UsageError(
+            "--rehearsed: the manifest provisions nothing; add provisioning.aws"
+        )
     selection.hosts(session.config)
     selection.control_ids(session.config)
 
@@ -158,7 +173,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     deselected: list[pytest.Item] = []
     for item in items:
         control = _control(item)
-        if not _has_host(item):
+        if not _has_host(item) or not _has_account(item):
             continue
         (kept if control in wanted else deselected).append(item)
         identity = _identity(item, control)
@@ -191,6 +206,14 @@ def _has_host(item: pytest.Item) -> bool:
         or "host" not in parameters.params
         or isinstance(parameters.params["host"], Host)
     )
+
+
+def _has_account(item: pytest.Item) -> bool:
+    """Checks of the cloud are for what is provisioned there; a rehearsal has nothing else."""
+    names: tuple[str, ...] = getattr(item, "fixturenames", ())
+    if "cloud" in names:
+        return selection.environment(item.config).provisioning is not None
+    return not item.config.option.rehearsed
 
 
 def _identity(item: pytest.Item, control: str) -> Identity:
@@ -231,6 +254,13 @@ def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
         return targets[request.param]
     except UnreachableError as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def cloud(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Cloud]:
+    """The AWS account of the environment, or the one that its stack would make."""
+    with account_of(environment, rehearsed=pytestconfig.option.rehearsed) as account:
+        yield account
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ringfence.validation import ManifestError
 _ENVIRONMENT = pytest.StashKey[Environment]()
 
 _SELECTING = (
-    *("only_hosts", "only_controls", "keyword", "markexpr", "deselect"),
+    *("rehearsed", "only_hosts", "only_controls", "keyword", "markexpr", "deselect"),
     *("ignore", "ignore_glob", "lf", "stepwise", "maxfail"),
 )
 """Options that may leave something out."""

@@ -10,8 +10,15 @@ import pytest
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.stacks import rehearsed_stack
+from ringfence.verify.plugin import MARKERS
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The product's checks are called here as functions; their marks are known to its plugin."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
 @pytest.fixture(scope="session")

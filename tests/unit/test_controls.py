@@ -46,17 +46,18 @@ def pytest_collection_finish(session):
 """
 
 
-@pytest.fixture(scope="module")
-def checks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+Checks = list[dict[str, Any]]
+
+
+def collected(directory: Path, environment: str, *options: str) -> Checks:
     """What pytest collects from the product's checks, with their markers."""
-    directory = tmp_path_factory.mktemp("collect")
     out = directory / "checks.json"
     (directory / "collector.py").write_text(f"OUT = {str(out)!r}\n{COLLECT}")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "collector", "-p", "no:cacheprovider"),
-            *(str(CHECKS), "--environment", "inventories/lab/environment.yaml"),
-            *("--collect-only", "-q"),
+            *(str(CHECKS), "--environment", f"inventories/{environment}/environment.yaml"),
+            *("--collect-only", "-q", *options),
         ],
         cwd=ROOT,
         env={"PYTHONPATH": str(directory), "PATH": "/usr/bin:/bin"},
@@ -67,6 +68,18 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
+    """Of the lab's hosts."""
+    return collected(tmp_path_factory.mktemp("collect"), "lab")
+
+
+@pytest.fixture(scope="module")
+def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
+    """Of an environment in AWS, without its hosts."""
+    return collected(tmp_path_factory.mktemp("collect"), "aws-example", "--rehearsed")
 
 
 def test_the_checklist_is_complete():
@@ -96,24 +109,37 @@ def test_a_broken_checklist_is_refused(tmp_path: Path, change: Any, problem: str
         controls.load(path)
 
 
-def test_controls_in_effect_on_hosts_have_checks(checks: list[dict[str, Any]]):
+def test_controls_in_effect_on_hosts_have_checks(checks: Checks):
     checked = {check["control"] for check in checks}
     in_effect = {c.id for c in controls.load().values() if "host" in c.implemented}
     assert in_effect <= checked, f"no check for {sorted(in_effect - checked)}"
 
 
-def test_checked_controls_are_in_effect(checks: list[dict[str, Any]]):
+def test_controls_in_effect_in_the_cloud_have_checks(cloud_checks: Checks):
+    checked = {check["control"] for check in cloud_checks}
+    in_effect = {c.id for c in controls.load().values() if "cloud" in c.implemented}
+    assert in_effect <= checked, f"no check for {sorted(in_effect - checked)}"
+
+
+def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, cloud_checks: Checks):
+    assert {c["name"].split("::")[0] for c in cloud_checks} == {
+        "tests/compliance/test_cloud_network.py"
+    }
+    assert not {c["name"] for c in checks} & {c["name"] for c in cloud_checks}
+
+
+def test_checked_controls_are_in_effect(checks: Checks):
     """A control may not be planned everywhere and yet be verified."""
     catalogue = controls.load()
     planned = sorted({c["control"] for c in checks if not catalogue[c["control"]].implemented})
     assert not planned, f"make a layer of {planned} `implemented` in schemas/controls.yaml"
 
 
-def test_every_check_says_why_it_exists(checks: list[dict[str, Any]]):
-    assert not sorted({check["name"] for check in checks if not check["why"]})
+def test_every_check_says_why_it_exists(checks: Checks, cloud_checks: Checks):
+    assert not sorted({check["name"] for check in checks + cloud_checks if not check["why"]})
 
 
-def test_every_check_on_a_host_can_be_shown_to_fail(checks: list[dict[str, Any]]):
+def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks):
     def proven(check: dict[str, Any]) -> bool:
         marks = check["sabotage"]
         return len(marks) == 1 and len(marks[0][0]) == 1 and set(marks[0][1]) == {"restore"}

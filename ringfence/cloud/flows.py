@@ -1,0 +1,112 @@
+"""Flows that a manifest declares, between the interfaces and services of a cloud.
+
+Read from the manifest alone, not from the rules that are made of it: both are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
+from ringfence.cloud.services import interface_endpoints
+from ringfence.environment import Environment, Flow, Host, Protocol, Segment, Server
+
+
+@dataclass(frozen=True, order=True)
+class Path:
+    """Connections that can be opened. An end is an interface, a service, the internet, or a
+    segment: anything in its subnets that the manifest does not name."""
+
+    source: str
+    target: str
+    protocol: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        ports = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{self.source} -> {self.target} {self.protocol}/{ports}"
+
+
+def declared(environment: Environment) -> frozenset[Path]:
+    return frozenset(_declared(environment))
+
+
+def segment_end(segment: Segment) -> str:
+    return f"segment {segment.name}"
+
+
+def service_end(service: str) -> str:
+    return f"service {service}"
+
+
+def _declared(environment: Environment) -> Iterator[Path]:
+    for flow in (*environment.flows, *environment.administration):
+        target = _target(environment, flow)
+        for source in _sources(environment, flow):
+            if source != target:
+                yield Path(source, target, flow.protocol, flow.port, flow.port)
+    for interface in interfaces(environment):
+        yield from _of_everyone(environment, interface)
+    for server in environment.servers.values():
+        own = _server_end(server)
+        for egress in server.egress:
+            if egress.host and egress.host != server.host:
+                target = f"host {egress.host.name}"
+                yield Path(own, target, egress.protocol, egress.port, egress.port)
+            elif isinstance(egress.cidr, IPv4Network):
+                place = (own, server.segment)
+                yield from _into(environment, place, egress.cidr, egress.protocol, egress.port)
+
+
+def _of_everyone(environment: Environment, interface: Interface) -> Iterator[Path]:
+    for service in (*interface_endpoints(environment), S3):
+        yield Path(interface.name, service_end(service), "tcp", HTTPS, HTTPS)
+    sink = environment.log_sink
+    if sink.host and interface.name != f"host {sink.host.name}":
+        yield Path(interface.name, f"host {sink.host.name}", "tcp", sink.port, sink.port)
+    for address, protocol, port, _ in infrastructure(environment):
+        place = (interface.name, interface.segment)
+        yield from _into(environment, place, IPv4Network(address), protocol, port)
+
+
+def _into(
+    environment: Environment,
+    place: tuple[str, Segment],
+    network: IPv4Network,
+    protocol: Protocol,
+    port: int,
+) -> Iterator[Path]:
+    """To a network: whatever is there, and interfaces that let the source's segment in."""
+    own, segment = place
+    for there in environment.segments.values():
+        if there.cidr.overlaps(network):
+            yield Path(own, segment_end(there), protocol, port, port)
+    for flow in (*environment.flows, *environment.administration):
+        end = flow.target if isinstance(flow.target, Segment) else flow.target.segment
+        admitted = (flow.source, flow.protocol, flow.port) == (segment, protocol, port)
+        target = _target(environment, flow)
+        if admitted and end.cidr.overlaps(network) and target != own:
+            yield Path(own, target, protocol, port, port)
+
+
+def _sources(environment: Environment, flow: Flow) -> Iterator[str]:
+    if isinstance(flow.source, Host):
+        yield f"host {flow.source.name}"
+        return
+    yield segment_end(flow.source)
+    for host in environment.hosts.values():
+        if host.segment == flow.source:
+            yield f"host {host.name}"
+
+
+def _target(environment: Environment, flow: Flow) -> str:
+    if flow.server:
+        return _server_end(environment.servers[flow.server])
+    return f"host {flow.target.name}"
+
+
+def _server_end(server: Server) -> str:
+    return f"host {server.host.name}" if server.host else f"server {server.name}"

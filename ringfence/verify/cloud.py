@@ -1,0 +1,126 @@
+"""The AWS account of an environment, as the checks see it: boto3, found by tags.
+
+Which account that is, is said as for every AWS tool: by AWS_PROFILE, AWS_ENDPOINT_URL and
+their like. `--rehearsed` provisions the stack in an emulated one instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT
+from ringfence.environment import Aws, Environment
+from ringfence.report import UnverifiedError
+
+if TYPE_CHECKING:
+    import boto3
+
+Document = Mapping[str, Any]
+
+
+class Cloud:
+    def __init__(self, session: boto3.Session, environment: Environment) -> None:
+        self.environment = environment
+        make: Any = session.client  # boto3 makes its clients from data
+        self.client = cache(make)
+
+    @property
+    def place(self) -> Aws:
+        assert self.environment.provisioning  # without it no check of a cloud is collected
+        return self.environment.provisioning
+
+    def all(self, service: str, operation: str, key: str, **arguments: Any) -> list[Document]:
+        """Every page of an answer."""
+        pages = self.client(service).get_paginator(operation).paginate(**arguments)
+        return [each for page in pages for each in page[key]]
+
+    @cached_property
+    def account(self) -> str:
+        return self.client("sts").get_caller_identity()["Account"]
+
+    @cached_property
+    def vpcs(self) -> list[Document]:
+        own = [{"Name": f"tag:{ENVIRONMENT}", "Values": [self.environment.name]}]
+        found = self.all("ec2", "describe_vpcs", "Vpcs", Filters=own)
+        if not found:
+            raise UnverifiedError(
+                f"account {self.account} has no VPC of {self.environment.name} in "
+                f"{self.place.region} (tag {ENVIRONMENT}); provision it: pulumi up"
+            )
+        return found
+
+    def in_vpcs(self, operation: str, key: str, name: str = "vpc-id") -> list[Document]:
+        """Things of EC2 in the environment's VPCs."""
+        ids = [vpc["VpcId"] for vpc in self.vpcs]
+        return self.all("ec2", operation, key, Filters=[{"Name": name, "Values": ids}])
+
+    @cached_property
+    def endpoints(self) -> list[Document]:
+        """Those that work: AWS shows deleted and refused ones for a while."""
+        found = self.in_vpcs("describe_vpc_endpoints", "VpcEndpoints")
+        return [endpoint for endpoint in found if endpoint["State"].lower() == "available"]
+
+    @cached_property
+    def keys(self) -> Mapping[str, list[Document]]:
+        """Metadata of the environment's KMS keys by data class."""
+        kms = self.client("kms")
+        found: dict[str, list[Document]] = {}
+        for key in self.all("kms", "list_keys", "Keys"):
+            listed = kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
+            tags = {tag["TagKey"]: tag["TagValue"] for tag in listed}
+            if tags.get(ENVIRONMENT) == self.environment.name and DATA_CLASS in tags:
+                metadata = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
+                found.setdefault(tags[DATA_CLASS], []).append(metadata)
+        return found
+
+
+def tag(thing: Document, key: str) -> str | None:
+    return next((each["Value"] for each in thing.get("Tags", []) if each["Key"] == key), None)
+
+
+def statements(policy: str | None) -> list[Document]:
+    """Of a policy document; a single statement may stand without a list."""
+    found = json.loads(policy or "{}").get("Statement", [])
+    return [found] if isinstance(found, dict) else found
+
+
+def texts(value: str | list[str] | None) -> list[str]:
+    """What policies give as one text or a list."""
+    return [value] if isinstance(value, str) else value or []
+
+
+@contextmanager
+def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
+    """Raises `UnverifiedError` where there is no account to look at."""
+    # An extra, that an environment of one's own hosts does without.
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ModuleNotFoundError as error:
+        raise UnverifiedError(
+            f"there is no Python package {error.name}; install it: pip install 'ringfence[aws]'"
+        ) from None
+    if rehearsed:
+        from ringfence.rehearsal.record import RehearsalError
+        from ringfence.rehearsal.stacks import rehearsed_stack
+
+        try:
+            with rehearsed_stack(environment) as rehearsal:
+                yield Cloud(rehearsal.account.session, environment)
+        except RehearsalError as error:
+            raise UnverifiedError(str(error)) from None
+        return
+    place = environment.provisioning
+    found = Cloud(boto3.Session(region_name=place.region if place else None), environment)
+    try:
+        _ = found.account
+    except (BotoCoreError, ClientError) as error:
+        raise UnverifiedError(
+            f"AWS does not answer: {error}; log in (aws sso login) or choose another AWS_PROFILE, "
+            "or check what would be provisioned: --rehearsed"
+        ) from None
+    yield found

@@ -1,0 +1,307 @@
+"""NET, DAT-02: the AWS account holds what the manifest says, and lets nothing else through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import pytest
+
+from ringfence.cloud.flows import Path, declared
+from ringfence.cloud.groups import interfaces, server_group
+from ringfence.cloud.services import DATA_CLASSES, FLOW_LOG_CLASS, interface_endpoints
+from ringfence.cloud.tags import GROUP
+from ringfence.environment import Environment
+from ringfence.verify import reachability
+from ringfence.verify.cloud import Cloud, Document, statements, tag, texts
+
+UP = "remove it, and run pulumi up"
+AGENT_BUCKET = "arn:aws:s3:::amazon-ssm-"
+"""Amazon's own bucket with the SSM agent, which hosts read without signing."""
+CRYPTOGRAPHY = ("kms:*", "kms:decrypt", "kms:encrypt", "kms:generatedatakey", "*")
+
+
+@pytest.mark.control("NET-01")
+def test_no_gateway_leads_out_of_the_network(cloud: Cloud):
+    """A segment is one only while nothing connects it to the internet behind its back."""
+    found = [
+        *(g["InternetGatewayId"] for g in _attached(cloud, "internet_gateways")),
+        *(g["EgressOnlyInternetGatewayId"] for g in _egress_only(cloud)),
+        *(
+            gateway["NatGatewayId"]
+            for gateway in cloud.in_vpcs("describe_nat_gateways", "NatGateways")
+            if gateway["State"] != "deleted"
+        ),
+        *(
+            attachment["TransitGatewayAttachmentId"]
+            for attachment in cloud.in_vpcs(
+                "describe_transit_gateway_vpc_attachments", "TransitGatewayVpcAttachments"
+            )
+        ),
+    ]
+    assert not found, f"{', '.join(found)} leads out of the network; {UP}"
+
+
+@pytest.mark.control("NET-01")
+def test_no_route_leads_out_of_the_network(cloud: Cloud):
+    """What a route does not lead to cannot be reached, whatever a security group says."""
+    found = [
+        f"{table['RouteTableId']} leads {route['DestinationCidrBlock']} out"
+        for table in cloud.in_vpcs("describe_route_tables", "RouteTables")
+        for route in table["Routes"]
+        if "DestinationCidrBlock" in route and route.get("GatewayId") != "local"
+    ]
+    assert not found, f"{', '.join(found)}; {UP}"
+
+
+@pytest.mark.control("NET-01")
+def test_segments_are_apart(cloud: Cloud, environment: Environment):
+    """Groups alone must hold what nobody declared: ACLs are coarse, and for when groups fail."""
+    found = _undeclared(cloud, servers=False)
+    assert not found, f"possible and not declared: {_listed(found)}; {UP}"
+
+
+@pytest.mark.control("NET-01")
+def test_declared_flows_are_possible(cloud: Cloud, environment: Environment):
+    """A firewall that holds what is declared is switched off by whoever needs it next."""
+    missing = declared(environment) - _network(cloud).paths()
+    assert not missing, f"declared and not possible: {_listed(missing)}; run pulumi up"
+
+
+@pytest.mark.control("NET-01")
+def test_default_security_group_allows_nothing(cloud: Cloud):
+    """What is started without a group gets this one, and would reach its like."""
+    found = [
+        group["GroupId"]
+        for group in cloud.in_vpcs("describe_security_groups", "SecurityGroups")
+        if group["GroupName"] == "default"
+        and (group["IpPermissions"] or group["IpPermissionsEgress"])
+    ]
+    assert not found, f"the default security group {', '.join(found)} has rules; {UP}"
+
+
+@pytest.mark.control("NET-01")
+def test_every_subnet_has_an_acl_of_its_own(cloud: Cloud):
+    """The default ACL allows everything, and security groups would be all that is left."""
+    found = [
+        association["SubnetId"]
+        for acl in cloud.in_vpcs("describe_network_acls", "NetworkAcls")
+        for association in acl["Associations"]
+        if acl["IsDefault"] or any(map(_allows_everything, acl["Entries"]))
+    ]
+    assert not found, f"the ACL of {', '.join(found)} is the default or allows all; run pulumi up"
+
+
+@pytest.mark.control("NET-02")
+def test_every_server_has_a_security_group(cloud: Cloud, environment: Environment):
+    """Servers that share a group reach whatever one of them may reach."""
+    groups = cloud.in_vpcs("describe_security_groups", "SecurityGroups")
+    names = {tag(group, GROUP) for group in groups}
+    missing = [s.name for s in environment.servers.values() if server_group(s) not in names]
+    assert not missing, f"no security group for {', '.join(missing)}; run pulumi up"
+
+
+@pytest.mark.control("NET-02")
+def test_servers_reach_and_are_reached_as_declared(cloud: Cloud, environment: Environment):
+    """A tool that was talked into it must not reach its neighbours, nor be reached by them."""
+    found = _undeclared(cloud, servers=True)
+    assert not found, f"possible and not declared: {_listed(found)}; {UP}"
+
+
+@pytest.mark.control("NET-03")
+def test_subnets_give_no_public_addresses(cloud: Cloud):
+    """A host with a public address is one wrong route away from everybody."""
+    subnets = cloud.in_vpcs("describe_subnets", "Subnets")
+    found = [subnet["SubnetId"] for subnet in subnets if subnet["MapPublicIpOnLaunch"]]
+    assert not found, f"{', '.join(found)} give public addresses; {UP}"
+
+
+@pytest.mark.control("NET-03")
+def test_no_interface_has_a_public_address(cloud: Cloud):
+    """People come in through Session Manager, callers through private links."""
+    found = [
+        f"{interface['NetworkInterfaceId']} ({interface['Association']['PublicIp']})"
+        for interface in cloud.in_vpcs("describe_network_interfaces", "NetworkInterfaces")
+        if "PublicIp" in interface.get("Association", {})
+    ]
+    assert not found, f"public addresses: {', '.join(found)}; release them"
+
+
+@pytest.mark.control("NET-03")
+def test_services_have_private_endpoints(cloud: Cloud, environment: Environment):
+    """Without them the services that hosts need could only be reached over the internet."""
+    present = {
+        endpoint["ServiceName"].rsplit(".", 1)[1]
+        for endpoint in cloud.endpoints
+        if endpoint["VpcEndpointType"] == "Gateway" or endpoint.get("PrivateDnsEnabled")
+    }
+    missing = [s for s in (*interface_endpoints(environment), "s3") if s not in present]
+    assert not missing, f"no private endpoint for {', '.join(missing)}; run pulumi up"
+
+
+@pytest.mark.control("NET-03")
+def test_endpoints_serve_this_account_only(cloud: Cloud):
+    """With a default policy, a host could carry data to a bucket of somebody else's."""
+    found = [
+        f"{endpoint['VpcEndpointId']} ({endpoint['ServiceName']})"
+        for endpoint in cloud.endpoints
+        if not (said := statements(endpoint.get("PolicyDocument")))
+        or any(not _is_held_to(cloud.account, statement) for statement in said)
+    ]
+    if not cloud.endpoints:
+        found = ["no endpoint is there"]
+    assert not found, f"open to other accounts: {', '.join(found)}; run pulumi up"
+
+
+@pytest.mark.control("NET-05")
+def test_every_flow_is_recorded(cloud: Cloud):
+    """What nobody records nobody can miss: accepted and refused flows, of every network."""
+    recorded = {
+        log["ResourceId"]
+        for log in _flow_logs(cloud)
+        if log["TrafficType"] == "ALL"
+        and log["FlowLogStatus"] == "ACTIVE"
+        and log.get("DeliverLogsStatus", "SUCCESS") == "SUCCESS"
+    }
+    missing = [vpc["VpcId"] for vpc in cloud.vpcs if vpc["VpcId"] not in recorded]
+    assert not missing, f"no flow log, or not of all traffic: {', '.join(missing)}; run pulumi up"
+
+
+@pytest.mark.control("NET-05")
+@pytest.mark.parametrize("field", ["pkt-srcaddr", "pkt-dstaddr", "flow-direction", "reject-reason"])
+def test_flow_records_tell_both_ends(cloud: Cloud, field: str):
+    """The default fields hide who was really meant, and why a connection was refused."""
+    formats = [log["LogFormat"] for log in _flow_logs(cloud)]
+    without = [text for text in formats if f"${{{field}}}" not in text]
+    assert formats, "there is no flow log; run pulumi up"
+    assert not without, f"flow records have no {field}; run pulumi up"
+
+
+@pytest.mark.control("NET-05")
+def test_flow_records_are_kept_encrypted(cloud: Cloud, environment: Environment):
+    """They tell who talks to whom; a copy must be worthless, and there when it is asked for."""
+    found: list[str] = []
+    for group in _flow_log_groups(cloud):
+        if "kmsKeyId" not in group:
+            found.append(f"{group['logGroupName']} has no key")
+        # Without a number of days, records are kept for ever.
+        days = group.get("retentionInDays")
+        if days is not None and days < environment.retention[FLOW_LOG_CLASS]:
+            found.append(f"{group['logGroupName']} keeps {days} days")
+    assert list(_flow_log_groups(cloud)), "no log group has the flow records; run pulumi up"
+    assert not found, f"{', '.join(found)}; run pulumi up"
+
+
+@pytest.mark.control("DAT-02")
+@pytest.mark.parametrize("data_class", DATA_CLASSES)
+def test_every_data_class_has_a_key(cloud: Cloud, data_class: str):
+    """With one key for all, whoever may read the least may read everything."""
+    enabled = [key for key in cloud.keys.get(data_class, []) if key["KeyState"] == "Enabled"]
+    ours = [key for key in enabled if key["KeyManager"] == "CUSTOMER"]
+    assert ours, f"there is no enabled key for {data_class} data; run pulumi up"
+
+
+@pytest.mark.control("DAT-02")
+@pytest.mark.parametrize("data_class", DATA_CLASSES)
+def test_keys_rotate(cloud: Cloud, data_class: str):
+    """A key that leaks opens what was written under it; a year is enough for that."""
+    kms, found = cloud.client("kms"), cloud.keys.get(data_class, [])
+    stale = [
+        key["KeyId"]
+        for key in found
+        if not kms.get_key_rotation_status(KeyId=key["KeyId"])["KeyRotationEnabled"]
+    ]
+    assert found, f"there is no key for {data_class} data; run pulumi up"
+    assert not stale, f"{', '.join(stale)} do not rotate; run pulumi up"
+
+
+@pytest.mark.control("DAT-02")
+@pytest.mark.parametrize("data_class", DATA_CLASSES)
+def test_keys_serve_through_services_only(cloud: Cloud, data_class: str):
+    """A stolen credential that may call KMS directly decrypts whatever it has copied."""
+    kms, found = cloud.client("kms"), cloud.keys.get(data_class, [])
+    open_to_all = [
+        f"{key['KeyId']} ({statement.get('Sid', 'a statement')})"
+        for key in found
+        for statement in statements(
+            kms.get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"]
+        )
+        if _decrypts(statement) and not _is_through_a_service(statement)
+    ]
+    assert found, f"there is no key for {data_class} data; run pulumi up"
+    assert not open_to_all, f"usable without a service: {', '.join(open_to_all)}; run pulumi up"
+
+
+@cache
+def _network(cloud: Cloud) -> reachability.Account:
+    return reachability.read(cloud)
+
+
+def _undeclared(cloud: Cloud, *, servers: bool) -> frozenset[Path]:
+    """Possible flows that nobody declared: those of MCP servers, or the others."""
+    ends = {
+        interface.name
+        for interface in interfaces(cloud.environment)
+        if any(group.startswith("server-") for group in interface.groups)
+    }
+    found = _network(cloud).paths(acls=False) - declared(cloud.environment)
+    return frozenset(p for p in found if bool({p.source, p.target} & ends) == servers)
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    shown = sorted(map(str, paths))
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if shown[8:] else "")
+
+
+def _attached(cloud: Cloud, kind: str) -> list[Document]:
+    return cloud.in_vpcs(f"describe_{kind}", "InternetGateways", "attachment.vpc-id")
+
+
+def _egress_only(cloud: Cloud) -> Iterator[Document]:
+    """They cannot be asked for by VPC."""
+    ids = {vpc["VpcId"] for vpc in cloud.vpcs}
+    operation, key = "describe_egress_only_internet_gateways", "EgressOnlyInternetGateways"
+    for gateway in cloud.all("ec2", operation, key):
+        if any(attachment["VpcId"] in ids for attachment in gateway["Attachments"]):
+            yield gateway
+
+
+def _allows_everything(entry: Document) -> bool:
+    everywhere = entry.get("CidrBlock") == "0.0.0.0/0"
+    return entry["RuleAction"] == "allow" and entry["Protocol"] == "-1" and everywhere
+
+
+def _flow_logs(cloud: Cloud) -> list[Document]:
+    return cloud.in_vpcs("describe_flow_logs", "FlowLogs", "resource-id")
+
+
+def _flow_log_groups(cloud: Cloud) -> Iterator[Document]:
+    for log in _flow_logs(cloud):
+        name = log.get("LogGroupName") or log.get("LogDestination", "").rpartition(":")[2]
+        found = cloud.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=name)
+        yield from (group for group in found if group["logGroupName"] == name)
+
+
+def _is_held_to(account: str, statement: Document) -> bool:
+    if statement["Effect"] != "Allow":
+        return True
+    conditions = statement.get("Condition", {}).get("StringEquals", {})
+    if {"aws:PrincipalAccount", "aws:ResourceAccount"} <= conditions.keys():
+        return {account} == {
+            *texts(conditions["aws:PrincipalAccount"]),
+            *texts(conditions["aws:ResourceAccount"]),
+        }
+    reads = texts(statement.get("Action")) == ["s3:GetObject"]
+    return reads and all(r.startswith(AGENT_BUCKET) for r in texts(statement.get("Resource")))
+
+
+def _decrypts(statement: Document) -> bool:
+    actions = {action.lower() for action in texts(statement.get("Action"))}
+    return statement["Effect"] == "Allow" and bool(actions & set(CRYPTOGRAPHY))
+
+
+def _is_through_a_service(statement: Document) -> bool:
+    tests: dict[str, Document] = statement.get("Condition", {})
+    keys = {key for test in tests.values() for key in test}
+    service = "Service" in (p if isinstance(p := statement["Principal"], dict) else {})
+    return "kms:ViaService" in keys or (service and bool(keys))

@@ -1,0 +1,44 @@
+"""What the account lets through is what the manifest declares: no more, no less."""
+
+from __future__ import annotations
+
+import pytest
+
+from ringfence.cloud.flows import Path, declared
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal
+from ringfence.verify import reachability
+from ringfence.verify.cloud import Cloud
+
+
+def paths(rehearsal: Rehearsal, environment: Environment, *, acls: bool) -> frozenset[Path]:
+    return reachability.read(Cloud(rehearsal.account.session, environment)).paths(acls=acls)
+
+
+@pytest.mark.parametrize("acls", [True, False], ids=["with-acls", "by-groups-alone"])
+def test_possible_flows_are_the_declared_ones(
+    rehearsal: Rehearsal, environment: Environment, acls: bool
+) -> None:
+    possible, expected = paths(rehearsal, environment, acls=acls), declared(environment)
+    assert sorted(map(str, possible - expected)) == []
+    assert sorted(map(str, expected - possible)) == []
+
+
+def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> None:
+    """By hand, for the example, so that two wrong derivations cannot agree unnoticed."""
+    said = {str(path) for path in declared(environment) if not path.target.startswith("service")}
+    everyone = {
+        *("host edge-1", "host tools-1", "host tools-2", "host ledger-db-1", "host sensor-1"),
+        *("server time", "server ledger"),
+    }
+    hosts = everyone - {"server time", "server ledger"} | {"host siem-1"}
+    assert said == {
+        "segment clients -> host edge-1 tcp/443",
+        *(f"{edge} -> server time tcp/8441" for edge in ("segment edge", "host edge-1")),
+        *(f"{edge} -> server ledger tcp/8442" for edge in ("segment edge", "host edge-1")),
+        "segment servers -> host ledger-db-1 tcp/5432",
+        *(f"host tools-{n} -> host ledger-db-1 tcp/5432" for n in (1, 2)),
+        "server ledger -> host ledger-db-1 tcp/5432",
+        *(f"segment management -> {host} tcp/22" for host in hosts),
+        *(f"{each} -> host siem-1 tcp/2514" for each in everyone),
+    }
