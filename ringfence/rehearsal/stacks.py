@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ringfence.environment import Environment
+from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
 
@@ -17,7 +18,11 @@ class NotProvisionedError(RehearsalError):
 
 @contextmanager
 def rehearsed_stack(
-    environment: Environment, stack: str = "environment", *, preview: bool = True
+    environment: Environment,
+    stack: str = "environment",
+    *,
+    preview: bool = True,
+    account: Account | None = None,
 ) -> Iterator[Rehearsal]:
     """The very program that `pulumi up` runs in `stacks/`, for this environment."""
     place = environment.provisioning
@@ -32,5 +37,6 @@ def rehearsed_stack(
         region=place.region,
         config={f"{stack}:manifest": str(environment.path)},
         preview=preview,
+        account=account,
     ) as rehearsal:
         yield rehearsal

@@ -35,13 +35,15 @@ class Detection(pulumi.ComponentResource):
             opts=child,
         )
         for feature in detection.GUARDDUTY_FEATURES:
-            agent = [{"name": detection.RUNTIME_AGENT, "status": "ENABLED"}]
+            agent = aws.guardduty.DetectorFeatureAdditionalConfigurationArgs(
+                name=detection.RUNTIME_AGENT, status="ENABLED"
+            )
             aws.guardduty.DetectorFeature(
                 f"{name}-{feature.lower().replace('_', '-')}",
                 detector_id=detector.id,
                 name=feature,
                 status="ENABLED",
-                additional_configurations=agent if feature == "RUNTIME_MONITORING" else None,
+                additional_configurations=[agent] if feature == "RUNTIME_MONITORING" else None,
                 opts=child,
             )
         hub = aws.securityhub.Account(
