@@ -60,9 +60,10 @@ setup: .venv/run
 
 lock: .venv/dev ## Renew the lock files from pyproject.toml
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-	  --upgrade --extra checkout pyproject.toml -o requirements.lock
+	  --upgrade --extra checkout --extra aws pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-	  --constraint requirements.lock --extra checkout --extra dev pyproject.toml -o requirements-dev.lock
+	  --constraint requirements.lock --extra checkout --extra aws --extra dev pyproject.toml \
+	  -o requirements-dev.lock
 
 clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi

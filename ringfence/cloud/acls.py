@@ -15,8 +15,6 @@ from typing import Literal
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
 from ringfence.environment import Egress, Environment, Protocol, Segment
 
-ENTRIES_PER_DIRECTION = 20
-"""https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html"""
 ANSWERS = (1024, 65535)
 """Ports that clients of any system open connections from."""
 ANSWERS_TO_HOSTS = (32768, 60999)

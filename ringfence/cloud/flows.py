@@ -34,6 +34,16 @@ def declared(environment: Environment) -> frozenset[Path]:
     return frozenset(_declared(environment))
 
 
+def to_domains(environment: Environment) -> tuple[str, ...]:
+    """Declared egress to names outside, which no stack provisions yet: nothing routes there."""
+    return tuple(
+        f"{_server_end(server)} -> {egress.domain} {egress.protocol}/{egress.port}"
+        for server in environment.servers.values()
+        for egress in server.egress
+        if egress.domain
+    )
+
+
 def segment_end(segment: Segment) -> str:
     return f"segment {segment.name}"
 

@@ -22,10 +22,6 @@ S3 = "s3"
 HTTPS = 443
 DNS, NTP = 53, 123
 
-RULES_PER_GROUP = 60
-"""Inbound, and outbound again: https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html"""
-GROUPS_PER_INTERFACE = 5
-
 Direction = Literal["ingress", "egress"]
 Kind = Literal["group", "network", "prefix_list"]
 

@@ -32,16 +32,19 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
     from ringfence.rehearsal import tree
     from ringfence.rehearsal.record import RehearsalError
-    from ringfence.rehearsal.stacks import NotProvisionedError, rehearsed_stack
+    from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
     environment = Environment.load(args.environment)
     try:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
-    except NotProvisionedError as error:
+            for path in to_domains(environment):
+                print(f"declared, and not possible yet (it needs an egress firewall): {path}")
+    except NotProvisionableError as error:
         print(error, file=sys.stderr)
         return 2
     except RehearsalError as error:

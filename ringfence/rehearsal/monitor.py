@@ -26,6 +26,11 @@ class Emulation(Mocks):
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = plain(args.inputs)
+        if args.typ == "pulumi:providers:aws" and "defaultTags" in inputs:
+            raise RehearsalError(
+                f"provider {args.name}: default_tags are the provider's work and would be missing "
+                "here; give every resource its tags (ringfence.cloud.tags)"
+            )
         entry = registry.entry(args.typ, custom=args.custom is not False)
         if entry.create is None:
             # An id of its own: a resource that refers to it must not find an unknown one.
@@ -45,8 +50,9 @@ class Emulation(Mocks):
 class Monitor(MockMonitor):
     """Keeps what `MockMonitor` drops (exports, parents), and refuses what it lets pass.
 
-    It lets two resources with one URN pass, of which an engine would make one; and an
-    output that nobody supplies, which is None in an update and unknown in a preview.
+    It lets two resources with one URN pass, of which an engine would make one; transforms,
+    which it does not run; and an output that nobody supplies, which is None in an update and
+    unknown in a preview.
     """
 
     def __init__(self, account: Account) -> None:
@@ -72,6 +78,8 @@ class Monitor(MockMonitor):
                 raise RehearsalError(
                     f"two resources have the URN {urn}; give one of them another name"
                 )
+            if request.transforms:
+                raise _transforms(f"{request.type} {request.name}")
             _refuse_unknown(request.object, f"{request.type} {request.name}: input")
             response = super().RegisterResource(request)
             made = self.resources[urn]
@@ -87,6 +95,9 @@ class Monitor(MockMonitor):
                 protect=request.protect,
             )
             return response
+
+    def RegisterStackTransform(self, request: Any) -> Any:  # noqa: N802
+        raise _transforms("the stack")
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         is_stack = request.urn.split("::")[2] == STACK
@@ -111,6 +122,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _transforms(what: str) -> RehearsalError:
+    return RehearsalError(
+        f"{what} has transforms, which the engine runs and a rehearsal does not; "
+        "declare what they would change"
+    )
 
 
 def _with_outputs(record: Resource, outputs: Mapping[str, Any] | None) -> Resource:

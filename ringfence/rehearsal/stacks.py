@@ -6,14 +6,15 @@ import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ringfence.cloud import quotas
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
 
 
-class NotProvisionedError(RehearsalError):
-    """The manifest does not ask for any resource of AWS."""
+class NotProvisionableError(RehearsalError):
+    """The manifest asks for nothing of AWS, or for more than it gives."""
 
 
 @contextmanager
@@ -27,9 +28,11 @@ def rehearsed_stack(
     """The very program that `pulumi up` runs in `stacks/`, for this environment."""
     place = environment.provisioning
     if place is None:
-        raise NotProvisionedError(
+        raise NotProvisionableError(
             f"{environment.name}: nothing of it is provisioned; add provisioning.aws to rehearse it"
         )
+    if too_much := quotas.exceeded(environment):
+        raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in too_much))
     with rehearsed(
         lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
         project=stack,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing
+from ringfence.cloud import addressing, quotas
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.environment import Environment
@@ -25,6 +25,8 @@ environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning
 if place is None:
     raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
+if too_much := quotas.exceeded(environment):
+    raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
 name, region = environment.name, place.region
 
 # The manifest says where: neither the shell's region nor the stack's configuration does.

@@ -162,6 +162,40 @@ def test_secrets_are_unwrapped_for_the_emulation() -> None:
     assert rehearsal.exports["word"] == "hush"
 
 
+def test_transforms_are_refused() -> None:
+    """An engine runs them, so that what is rehearsed would not be what is provisioned."""
+
+    def untouched(args: pulumi.ResourceTransformArgs) -> None:
+        del args
+
+    def on_a_resource() -> None:
+        vpc(opts=pulumi.ResourceOptions(transforms=[untouched]))
+
+    def on_the_stack() -> None:
+        pulumi.runtime.register_resource_transform(untouched)
+        vpc()
+
+    for program in (on_a_resource, on_the_stack):
+        with pytest.raises(RehearsalError, match="has transforms, which the engine runs"):
+            rehearse(program)
+
+
+def test_tags_that_only_the_provider_would_give_are_refused() -> None:
+    def program() -> None:
+        aws.Provider("aws", default_tags={"tags": {"environment": "test"}})
+
+    with pytest.raises(RehearsalError, match="provider aws: default_tags are the provider's work"):
+        rehearse(program)
+
+
+def test_policy_documents_are_rendered_by_the_stack() -> None:
+    def program() -> None:
+        aws.iam.get_policy_document(statements=[])
+
+    with pytest.raises(Exception, match="getPolicyDocument cannot be rehearsed"):
+        rehearse(program)
+
+
 def test_a_type_without_handler_is_refused() -> None:
     def program() -> None:
         aws.gamelift.Fleet("fleet", ec2_instance_type="c5.large")

@@ -22,7 +22,11 @@ def test_it_shows_a_tree_exports_and_counts(capsys: pytest.CaptureFixture[str]) 
     assert shown[0] == "  pulumi:pulumi:Stack payments-prod"
     assert "  ├─ ringfence:aws:Network payments-prod" in [line.replace("└", "├") for line in shown]
     assert any(line.startswith("  vpc_id: vpc-") for line in shown)
-    assert "rehearsed as real objects, 0 only recorded and not verified" in shown[-1]
+    assert "rehearsed as real objects, 0 only recorded and not verified" in shown[-2]
+    assert shown[-1] == (
+        "declared, and not possible yet (it needs an egress firewall): "
+        "server ledger -> rates.example.com tcp/443"
+    )
 
 
 def test_an_environment_without_provisioning_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from ringfence.validation.finding import Finding
 from ringfence.validation.rules import (
     accounts,
     callers,
+    cloud,
     flows,
     hosts,
     keys,
@@ -65,6 +66,10 @@ RULES: tuple[Rule, ...] = (
     trust.sink_is_a_collector,
     trust.sink_has_an_address,
     trust.authority_files_are_used,
+    cloud.region_has_the_zones,
+    cloud.segments_lie_in_one_network,
+    cloud.segments_have_no_ipv6,
+    cloud.addresses_can_be_reached,
 )
 
 FILE_RULES: tuple[FileRule, ...] = (
