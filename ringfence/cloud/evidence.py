@@ -39,7 +39,9 @@ def evidence_key_policy(account: str, region: str, prefix: str) -> str:
     context = {"kms:EncryptionContext:aws:cloudtrail:arn": trails_of(account, region, prefix)}
     of_account = {"StringEquals": {"aws:SourceAccount": account}}
     services: tuple[Statement, ...] = (
-        _service("TrailEncrypts", CLOUDTRAIL, DATA_KEYS, {"ArnLike": {**trails, **context}}),
+        _service(
+            "TrailEncrypts", CLOUDTRAIL, DATA_KEYS, {"ArnLike": trails, "StringLike": context}
+        ),
         # With bucket keys, CloudTrail opens the bucket's own key when the trail is created.
         _service(
             "TrailOpensKey", CLOUDTRAIL, ("kms:DescribeKey", "kms:Decrypt"), {"ArnLike": trails}

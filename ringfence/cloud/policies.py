@@ -96,7 +96,7 @@ def log_group_encryption(account: str, region: str, log_groups: str) -> Statemen
         "Sid": "LogGroups",
         "Effect": "Allow",
         "Principal": {"Service": f"logs.{region}.amazonaws.com"},
-        "Action": list(USE),
+        "Action": [action for action in USE if action != "kms:DescribeKey"],  # has no context
         "Resource": "*",
         "Condition": {
             "ArnLike": {
