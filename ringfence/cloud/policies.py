@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies.html
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Statement = Mapping[str, Any]
@@ -39,52 +39,78 @@ def key_policy(account: str, region: str, log_groups: str) -> str:
     administers it keeps the key manageable, and leaves it to IAM who may.
     https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
     """
-    root = {"AWS": f"arn:aws:iam::{account}:root"}
-    services = [f"{service}.{region}.amazonaws.com" for service in THROUGH]
-    of_account = {"kms:CallerAccount": account}
     return document(
-        {
-            "Sid": "Administration",
-            "Effect": "Allow",
-            "Principal": root,
-            "Action": list(ADMINISTRATION),
-            "Resource": "*",
-        },
-        {
-            "Sid": "UseThroughServices",
-            "Effect": "Allow",
-            "Principal": root,
-            "Action": list(USE),
-            "Resource": "*",
-            "Condition": {"StringEquals": {**of_account, "kms:ViaService": services}},
-        },
-        {
-            "Sid": "GrantsForServices",
-            "Effect": "Allow",
-            "Principal": root,
-            "Action": "kms:CreateGrant",
-            "Resource": "*",
-            "Condition": {
-                "StringEquals": {**of_account, "kms:ViaService": services},
-                "Bool": {"kms:GrantIsForAWSResource": "true"},
-            },
-        },
-        {
-            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
-            "Sid": "LogGroups",
-            "Effect": "Allow",
-            "Principal": {"Service": f"logs.{region}.amazonaws.com"},
-            "Action": list(USE),
-            "Resource": "*",
-            "Condition": {
-                "ArnLike": {
-                    "kms:EncryptionContext:aws:logs:arn": (
-                        f"arn:aws:logs:{region}:{account}:log-group:{log_groups}*"
-                    )
-                }
-            },
-        },
+        administration(account),
+        *through_services(account, region, THROUGH),
+        log_group_encryption(account, region, log_groups),
     )
+
+
+def administration(account: str) -> Statement:
+    """Of a key: everything but its use, by whom the account's IAM allows it."""
+    return {
+        "Sid": "Administration",
+        "Effect": "Allow",
+        "Principal": root(account),
+        "Action": list(ADMINISTRATION),
+        "Resource": "*",
+    }
+
+
+def through_services(
+    account: str, region: str, names: Sequence[str], *, grants: bool = True
+) -> tuple[Statement, ...]:
+    """Use of a key by principals of the account, through services and never directly."""
+    conditions = {
+        "kms:CallerAccount": account,
+        "kms:ViaService": [f"{service}.{region}.amazonaws.com" for service in names],
+    }
+    use = {
+        "Sid": "UseThroughServices",
+        "Effect": "Allow",
+        "Principal": root(account),
+        "Action": list(USE),
+        "Resource": "*",
+        "Condition": {"StringEquals": conditions},
+    }
+    grant = {
+        "Sid": "GrantsForServices",
+        "Effect": "Allow",
+        "Principal": root(account),
+        "Action": "kms:CreateGrant",
+        "Resource": "*",
+        "Condition": {
+            "StringEquals": conditions,
+            "Bool": {"kms:GrantIsForAWSResource": "true"},
+        },
+    }
+    return (use, grant) if grants else (use,)
+
+
+def log_group_encryption(account: str, region: str, log_groups: str) -> Statement:
+    """Use of a key by CloudWatch Logs, for log groups whose names begin like this.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    return {
+        "Sid": "LogGroups",
+        "Effect": "Allow",
+        "Principal": {"Service": f"logs.{region}.amazonaws.com"},
+        "Action": [action for action in USE if action != "kms:DescribeKey"],  # has no context
+        "Resource": "*",
+        "Condition": {
+            "ArnLike": {
+                "kms:EncryptionContext:aws:logs:arn": (
+                    f"arn:aws:logs:{region}:{account}:log-group:{log_groups}*"
+                )
+            }
+        },
+    }
+
+
+def root(account: str) -> Mapping[str, str]:
+    """The account as a principal: whoever its IAM policies allow."""
+    return {"AWS": f"arn:aws:iam::{account}:root"}
 
 
 def endpoint_policy(account: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ringfence.environment import DataClass, Environment
 
 ENVIRONMENT, CONTROL, DATA_CLASS = "ringfence:environment", "ringfence:control", "ringfence:class"
+SCOPE = "ringfence:scope"
+"""`account` on what all environments of an account share; nothing of one environment has it."""
 STAGE, OWNER = "ringfence:stage", "ringfence:owner"
 SEGMENT, GROUP = "ringfence:segment", "ringfence:group"
 """What checks find subnets and security groups by."""
@@ -27,4 +29,17 @@ def tags(
         STAGE: environment.stage,
         OWNER: environment.contacts["operations"].email,
         **{key: value for key, value in optional.items() if value},
+    }
+
+
+def account_tags(
+    environment: Environment, name: str, control: str, data_class: DataClass | None = None
+) -> dict[str, str]:
+    """Of what exists once per account: it belongs to no environment of it."""
+    return {
+        "Name": f"account-{name}",
+        SCOPE: "account",
+        CONTROL: control,
+        OWNER: environment.contacts["operations"].email,
+        **({DATA_CLASS: data_class} if data_class else {}),
     }

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-STACKS = ("environment",)
+STACKS = ("account", "environment")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--stack",
         choices=STACKS,
         default="environment",
-        help="environment (default): network, keys and logs of one environment",
+        help="environment (default): network, keys and logs of one environment; account: what all "
+        "environments of an AWS account share (trail, detectors, guards)",
     )
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.models import AWSManagedPolicy, iam_backends
 
 from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.naming import physical, tags
@@ -34,6 +40,72 @@ def role_policy(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(f"{inputs['role']}:{policy}", {"name": policy})
 
 
+def policy(aws: Account, name: str, inputs: Inputs) -> Created:
+    made = aws.client("iam").create_policy(
+        PolicyName=physical(name, inputs, 128),
+        Path=inputs.get("path", "/"),
+        PolicyDocument=inputs["policy"],
+        Description=inputs.get("description", ""),
+        Tags=tags(inputs),
+    )["Policy"]
+    outputs = {"arn": made["Arn"], "name": made["PolicyName"], "policyId": made["PolicyId"]}
+    return Created(made["Arn"], outputs)
+
+
+def group(aws: Account, name: str, inputs: Inputs) -> Created:
+    made = aws.client("iam").create_group(
+        GroupName=physical(name, inputs, 128), Path=inputs.get("path", "/")
+    )["Group"]
+    outputs = {"arn": made["Arn"], "name": made["GroupName"], "uniqueId": made["GroupId"]}
+    return Created(made["GroupName"], outputs)
+
+
+def group_policy_attachment(aws: Account, name: str, inputs: Inputs) -> Created:
+    aws.client("iam").attach_group_policy(GroupName=inputs["group"], PolicyArn=inputs["policyArn"])
+    return Created(f"{inputs['group']}-{name}", {})
+
+
+def role_policy_attachment(aws: Account, name: str, inputs: Inputs) -> Created:
+    _offer(aws, inputs["policyArn"])
+    aws.client("iam").attach_role_policy(RoleName=inputs["role"], PolicyArn=inputs["policyArn"])
+    return Created(f"{inputs['role']}-{name}", {})
+
+
+def _offer(aws: Account, arn: str) -> None:
+    """AWS's own policies are in every account; moto reads all 1,400 of them, in a second, or none.
+
+    So the one that is asked for is put where moto would have put it.
+    """
+    present = iam_backends[aws.id]["aws"].managed_policies
+    name = arn.rsplit("/", 1)[1]
+    if arn.startswith("arn:aws:iam::aws:policy/") and arn not in present:
+        offered = _offered_by_aws()
+        if name in offered:
+            made = AWSManagedPolicy.from_data(name, aws.id, aws.region, offered[name])
+            present[made.arn] = made
+
+
+@cache
+def _offered_by_aws() -> Mapping[str, Any]:
+    return json.loads(aws_managed_policies_data)
+
+
+def service_linked_role(aws: Account, _: str, inputs: Inputs) -> Created:
+    made = aws.client("iam").create_service_linked_role(
+        AWSServiceName=inputs["awsServiceName"], Description=inputs.get("description", "")
+    )["Role"]
+    outputs = {"arn": made["Arn"], "name": made["RoleName"], "uniqueId": made["RoleId"]}
+    return Created(made["Arn"], outputs)
+
+
+def password_policy(aws: Account, _: str, inputs: Inputs) -> Created:
+    given = {name[0].upper() + name[1:]: value for name, value in inputs.items()}
+    if "AllowUsersToChangePassword" not in given:
+        given["AllowUsersToChangePassword"] = True  # the provider's default, not AWS's
+    aws.client("iam").update_account_password_policy(**given)
+    return Created("iam-account-password-policy", {})
+
+
 def caller_identity(aws: Account, _: Inputs) -> Inputs:
     caller = aws.client("sts").get_caller_identity()
     return {
@@ -47,6 +119,12 @@ def caller_identity(aws: Account, _: Inputs) -> Inputs:
 RESOURCES: Mapping[str, Create] = {
     "aws:iam/role:Role": role,
     "aws:iam/rolePolicy:RolePolicy": role_policy,
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": role_policy_attachment,
+    "aws:iam/serviceLinkedRole:ServiceLinkedRole": service_linked_role,
+    "aws:iam/policy:Policy": policy,
+    "aws:iam/group:Group": group,
+    "aws:iam/groupPolicyAttachment:GroupPolicyAttachment": group_policy_attachment,
+    "aws:iam/accountPasswordPolicy:AccountPasswordPolicy": password_policy,
 }
 FUNCTIONS: Mapping[str, Look] = {
     "aws:index/getCallerIdentity:getCallerIdentity": caller_identity,

@@ -19,6 +19,24 @@ def log_group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(group, {"name": group, "arn": aws.arn("logs", f"log-group:{group}")})
 
 
+def metric_filter(aws: Account, name: str, inputs: Inputs) -> Created:
+    made = physical(name, inputs, 512)
+    metric = inputs["metricTransformation"]
+    aws.client("logs").put_metric_filter(
+        logGroupName=inputs["logGroupName"],
+        filterName=made,
+        filterPattern=inputs["pattern"],
+        metricTransformations=[
+            {
+                "metricName": metric["name"],
+                "metricNamespace": metric["namespace"],
+                "metricValue": metric["value"],
+            }
+        ],
+    )
+    return Created(made, {"name": made})
+
+
 def flow_log(aws: Account, name: str, inputs: Inputs) -> Created:
     if "vpcId" not in inputs:
         raise RehearsalError(f"{name}: only flow logs of a VPC are rehearsed; name its vpc_id")
@@ -48,5 +66,6 @@ def flow_log(aws: Account, name: str, inputs: Inputs) -> Created:
 
 RESOURCES: Mapping[str, Create] = {
     "aws:cloudwatch/logGroup:LogGroup": log_group,
+    "aws:cloudwatch/logMetricFilter:LogMetricFilter": metric_filter,
     "aws:ec2/flowLog:FlowLog": flow_log,
 }

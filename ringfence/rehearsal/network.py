@@ -23,6 +23,24 @@ def vpc(aws: Account, _: str, inputs: Inputs) -> Created:
         name = attribute[0].upper() + attribute[1:]
         ec2.modify_vpc_attribute(VpcId=made, **{name: setting})
 
+    return Created(made, _outputs(aws, made))
+
+
+def default_vpc(aws: Account, name: str, inputs: Inputs) -> Created:
+    """The provider takes over the one that AWS made with the account."""
+    ec2 = aws.client("ec2")
+    filters = [{"Name": "is-default", "Values": ["true"]}]
+    found = [vpc["VpcId"] for vpc in ec2.describe_vpcs(Filters=filters)["Vpcs"]]
+    if not found:
+        raise RehearsalError(f"{name}: the emulated account has no default VPC to take over")
+    if named := tags(inputs):
+        ec2.create_tags(Resources=found, Tags=named)
+    return Created(found[0], _outputs(aws, found[0]))
+
+
+def _outputs(aws: Account, made: str) -> dict[str, str]:
+    ec2 = aws.client("ec2")
+
     def its(find: Any, kind: str, key: str, **filters: str) -> str:
         query = {"vpc-id": made, **filters}
         found = find(Filters=[{"Name": name, "Values": [text]} for name, text in query.items()])
@@ -33,17 +51,14 @@ def vpc(aws: Account, _: str, inputs: Inputs) -> Created:
     acl = its(ec2.describe_network_acls, "NetworkAcls", "NetworkAclId", default="true")
     named = {"group-name": "default"}
     group = its(ec2.describe_security_groups, "SecurityGroups", "GroupId", **named)
-    return Created(
-        made,
-        {
-            "arn": aws.arn("ec2", f"vpc/{made}"),
-            "ownerId": aws.id,
-            "mainRouteTableId": route_table,
-            "defaultRouteTableId": route_table,
-            "defaultNetworkAclId": acl,
-            "defaultSecurityGroupId": group,
-        },
-    )
+    return {
+        "arn": aws.arn("ec2", f"vpc/{made}"),
+        "ownerId": aws.id,
+        "mainRouteTableId": route_table,
+        "defaultRouteTableId": route_table,
+        "defaultNetworkAclId": acl,
+        "defaultSecurityGroupId": group,
+    }
 
 
 def subnet(aws: Account, _: str, inputs: Inputs) -> Created:
@@ -272,6 +287,7 @@ def vpc_endpoint(aws: Account, _: str, inputs: Inputs) -> Created:
 
 RESOURCES: Mapping[str, Create] = {
     "aws:ec2/vpc:Vpc": vpc,
+    "aws:ec2/defaultVpc:DefaultVpc": default_vpc,
     "aws:ec2/subnet:Subnet": subnet,
     "aws:ec2/internetGateway:InternetGateway": internet_gateway,
     "aws:ec2/routeTable:RouteTable": route_table,

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ringfence.rehearsal import identity, keys, logs, network
+from ringfence.rehearsal import (
+    alerts,
+    configuration,
+    detection,
+    identity,
+    keys,
+    logs,
+    network,
+    storage,
+    trail,
+)
 from ringfence.rehearsal.record import Create, Look, RehearsalError, Status
 
 
@@ -17,6 +27,10 @@ class Entry:
 RECORDED: tuple[str, ...] = (
     # moto 5.2.5 has nothing, or only a shell, for these.
     "aws:accessanalyzer/analyzer:Analyzer",
+    "aws:ebs/snapshotBlockPublicAccess:SnapshotBlockPublicAccess",
+    "aws:ec2/imageBlockPublicAccess:ImageBlockPublicAccess",
+    "aws:ec2/instanceMetadataDefaults:InstanceMetadataDefaults",
+    "aws:ec2/serialConsoleAccess:SerialConsoleAccess",
     "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
@@ -25,11 +39,13 @@ RECORDED: tuple[str, ...] = (
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
+MODULES = (alerts, configuration, detection, identity, keys, logs, network, storage, trail)
+
 TYPES: dict[str, Entry] = {
     **{token: Entry(Status.RECORDED) for token in RECORDED},
     **{
         token: Entry(Status.MOTO, create)
-        for module in (identity, keys, logs, network)
+        for module in MODULES
         for token, create in module.RESOURCES.items()
     },
 }

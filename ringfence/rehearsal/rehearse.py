@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.account import Account, emulated
 from ringfence.rehearsal.engine import Program, Settings, run
 from ringfence.rehearsal.monitor import Monitor
 from ringfence.rehearsal.record import Rehearsal
@@ -25,8 +25,11 @@ def rehearsed(
     config: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
     preview: bool = True,
+    account: Account | None = None,
 ) -> Iterator[Rehearsal]:
     """The program, provisioned; the account lives until the end of the `with` block.
+
+    In a new account, or in one where another program was rehearsed before.
 
     It runs as a preview first, in an account of its own: only there a missing output is
     unknown, which is refused, rather than None, which nobody notices.
@@ -36,10 +39,10 @@ def rehearsed(
     if preview:
         with emulated(region) as scratch:
             run(program, Monitor(scratch), settings, seconds=seconds, preview=True)
-    with emulated(region) as account:
-        monitor = Monitor(account)
+    with nullcontext(account) if account else emulated(region) as place:
+        monitor = Monitor(place)
         run(program, monitor, settings, seconds=seconds, preview=False)
         elapsed = time.monotonic() - begun
         # Registrations arrive in any order; a record is to be the same every time.
         resources = tuple(sorted(monitor.records, key=lambda resource: resource.urn))
-        yield Rehearsal(stack, account, resources, monitor.exports, elapsed)
+        yield Rehearsal(stack, place, resources, monitor.exports, elapsed)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ringfence.cloud import quotas
 from ringfence.environment import Environment
+from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
 
@@ -18,7 +19,11 @@ class NotProvisionableError(RehearsalError):
 
 @contextmanager
 def rehearsed_stack(
-    environment: Environment, stack: str = "environment", *, preview: bool = True
+    environment: Environment,
+    stack: str = "environment",
+    *,
+    preview: bool = True,
+    account: Account | None = None,
 ) -> Iterator[Rehearsal]:
     """The very program that `pulumi up` runs in `stacks/`, for this environment."""
     place = environment.provisioning
@@ -35,5 +40,6 @@ def rehearsed_stack(
         region=place.region,
         config={f"{stack}:manifest": str(environment.path)},
         preview=preview,
+        account=account,
     ) as rehearsal:
         yield rehearsal

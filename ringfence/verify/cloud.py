@@ -23,8 +23,11 @@ Document = Mapping[str, Any]
 
 
 class Cloud:
-    def __init__(self, session: boto3.Session, environment: Environment) -> None:
+    def __init__(
+        self, session: boto3.Session, environment: Environment, *, emulated: bool = False
+    ) -> None:
         self.environment = environment
+        self.emulated = emulated
         make: Any = session.client  # boto3 makes its clients from data
         self.client = cache(make)
 
@@ -109,8 +112,11 @@ def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
         from ringfence.rehearsal.stacks import rehearsed_stack
 
         try:
-            with rehearsed_stack(environment) as rehearsal:
-                yield Cloud(rehearsal.account.session, environment)
+            with (
+                rehearsed_stack(environment, "account") as shared,
+                rehearsed_stack(environment, account=shared.account),
+            ):
+                yield Cloud(shared.account.session, environment, emulated=True)
         except RehearsalError as error:
             raise UnverifiedError(str(error)) from None
         return

@@ -1,0 +1,30 @@
+"""Password policy of the AWS account: the figures that the role baseline sets on hosts (IAM-06)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+BASELINE = Path(__file__).parents[2] / "roles" / "baseline" / "defaults" / "main.yml"
+
+
+@dataclass(frozen=True)
+class PasswordPolicy:
+    min_length: int
+    history: int
+    max_days: int
+
+
+def password_policy() -> PasswordPolicy:
+    """Within what IAM takes: 6 to 128 characters, 1 to 24 old passwords, 1 to 1095 days.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccountPasswordPolicy.html
+    """
+    host = yaml.safe_load(BASELINE.read_text(encoding="utf-8"))
+    return PasswordPolicy(
+        min_length=host["baseline_password_min_length"],
+        history=min(host["baseline_password_history"], 24),
+        max_days=min(host["baseline_password_max_days"], 1095),
+    )

@@ -1,0 +1,298 @@
+"""What IAM policies allow, decided as AWS decides it.
+
+Evaluated here because AWS's own simulator neither reads resource policies of every service nor
+exists where there is no account. What is not known (an operator, a variable with a default) is
+an error, never a guess.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+Document = Mapping[str, Any]
+Values = tuple[str, ...]
+
+
+class Decision(StrEnum):
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    """By a statement that says so: nothing else can allow it."""
+    NOT_ALLOWED = "not allowed"
+    """By no statement."""
+
+
+class PolicyError(ValueError):
+    """A policy says something that this evaluation does not know."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    kind: str
+    """`AWS`, `Service` or `Federated`."""
+    name: str
+    """ARN of an identity, or name of a service or provider."""
+
+    @property
+    def account(self) -> str:
+        return self.name.split(":")[4] if self.kind == "AWS" else ""
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """Keys that AWS sets for everybody of this kind."""
+        if self.kind == "Service":
+            return {"aws:PrincipalServiceName": self.name, "aws:PrincipalIsAWSService": "true"}
+        if self.kind == "AWS":
+            return {"aws:PrincipalArn": self.name, "aws:PrincipalAccount": self.account}
+        return {}
+
+
+@dataclass(frozen=True)
+class Request:
+    action: str
+    resource: str = "*"
+    principal: Principal | None = None
+    context: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+
+    def values(self, key: str) -> Values:
+        """Of a condition key, whose name has no case; nothing where it is absent."""
+        known = {**(self.principal.context if self.principal else {}), **self.context}
+        for name, value in known.items():
+            if name.lower() == key.lower():
+                return (value,) if isinstance(value, str) else tuple(value)
+        return ()
+
+
+def decide(
+    request: Request,
+    identity: Iterable[Document],
+    *,
+    boundary: Iterable[Document] | None = None,
+    resource: Document | None = None,
+) -> Decision:
+    """Of policies of an identity, within its boundary, and of the resource, in one account.
+
+    A resource's policy that names the identity itself allows by itself; one that names the
+    account leaves it to the identity's policies.
+    """
+    by_identity = granted(identity, request)
+    limit = Decision.ALLOWED if boundary is None else granted(boundary, request)
+    by_resource = granted([resource], request) if resource else Decision.NOT_ALLOWED
+    if Decision.DENIED in (by_identity, limit, by_resource):
+        return Decision.DENIED
+    if by_identity == limit == Decision.ALLOWED:
+        return Decision.ALLOWED
+    if resource and by_resource == Decision.ALLOWED and not _delegated(resource, request):
+        return Decision.ALLOWED
+    return Decision.NOT_ALLOWED
+
+
+def granted(policies: Iterable[Document], request: Request) -> Decision:
+    """By these policies alone."""
+    effects = {
+        statement["Effect"]
+        for policy in policies
+        for statement in statements(policy)
+        if applies(statement, request)
+    }
+    if "Deny" in effects:
+        return Decision.DENIED
+    return Decision.ALLOWED if "Allow" in effects else Decision.NOT_ALLOWED
+
+
+def statements(policy: Document) -> list[Document]:
+    """A single statement may stand without a list."""
+    found = policy.get("Statement", [])
+    return [found] if isinstance(found, Mapping) else list(found)
+
+
+def applies(statement: Document, request: Request) -> bool:
+    return (
+        _applies_to_action(statement, request)
+        and _applies_to_resource(statement, request)
+        and _applies_to_principal(statement, request)
+        and _conditions_hold(statement.get("Condition", {}), request)
+    )
+
+
+def _applies_to_action(statement: Document, request: Request) -> bool:
+    def named(key: str) -> bool:
+        patterns = _list(statement[key])
+        return any(_like(each.lower(), request.action.lower()) for each in patterns)
+
+    return named("Action") if "Action" in statement else not named("NotAction")
+
+
+def _applies_to_resource(statement: Document, request: Request) -> bool:
+    """Trust policies have no resource: they are part of it."""
+
+    def named(key: str) -> bool:
+        return any(_like(each, request.resource, request) for each in _list(statement[key]))
+
+    if "NotResource" in statement:
+        return not named("NotResource")
+    return named("Resource") if "Resource" in statement else True
+
+
+def _applies_to_principal(statement: Document, request: Request) -> bool:
+    """Policies of identities name none: they are whose they are."""
+    if "NotPrincipal" in statement:
+        return not _named(statement["NotPrincipal"], request.principal)
+    return _named(statement["Principal"], request.principal) if "Principal" in statement else True
+
+
+def _named(principals: str | Mapping[str, Any], principal: Principal | None) -> bool:
+    if principals == "*":
+        return True
+    if principal is None or isinstance(principals, str):
+        return False
+    names = _list(principals.get(principal.kind, []))
+    if "*" in _list(principals.get("AWS", [])) or principal.name in names:
+        return True
+    accounts = (principal.account, f"arn:aws:iam::{principal.account}:root")
+    return principal.kind == "AWS" and any(account in names for account in accounts)
+
+
+def _delegated(policy: Document, request: Request) -> bool:
+    """Whether every statement that allows names the account rather than the identity."""
+    principal = request.principal
+    if principal is None or principal.kind != "AWS":
+        return False
+    return not any(
+        statement["Effect"] == "Allow"
+        and applies(statement, request)
+        and _names_itself(statement.get("Principal", {}), principal)
+        for statement in statements(policy)
+    )
+
+
+def _names_itself(principals: str | Mapping[str, Any], principal: Principal) -> bool:
+    if isinstance(principals, str):
+        return principals == "*"
+    return bool({"*", principal.name} & set(_list(principals.get("AWS", []))))
+
+
+def _conditions_hold(conditions: Mapping[str, Mapping[str, Any]], request: Request) -> bool:
+    return all(
+        _condition_holds(operator, key, tuple(map(_text, _list(wanted))), request)
+        for operator, tests in conditions.items()
+        for key, wanted in tests.items()
+    )
+
+
+def _condition_holds(operator: str, key: str, wanted: Values, request: Request) -> bool:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html"""
+    quantifier, _, name = operator.rpartition(":")
+    if quantifier not in ("", "ForAllValues", "ForAnyValue"):
+        raise PolicyError(f"condition operator {operator} is not known")
+    present = request.values(key)
+    if name == "Null":
+        return (not present) == (wanted[0].lower() == "true")
+    optional = name.endswith("IfExists")
+    name = name.removesuffix("IfExists")
+    negated = name in _NEGATED
+    compare = _COMPARISONS.get(_NEGATED.get(name, name))
+    if compare is None:
+        raise PolicyError(f"condition operator {operator} is not known")
+
+    def matches(value: str) -> bool:
+        return any(compare(each, value, request) for each in wanted) is not negated
+
+    if not present:
+        return optional or quantifier == "ForAllValues" or (negated and not quantifier)
+    if quantifier == "ForAnyValue":
+        return any(map(matches, present))
+    # Without a quantifier the key has one value; of several, a negation must hold for each.
+    return (all if quantifier or negated else any)(map(matches, present))
+
+
+Comparison = Callable[[str, str, Request], bool]
+"""Of what the policy wants with what the request has."""
+
+
+def _arn_like(wanted: str, value: str, request: Request) -> bool:
+    """Part by part: a * in one does not reach into the next."""
+    patterns, parts = wanted.split(":", 5), value.split(":", 5)
+    return len(patterns) == len(parts) == 6 and all(
+        _like(pattern, part, request) for pattern, part in zip(patterns, parts, strict=True)
+    )
+
+
+def _number(compare: Callable[[float, float], bool]) -> Comparison:
+    return lambda wanted, value, _: compare(float(value), float(wanted))
+
+
+_COMPARISONS: Mapping[str, Comparison] = {
+    "StringEquals": lambda wanted, value, request: _substituted(wanted, request) == value,
+    "StringEqualsIgnoreCase": lambda wanted, value, request: (
+        (_substituted(wanted, request) or "").lower() == value.lower()
+    ),
+    "StringLike": lambda wanted, value, request: _like(wanted, value, request),
+    "ArnEquals": _arn_like,
+    "ArnLike": _arn_like,
+    "Bool": lambda wanted, value, _: wanted.lower() == value.lower(),
+    "IpAddress": lambda wanted, value, _: ip_address(value) in ip_network(wanted, strict=False),
+    "NumericEquals": _number(lambda value, wanted: value == wanted),
+    "NumericLessThan": _number(lambda value, wanted: value < wanted),
+    "NumericLessThanEquals": _number(lambda value, wanted: value <= wanted),
+    "NumericGreaterThan": _number(lambda value, wanted: value > wanted),
+    "NumericGreaterThanEquals": _number(lambda value, wanted: value >= wanted),
+}
+_NEGATED: Mapping[str, str] = {
+    "StringNotEquals": "StringEquals",
+    "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",
+    "StringNotLike": "StringLike",
+    "ArnNotEquals": "ArnEquals",
+    "ArnNotLike": "ArnLike",
+    "NotIpAddress": "IpAddress",
+    "NumericNotEquals": "NumericEquals",
+}
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_LITERAL = ("*", "?", "$")
+"""`${*}` is a star that is none."""
+
+
+def _substituted(text: str, request: Request) -> str | None:
+    """With its variables filled in; None where one is absent, which matches nothing."""
+    values = {name: _variable(name, request) for name in _VARIABLE.findall(text)}
+    if None in values.values():
+        return None
+    return _VARIABLE.sub(lambda found: str(values[found[1]]), text)
+
+
+def _variable(name: str, request: Request) -> str | None:
+    if "," in name:
+        raise PolicyError(f"the default of policy variable ${{{name}}} is not evaluated")
+    if name in _LITERAL:
+        return name
+    return next(iter(request.values(name)), None)
+
+
+def _like(pattern: str, text: str, request: Request | None = None) -> bool:
+    """`*` and `?` of the policy are wild; those that a variable brings are not."""
+    expression, end = "", 0
+    for found in _VARIABLE.finditer(pattern) if request else ():
+        value = _variable(found[1], request) if request else None
+        if value is None:
+            return False
+        expression += _wild(pattern[end : found.start()]) + re.escape(value)
+        end = found.end()
+    return re.fullmatch(expression + _wild(pattern[end:]), text, re.DOTALL) is not None
+
+
+def _wild(text: str) -> str:
+    return re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _text(value: Any) -> str:
+    """JSON lets conditions have truth values and numbers unquoted."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Once per AWS account: records, detectors, guards and defaults that environments share."""

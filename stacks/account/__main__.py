@@ -1,0 +1,87 @@
+"""Wires the components of an account together; what they declare is decided elsewhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pulumi
+import pulumi_aws as aws
+
+from ringfence.cloud import evidence
+from ringfence.environment import Environment
+from stacks.components.account_defaults import AccountDefaults, AccountDefaultsArgs
+from stacks.components.account_keys import AccountKeys, AccountKeysArgs
+from stacks.components.alerts import Alerts, AlertsArgs
+from stacks.components.configuration import Configuration, ConfigurationArgs
+from stacks.components.detection import Detection, DetectionArgs
+from stacks.components.evidence_bucket import EvidenceBucket, EvidenceBucketArgs
+from stacks.components.sign_in import SignIn, SignInArgs
+from stacks.components.trail import Trail, TrailArgs
+
+environment = Environment.load(pulumi.Config().require("manifest"))
+place = environment.provisioning
+if place is None:
+    raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
+name, region = "account", place.region
+prefix, days = f"{name}-", environment.retention[evidence.EVIDENCE_CLASS]
+
+provider = aws.Provider("aws", region=region)
+account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).account_id
+opts = pulumi.ResourceOptions(provider=provider)
+
+keys = AccountKeys(f"{name}-key", AccountKeysArgs(environment, account, region, prefix), opts)
+trail_bucket = EvidenceBucket(
+    f"{name}-trail",
+    EvidenceBucketArgs(
+        environment,
+        keys.evidence,
+        partial(evidence.trail_bucket_policy, account=account, region=region, prefix=prefix),
+        days,
+        locked=True,
+    ),
+    opts,
+)
+config_bucket = EvidenceBucket(
+    f"{name}-configuration",
+    EvidenceBucketArgs(
+        environment,
+        keys.evidence,
+        partial(evidence.config_bucket_policy, account=account),
+        days,
+        locked=False,
+    ),
+    opts,
+)
+trail = Trail(
+    f"{name}-trail",
+    TrailArgs(
+        environment,
+        account,
+        region,
+        prefix,
+        keys.evidence,
+        trail_bucket.bucket_name,
+        (trail_bucket.bucket_arn, config_bucket.bucket_arn),
+    ),
+    opts,
+)
+alerts = Alerts(
+    f"{name}-alerts", AlertsArgs(environment, account, region, keys.alerts, trail.group_name), opts
+)
+Configuration(
+    f"{name}-configuration",
+    ConfigurationArgs(environment, config_bucket.bucket_name, keys.evidence, days),
+    opts,
+)
+detection = Detection(f"{name}-detection", DetectionArgs(environment, region), opts)
+sign_in = SignIn(f"{name}-sign-in", SignInArgs(environment, account), opts)
+AccountDefaults(f"{name}-defaults", AccountDefaultsArgs(environment, keys.disks), opts)
+
+pulumi.export("trail_arn", trail.arn)
+pulumi.export("trail_bucket", trail_bucket.bucket_name)
+pulumi.export("configuration_bucket", config_bucket.bucket_name)
+pulumi.export("alerts_topic_arn", alerts.topic_arn)
+pulumi.export("alerts_key_arn", keys.alerts)
+pulumi.export("detector_id", detection.detector_id)
+pulumi.export("people_group", sign_in.group_name)
+pulumi.export("audit_role_arn", sign_in.audit_role_arn)

@@ -1,0 +1,105 @@
+"""A bucket that keeps what proves things: versioned, encrypted, written by one service (MON-01)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from ringfence.cloud.evidence import EVIDENCE_CLASS, lock_mode
+from ringfence.cloud.tags import account_tags
+from ringfence.environment import Environment
+
+
+@dataclass(frozen=True)
+class EvidenceBucketArgs:
+    environment: Environment
+    key_arn: pulumi.Input[str]
+    policy: Callable[[str], str]
+    """Of the bucket, from its ARN."""
+    days: int
+    locked: bool
+    """By Object Lock; AWS Config cannot deliver to such a bucket."""
+
+
+class EvidenceBucket(pulumi.ComponentResource):
+    bucket_name: pulumi.Output[str]
+    """Known once the service may write to it."""
+    bucket_arn: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: EvidenceBucketArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ringfence:aws:EvidenceBucket", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        bucket = aws.s3.Bucket(
+            name,
+            object_lock_enabled=args.locked,
+            force_destroy=False,
+            tags=account_tags(args.environment, name, "MON-01", EVIDENCE_CLASS),
+            opts=pulumi.ResourceOptions(parent=self, protect=True),
+        )
+        private = aws.s3.BucketPublicAccessBlock(
+            name,
+            bucket=bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=child,
+        )
+        aws.s3.BucketOwnershipControls(
+            name, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=child
+        )
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            name,
+            bucket=bucket.id,
+            rules=[
+                {
+                    "apply_server_side_encryption_by_default": {
+                        "sse_algorithm": "aws:kms",
+                        "kms_master_key_id": args.key_arn,
+                    },
+                    "bucket_key_enabled": True,
+                }
+            ],
+            opts=child,
+        )
+        versions = aws.s3.BucketVersioning(
+            name, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child
+        )
+        if args.locked:
+            aws.s3.BucketObjectLockConfiguration(
+                name,
+                bucket=bucket.id,
+                rule={
+                    "default_retention": {"mode": lock_mode(args.environment), "days": args.days}
+                },
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[versions]),
+            )
+        aws.s3.BucketLifecycleConfiguration(
+            name,
+            bucket=bucket.id,
+            rules=[
+                {
+                    "id": "retention",
+                    "status": "Enabled",
+                    "filter": {"prefix": ""},
+                    "expiration": {"days": args.days},
+                    "noncurrent_version_expiration": {"noncurrent_days": 1},
+                    "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
+                }
+            ],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[versions]),
+        )
+        policy = aws.s3.BucketPolicy(
+            name,
+            bucket=bucket.id,
+            policy=bucket.arn.apply(args.policy),
+            # Both change the bucket's access; S3 refuses the second of two at once.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
+        )
+        self.bucket_name, self.bucket_arn = policy.bucket, bucket.arn
+        self.register_outputs({"bucket_name": self.bucket_name, "bucket_arn": self.bucket_arn})

@@ -1,0 +1,81 @@
+"""Checks of the cloud as functions, to be seen to fail on accounts in which something is broken."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence.report import NotApplicable, UnverifiedError
+from ringfence.verify.cloud import Cloud
+
+COMPLIANCE = Path(__file__).parents[1] / "compliance"
+
+Aws = Callable[[str], Any]
+"""Clients of the account by the name of the service."""
+Exports = Mapping[str, Any]
+Change = Callable[[Aws, Exports], object]
+Checks = Mapping[str, Callable[..., None]]
+
+
+def checks(module: str) -> Checks:
+    """Of a module of the product, by name."""
+    spec = importlib.util.spec_from_file_location(module, COMPLIANCE / f"{module}.py")
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return {name: f for name, f in vars(loaded).items() if name.startswith("test_")}
+
+
+def failing(checks: Checks, cloud: Cloud) -> dict[str, str]:
+    """Checks that fail, with what they say; without those that do not apply."""
+    found: dict[str, str] = {}
+    for name, check in checks.items():
+        for case in _cases(check):
+            given = {"cloud": cloud, "environment": cloud.environment, **case}
+            wanted = inspect.signature(check).parameters
+            try:
+                check(**{key: value for key, value in given.items() if key in wanted})
+            except NotApplicable:
+                continue
+            except (AssertionError, UnverifiedError) as error:
+                found[name] = str(error).split("\n")[0]
+    return found
+
+
+def inapplicable(checks: Checks, cloud: Cloud) -> set[str]:
+    found: set[str] = set()
+    for name, check in checks.items():
+        try:
+            check(cloud)
+        except NotApplicable:
+            found.add(name)
+        except (AssertionError, TypeError):  # asks for more: it is not one of them
+            continue
+    return found
+
+
+def _cases(check: Callable[..., None]) -> Iterator[dict[str, Any]]:
+    marks = [m for m in getattr(check, "pytestmark", []) if m.name == "parametrize"]
+    if not marks:
+        yield {}
+    for mark in marks:
+        for value in mark.args[1]:
+            yield {mark.args[0]: value}
+
+
+class Broken(dict[str, tuple[Change, set[str]]]):
+    """What somebody does to a hardened account, and the checks that must notice."""
+
+    def by(self, *checks: str) -> Callable[[Change], Change]:
+        def register(change: Change) -> Change:
+            self[getattr(change, "__name__", repr(change))] = (
+                change,
+                {f"test_{c}" for c in checks},
+            )
+            return change
+
+        return register
