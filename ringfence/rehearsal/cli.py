@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
-            for path in to_domains(environment):
+            for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
     except NotProvisionableError as error:
         print(error, file=sys.stderr)

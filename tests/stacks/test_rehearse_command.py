@@ -29,6 +29,14 @@ def test_it_shows_a_tree_exports_and_counts(capsys: pytest.CaptureFixture[str]) 
     )
 
 
+def test_it_shows_what_environments_share(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rehearse", EXAMPLE, "--stack", "account"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "+ │  ├─ aws:s3/bucket:Bucket account-trail" in shown
+    assert any(line.startswith("  trail_arn: arn:aws:cloudtrail:") for line in shown)
+    assert "10 only recorded and not verified" in shown[-1]
+
+
 def test_an_environment_without_provisioning_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["rehearse", LAB]) == 2
     assert capsys.readouterr().err == (
