@@ -1,16 +1,12 @@
-"""Every check of the cloud passes on our account, and is seen to fail: on an account with
-defaults, and on ours with exactly its property broken."""
+"""Checks of the network in the cloud: each passes on our account and is seen to fail, on an
+account with defaults and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
+from breaking import Aws, Broken, Exports, checks, failing
 from conftest import EXAMPLE
 
 from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT, SEGMENT
@@ -18,54 +14,14 @@ from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.report import UnverifiedError
 from ringfence.verify.cloud import Cloud
 
-ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "tests" / "compliance" / "test_cloud_network.py"
 ANYWHERE = "0.0.0.0/0"
-
-Aws = Callable[[str], Any]
-Exports = Mapping[str, Any]
-
-
-def _checks() -> dict[str, Callable[..., None]]:
-    spec = importlib.util.spec_from_file_location("cloud_network_checks", MODULE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {n: f for n, f in vars(module).items() if n.startswith("test_")}
-
-
-CHECKS = _checks()
-
-
-def failing(cloud: Cloud) -> dict[str, str]:
-    """Checks that fail, with what they say."""
-    found: dict[str, str] = {}
-    for name, check in CHECKS.items():
-        for case in _cases(check):
-            given = {"cloud": cloud, "environment": cloud.environment, **case}
-            wanted = inspect.signature(check).parameters
-            try:
-                check(**{key: value for key, value in given.items() if key in wanted})
-            except (AssertionError, UnverifiedError) as error:
-                found[name] = str(error)
-    return found
-
-
-def _cases(check: Callable[..., None]) -> Iterator[dict[str, Any]]:
-    marks = [m for m in getattr(check, "pytestmark", []) if m.name == "parametrize"]
-    if not marks:
-        yield {}
-    for mark in marks:
-        for value in mark.args[1]:
-            yield {mark.args[0]: value}
+CHECKS = checks("test_cloud_network")
 
 
 def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:
-    assert failing(Cloud(rehearsal.account.session, environment)) == {}
+    assert failing(CHECKS, Cloud(rehearsal.account.session, environment)) == {}
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
@@ -86,7 +42,7 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
         ec2.create_network_interface(SubnetId=subnets[0])
         keys = [{"TagKey": ENVIRONMENT, "TagValue": environment.name}]
         kms.create_key(Tags=[*keys, {"TagKey": DATA_CLASS, "TagValue": "restricted"}])
-        passing = CHECKS.keys() - failing(Cloud(account.session, environment)).keys()
+        passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
     assert passing == {
         # Nobody has asked for an address yet: tried in BROKEN.
         "test_no_interface_has_a_public_address",
@@ -95,7 +51,7 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
 
 def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
     with emulated("eu-central-1") as account:
-        said = failing(Cloud(account.session, environment))
+        said = failing(CHECKS, Cloud(account.session, environment))
     assert said.keys() == CHECKS.keys()
     assert said["test_segments_are_apart"].endswith(
         "has no VPC of payments-prod in eu-central-1 (tag ringfence:environment); "
@@ -103,15 +59,7 @@ def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> N
     )
 
 
-# What somebody does to a hardened account, and the checks that must notice: no more, no less.
-BROKEN: dict[str, tuple[Callable[[Aws, Exports], object], set[str]]] = {}
-
-
-def breaks(*checks: str) -> Callable[[Callable[[Aws, Exports], object]], None]:
-    def register(change: Callable[[Aws, Exports], object]) -> None:
-        BROKEN[change.__name__] = (change, {f"test_{check}" for check in checks})
-
-    return register
+BROKEN = Broken()
 
 
 def _admit(aws: Aws, group: str, port: int, cidr: str) -> None:
@@ -120,17 +68,17 @@ def _admit(aws: Aws, group: str, port: int, cidr: str) -> None:
     aws("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])
 
 
-@breaks("segments_are_apart")
+@BROKEN.by("segments_are_apart")
 def a_port_is_opened_to_another_segment(aws: Aws, out: Exports) -> None:
     _admit(aws, out["group_ids"]["host-ledger-db-1"], 5432, "10.40.8.0/22")
 
 
-@breaks("servers_reach_and_are_reached_as_declared")
+@BROKEN.by("servers_reach_and_are_reached_as_declared")
 def a_server_is_opened_to_its_neighbours(aws: Aws, out: Exports) -> None:
     _admit(aws, out["group_ids"]["server-time"], 2514, "10.40.16.0/20")
 
 
-@breaks("segments_are_apart")
+@BROKEN.by("segments_are_apart")
 def a_group_of_somebody_else_is_let_in(aws: Aws, out: Exports) -> None:
     group = aws("ec2").create_security_group(
         GroupName="else", Description="else", VpcId=out["vpc_id"]
@@ -148,7 +96,7 @@ def a_group_of_somebody_else_is_let_in(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("servers_reach_and_are_reached_as_declared")
+@BROKEN.by("servers_reach_and_are_reached_as_declared")
 def a_server_may_open_anything(aws: Aws, out: Exports) -> None:
     aws("ec2").authorize_security_group_egress(
         GroupId=out["group_ids"]["server-time"],
@@ -156,31 +104,31 @@ def a_server_may_open_anything(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("declared_flows_are_possible")
+@BROKEN.by("declared_flows_are_possible")
 def a_declared_rule_is_taken_away(aws: Aws, out: Exports) -> None:
     ec2, group = aws("ec2"), out["group_ids"]["server-time"]
     (found,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
     ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=found["IpPermissions"])
 
 
-@breaks("no_gateway_leads_out_of_the_network")
+@BROKEN.by("no_gateway_leads_out_of_the_network")
 def an_internet_gateway_is_attached(aws: Aws, out: Exports) -> None:
     gateway = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     aws("ec2").attach_internet_gateway(InternetGatewayId=gateway, VpcId=out["vpc_id"])
 
 
-@breaks("no_gateway_leads_out_of_the_network")
+@BROKEN.by("no_gateway_leads_out_of_the_network")
 def an_egress_only_gateway_is_attached(aws: Aws, out: Exports) -> None:
     aws("ec2").create_egress_only_internet_gateway(VpcId=out["vpc_id"])
 
 
-@breaks("no_gateway_leads_out_of_the_network")
+@BROKEN.by("no_gateway_leads_out_of_the_network")
 def a_nat_gateway_is_made(aws: Aws, out: Exports) -> None:
     subnet = out["subnet_ids"]["servers"]["eu-central-1a"]
     aws("ec2").create_nat_gateway(SubnetId=subnet, ConnectivityType="private")
 
 
-@breaks(
+@BROKEN.by(
     "no_gateway_leads_out_of_the_network",
     "no_route_leads_out_of_the_network",
     "segments_are_apart",
@@ -209,7 +157,7 @@ def a_route_leads_out(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("default_security_group_allows_nothing")
+@BROKEN.by("default_security_group_allows_nothing")
 def the_default_group_is_opened(aws: Aws, out: Exports) -> None:
     filters = [
         {"Name": "vpc-id", "Values": [out["vpc_id"]]},
@@ -219,7 +167,7 @@ def the_default_group_is_opened(aws: Aws, out: Exports) -> None:
     _admit(aws, group["GroupId"], 443, "10.40.0.0/16")
 
 
-@breaks("every_subnet_has_an_acl_of_its_own")
+@BROKEN.by("every_subnet_has_an_acl_of_its_own")
 def an_acl_is_opened(aws: Aws, out: Exports) -> None:
     ec2, subnet = aws("ec2"), out["subnet_ids"]["data"]["eu-central-1a"]
     filters = [{"Name": "association.subnet-id", "Values": [subnet]}]
@@ -234,18 +182,18 @@ def an_acl_is_opened(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("every_server_has_a_security_group", "declared_flows_are_possible")
+@BROKEN.by("every_server_has_a_security_group", "declared_flows_are_possible")
 def the_group_of_a_server_goes(aws: Aws, out: Exports) -> None:
     aws("ec2").delete_security_group(GroupId=out["group_ids"]["server-time"])
 
 
-@breaks("subnets_give_no_public_addresses")
+@BROKEN.by("subnets_give_no_public_addresses")
 def a_subnet_gives_public_addresses(aws: Aws, out: Exports) -> None:
     subnet = out["subnet_ids"]["edge"]["eu-central-1a"]
     aws("ec2").modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
 
 
-@breaks("no_interface_has_a_public_address")
+@BROKEN.by("no_interface_has_a_public_address")
 def a_host_gets_a_public_address(aws: Aws, out: Exports) -> None:
     ec2, subnet = aws("ec2"), out["subnet_ids"]["edge"]["eu-central-1a"]
     interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
@@ -262,12 +210,12 @@ def _endpoint(aws: Aws, service: str, out: Exports) -> str:
     return found["VpcEndpointId"]
 
 
-@breaks("services_have_private_endpoints", "declared_flows_are_possible")
+@BROKEN.by("services_have_private_endpoints", "declared_flows_are_possible")
 def an_endpoint_goes(aws: Aws, out: Exports) -> None:
     aws("ec2").delete_vpc_endpoints(VpcEndpointIds=[_endpoint(aws, "kms", out)])
 
 
-@breaks("endpoints_serve_this_account_only")
+@BROKEN.by("endpoints_serve_this_account_only")
 def an_endpoint_serves_everybody(aws: Aws, out: Exports) -> None:
     policy = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
     aws("ec2").modify_vpc_endpoint(
@@ -275,13 +223,15 @@ def an_endpoint_serves_everybody(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("every_flow_is_recorded", "flow_records_tell_both_ends", "flow_records_are_kept_encrypted")
+@BROKEN.by(
+    "every_flow_is_recorded", "flow_records_tell_both_ends", "flow_records_are_kept_encrypted"
+)
 def the_flow_log_is_turned_off(aws: Aws, out: Exports) -> None:
     ids = [log["FlowLogId"] for log in aws("ec2").describe_flow_logs()["FlowLogs"]]
     aws("ec2").delete_flow_logs(FlowLogIds=ids)
 
 
-@breaks("every_flow_is_recorded", "flow_records_tell_both_ends")
+@BROKEN.by("every_flow_is_recorded", "flow_records_tell_both_ends")
 def only_refused_flows_are_recorded_in_brief(aws: Aws, out: Exports) -> None:
     ec2 = aws("ec2")
     (log,) = ec2.describe_flow_logs()["FlowLogs"]
@@ -295,22 +245,22 @@ def only_refused_flows_are_recorded_in_brief(aws: Aws, out: Exports) -> None:
     )
 
 
-@breaks("flow_records_are_kept_encrypted")
+@BROKEN.by("flow_records_are_kept_encrypted")
 def flow_records_are_kept_briefly(aws: Aws, out: Exports) -> None:
     aws("logs").put_retention_policy(logGroupName=out["flow_log_group"], retentionInDays=7)
 
 
-@breaks("every_data_class_has_a_key")
+@BROKEN.by("every_data_class_has_a_key")
 def a_key_is_disabled(aws: Aws, out: Exports) -> None:
     aws("kms").disable_key(KeyId=out["key_arns"]["restricted"].split("/")[1])
 
 
-@breaks("keys_rotate")
+@BROKEN.by("keys_rotate")
 def a_key_stops_rotating(aws: Aws, out: Exports) -> None:
     aws("kms").disable_key_rotation(KeyId=out["key_arns"]["public"])
 
 
-@breaks("keys_serve_through_services_only")
+@BROKEN.by("keys_serve_through_services_only")
 def a_key_may_be_used_directly(aws: Aws, out: Exports) -> None:
     kms, key = aws("kms"), out["key_arns"]["confidential"]
     policy = json.loads(kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"])
@@ -326,9 +276,9 @@ def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
     environment = Environment.load(EXAMPLE)
     with rehearsed_stack(environment, preview=False) as rehearsal:
         change(rehearsal.account.client, rehearsal.exports)
-        said = failing(Cloud(rehearsal.account.session, environment))
+        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
     assert said.keys() == expected, said
 
 
 def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(checks for _, checks in BROKEN.values())) == CHECKS.keys()
+    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()
