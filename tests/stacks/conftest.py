@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from example import EXAMPLE
 
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.plugin import MARKERS
-
-EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 from breaking import Aws, Broken, Exports, checks, failing, inapplicable
-from conftest import EXAMPLE
+from example import EXAMPLE
 
 from ringfence.cloud.detection import standards
 from ringfence.environment import Environment

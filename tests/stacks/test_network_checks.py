@@ -7,7 +7,7 @@ import json
 
 import pytest
 from breaking import Aws, Broken, Exports, checks, failing
-from conftest import EXAMPLE
+from example import EXAMPLE
 
 from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT, SEGMENT
 from ringfence.environment import Environment

@@ -1,0 +1,7 @@
+"""The manifest whose stacks are rehearsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
