@@ -41,8 +41,8 @@ class CallError(Exception):
 
 def url_of(server: Server) -> str:
     host = server.host
-    if host is None or not host.addresses:
-        raise CallError(f"server {server.name} has no host with an address yet; provision it first")
+    if not host.addresses:
+        raise CallError(f"host {host.name} has no address yet; provision it first")
     address = host.addresses[0]
     return f"https://{address if address.version == 4 else f'[{address}]'}:{server.port}/mcp"
 

@@ -75,13 +75,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Flow:
-    """Connections that may be opened to one port of a host.
-
-    The target is a segment where the flow leads to an MCP server that is yet to be provisioned.
-    """
+    """Connections that may be opened to one port of a host."""
 
     source: Segment | Host
-    target: Segment | Host
+    target: Host
     port: int
     why: str
     protocol: Protocol = "tcp"
@@ -107,6 +104,7 @@ class Egress:
     cidr: Network | None = None
     host: Host | None = None
     domain: str | None = None
+    private_link: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Server:
     package: Package
     command: tuple[str, ...]
     tools: Mapping[str, Tool]
-    host: Host | None = None
+    host: Host
     description: str = ""
     protocols: tuple[str, ...] = ("2026-07-28",)
     egress: tuple[Egress, ...] = ()
@@ -243,6 +241,21 @@ class Services:
 
 
 @dataclass(frozen=True)
+class Machine:
+    type: str = "t4g.small"
+    disk_gib: int = 16
+
+
+@dataclass(frozen=True)
+class PrivateLink:
+    """A service of another account."""
+
+    name: str
+    service: str
+    private_dns: bool = False
+
+
+@dataclass(frozen=True)
 class Aws:
     """Where hosts come from that do not exist yet."""
 
@@ -250,6 +263,17 @@ class Aws:
     stack: str
     zones: int = 2
     """Availability zones that every segment spans."""
+    account_stack: str = "organization/account/main"
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    """By group of hosts."""
+    egress: IPv4Network | None = None
+    """Of the firewall and the NAT gateways that lead to domains; without it nothing leads out."""
+    accepted: tuple[str, ...] = ()
+    """Principals who may connect to the gateway over PrivateLink; without any it is not offered."""
+    private_links: Mapping[str, PrivateLink] = field(default_factory=dict)
+    macie: bool = False
+    containment_severity: float = 7
+    """Of a GuardDuty finding, from which on its host is cut off."""
 
 
 @dataclass(frozen=True)
@@ -366,7 +390,13 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
         )
         for name, h in doc["hosts"].items()
     }
-    servers = {name: _server(name, s, hosts, segments) for name, s in doc["servers"].items()}
+    hosts |= {
+        host.name: host
+        for name, s in doc["servers"].items()
+        if "host" not in s
+        for host in (own_host(name, segments[s["segment"]], domain),)
+    }
+    servers = {name: _server(name, s, hosts) for name, s in doc["servers"].items()}
     services = network.get("services", {})
     return Environment(
         path=path,
@@ -382,7 +412,7 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
             package_proxy=services.get("packages", {}).get("proxy"),
         ),
         flows=tuple(_flows(network.get("flows", []), segments, hosts, servers)),
-        provisioning=Aws(**doc["provisioning"]["aws"]) if "provisioning" in doc else None,
+        provisioning=_aws(doc["provisioning"]["aws"]) if "provisioning" in doc else None,
         automation=Automation(**doc["access"]["automation"]),
         bootstrap=Bootstrap(
             user=doc["access"]["bootstrap"]["user"],
@@ -422,10 +452,29 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
     )
 
 
-def _server(
-    name: str, doc: Mapping[str, Any], hosts: Mapping[str, Host], segments: Mapping[str, Segment]
-) -> Server:
-    host = hosts[doc["host"]] if "host" in doc else None
+def own_host(server: str, segment: Segment, domain: str) -> Host:
+    """Of an MCP server that names only a segment: no other server shares its identity."""
+    return Host(f"mcp-{server}", segment, frozenset({"mcp_servers"}), domain)
+
+
+def _aws(doc: Mapping[str, Any]) -> Aws:
+    links = doc.get("private_links", {})
+    return Aws(
+        region=doc["region"],
+        stack=doc["stack"],
+        zones=doc.get("zones", 2),
+        account_stack=doc.get("account_stack", "organization/account/main"),
+        machines={group: Machine(**m) for group, m in doc.get("machines", {}).items()},
+        egress=IPv4Network(doc["egress"]["cidr"]) if "egress" in doc else None,
+        accepted=tuple(doc.get("publish", {}).get("accept", [])),
+        private_links={name: PrivateLink(name, **link) for name, link in links.items()},
+        macie=doc.get("macie", False),
+        containment_severity=doc.get("containment", {}).get("severity", 7),
+    )
+
+
+def _server(name: str, doc: Mapping[str, Any], hosts: Mapping[str, Host]) -> Server:
+    host = hosts[doc.get("host", f"mcp-{name}")]
     egress = tuple(
         Egress(
             port=e["port"],
@@ -434,12 +483,13 @@ def _server(
             cidr=ip_network(e["cidr"]) if "cidr" in e else None,
             host=hosts[e["host"]] if "host" in e else None,
             domain=e.get("domain"),
+            private_link=e.get("private_link"),
         )
         for e in doc.get("egress", [])
     )
     return Server(
         name=name,
-        segment=host.segment if host else segments[doc["segment"]],
+        segment=host.segment,
         port=doc["port"],
         transport=doc["transport"],
         package=Package(**doc["package"]),
@@ -477,8 +527,7 @@ def _flows(
             yield Flow(source, hosts[target["host"]], target["port"], doc["why"], protocol)
         else:
             server = servers[target["server"]]
-            place = server.host or server.segment
-            yield Flow(source, place, server.port, doc["why"], server=server.name)
+            yield Flow(source, server.host, server.port, doc["why"], server=server.name)
 
 
 def _log_sink(doc: Mapping[str, Any], hosts: Mapping[str, Host], beside: Any) -> LogSink:

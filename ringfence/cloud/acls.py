@@ -82,17 +82,12 @@ def entries(environment: Environment, segment: Segment) -> tuple[Entry, ...]:
 
 def _ways(environment: Environment) -> Iterator[_Way]:
     for flow in environment.all_flows:
-        source, target = (
-            end if isinstance(end, Segment) else end.segment for end in (flow.source, flow.target)
-        )
-        yield _Way(source.cidr, target.cidr, flow.protocol, flow.port)
+        source = flow.source if isinstance(flow.source, Segment) else flow.source.segment
+        yield _Way(source.cidr, flow.target.segment.cidr, flow.protocol, flow.port)
     for server in environment.servers.values():
         for egress in server.egress:
             for network in _targets(egress):
                 yield _Way(server.segment.cidr, network, egress.protocol, egress.port)
-        if sink := environment.log_sink.host:
-            port = environment.log_sink.port
-            yield _Way(server.segment.cidr, sink.segment.cidr, "tcp", port)
     endpoints = endpoints_segment(environment).cidr
     for segment in inhabited(environment):
         yield _Way(segment.cidr, endpoints, "tcp", HTTPS)
@@ -103,9 +98,8 @@ def _ways(environment: Environment) -> Iterator[_Way]:
 
 
 def inhabited(environment: Environment) -> tuple[Segment, ...]:
-    """Segments with hosts or MCP servers of the manifest."""
-    places = (*environment.hosts.values(), *environment.servers.values())
-    return tuple(dict.fromkeys(place.segment for place in places))
+    """Segments with hosts of the manifest."""
+    return tuple(dict.fromkeys(host.segment for host in environment.hosts.values()))
 
 
 def _targets(egress: Egress) -> Iterator[IPv4Network]:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
 from ringfence.cloud.services import interface_endpoints
-from ringfence.environment import Environment, Flow, Host, Protocol, Segment, Server
+from ringfence.environment import Environment, Flow, Host, Protocol, Segment
 
 
 @dataclass(frozen=True, order=True)
@@ -37,7 +37,7 @@ def declared(environment: Environment) -> frozenset[Path]:
 def to_domains(environment: Environment) -> tuple[str, ...]:
     """Declared egress to names outside, which no stack provisions yet: nothing routes there."""
     return tuple(
-        f"{_server_end(server)} -> {egress.domain} {egress.protocol}/{egress.port}"
+        f"host {server.host.name} -> {egress.domain} {egress.protocol}/{egress.port}"
         for server in environment.servers.values()
         for egress in server.egress
         if egress.domain
@@ -54,14 +54,14 @@ def service_end(service: str) -> str:
 
 def _declared(environment: Environment) -> Iterator[Path]:
     for flow in (*environment.flows, *environment.administration):
-        target = _target(environment, flow)
+        target = f"host {flow.target.name}"
         for source in _sources(environment, flow):
             if source != target:
                 yield Path(source, target, flow.protocol, flow.port, flow.port)
     for interface in interfaces(environment):
         yield from _of_everyone(environment, interface)
     for server in environment.servers.values():
-        own = _server_end(server)
+        own = f"host {server.host.name}"
         for egress in server.egress:
             if egress.host and egress.host != server.host:
                 target = f"host {egress.host.name}"
@@ -95,10 +95,9 @@ def _into(
         if there.cidr.overlaps(network):
             yield Path(own, segment_end(there), protocol, port, port)
     for flow in (*environment.flows, *environment.administration):
-        end = flow.target if isinstance(flow.target, Segment) else flow.target.segment
         admitted = (flow.source, flow.protocol, flow.port) == (segment, protocol, port)
-        target = _target(environment, flow)
-        if admitted and end.cidr.overlaps(network) and target != own:
+        target = f"host {flow.target.name}"
+        if admitted and flow.target.segment.cidr.overlaps(network) and target != own:
             yield Path(own, target, protocol, port, port)
 
 
@@ -110,13 +109,3 @@ def _sources(environment: Environment, flow: Flow) -> Iterator[str]:
     for host in environment.hosts.values():
         if host.segment == flow.source:
             yield f"host {host.name}"
-
-
-def _target(environment: Environment, flow: Flow) -> str:
-    if flow.server:
-        return _server_end(environment.servers[flow.server])
-    return f"host {flow.target.name}"
-
-
-def _server_end(server: Server) -> str:
-    return f"host {server.host.name}" if server.host else f"server {server.name}"

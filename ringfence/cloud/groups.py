@@ -88,21 +88,14 @@ def groups(environment: Environment) -> tuple[Group, ...]:
 
 
 def interfaces(environment: Environment) -> tuple[Interface, ...]:
-    """One per host, with the groups of the servers on it; a server without host has its own."""
-    return (
-        *(
-            Interface(
-                f"host {host.name}",
-                host.segment,
-                (BASE, host_group(host), *map(server_group, environment.servers_on(host))),
-            )
-            for host in environment.hosts.values()
-        ),
-        *(
-            Interface(f"server {server.name}", server.segment, (BASE, server_group(server)))
-            for server in environment.servers.values()
-            if server.host is None
-        ),
+    """One per host, with the groups of the servers on it."""
+    return tuple(
+        Interface(
+            f"host {host.name}",
+            host.segment,
+            (BASE, host_group(host), *map(server_group, environment.servers_on(host))),
+        )
+        for host in environment.hosts.values()
     )
 
 
@@ -138,7 +131,6 @@ def _inbound(environment: Environment, flow: Flow) -> Iterator[Rule]:
     if flow.server:
         target = server_group(environment.servers[flow.server])
     else:
-        assert isinstance(flow.target, Host)  # a flow to a segment names its server
         target = host_group(flow.target)
     source = flow.source
     peer = _network(source) if isinstance(source, Segment) else _group(host_group(source))
@@ -153,7 +145,7 @@ def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
             continue
         if flow.server or flow in environment.administration:
             to_base.append(flow)
-        elif isinstance(flow.target, Host):
+        else:
             peer = _group(host_group(flow.target))
             yield Rule(group, "egress", flow.protocol, flow.port, flow.port, peer, flow.why)
     for protocol, first, last, why in merged(to_base):

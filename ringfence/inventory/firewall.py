@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from typing import Any
 
+from ringfence.cloud.acls import endpoints_segment
 from ringfence.environment import Address, Egress, Environment, Host, Network, Protocol, Server
 from ringfence.inventory import mcp_servers
 
@@ -70,7 +71,7 @@ def outbound(environment: Environment, host: Host) -> list[Rule]:
 
 def account(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
     """What the account of an MCP server may open connections to, the host's loopback included."""
-    rules = [rule for egress in server.egress for rule in _egress(egress)]
+    rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
     if server.egress and server.transport == "http":
         # One without egress has a network namespace of its own, where no rules are needed.
         rules.append(Rule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket"))
@@ -129,7 +130,8 @@ def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
             continue
         opened = list(_to_services(environment))
         for server in environment.servers_on(peer):
-            opened += [rule for egress in server.egress if egress.host for rule in _egress(egress)]
+            to_hosts = [egress for egress in server.egress if egress.host]
+            opened += [rule for egress in to_hosts for rule in _egress(environment, egress)]
         for rule in opened:
             if rule.network in own:
                 for address in _same_family(peer, rule.network):
@@ -168,10 +170,12 @@ def _dns(environment: Environment) -> list[Rule]:
     ]
 
 
-def _egress(egress: Egress) -> list[Rule]:
+def _egress(environment: Environment, egress: Egress) -> list[Rule]:
     networks: list[Network] = [egress.cidr] if egress.cidr else []
     if egress.host:
         networks += [ip_network(address) for address in egress.host.addresses]
+    if egress.private_link:
+        networks.append(endpoints_segment(environment).cidr)
     return [Rule(network, egress.protocol, egress.port, egress.why) for network in networks]
 
 

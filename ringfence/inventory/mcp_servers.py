@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ringfence.cloud.acls import endpoints_segment
 from ringfence.environment import Egress, Environment, Host, Server
 from ringfence.wheelhouse import locks_of
 
@@ -60,4 +61,6 @@ def targets(environment: Environment, egress: Egress) -> list[str]:
         return [str(egress.cidr)]
     if egress.host:
         return [str(address) for address in egress.host.addresses]
+    if egress.private_link:
+        return [str(endpoints_segment(environment).cidr)]
     return ["any", *map(str, environment.services.dns)]

@@ -28,17 +28,15 @@ def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> 
     """By hand, for the example, so that two wrong derivations cannot agree unnoticed."""
     said = {str(path) for path in declared(environment) if not path.target.startswith("service")}
     everyone = {
-        *("host edge-1", "host tools-1", "host tools-2", "host ledger-db-1", "host sensor-1"),
-        *("server time", "server ledger"),
+        *("host edge-1", "host tools-1", "host ledger-db-1", "host sensor-1"),
+        "host mcp-ledger",
     }
-    hosts = everyone - {"server time", "server ledger"} | {"host siem-1"}
     assert said == {
         "segment clients -> host edge-1 tcp/443",
-        *(f"{edge} -> server time tcp/8441" for edge in ("segment edge", "host edge-1")),
-        *(f"{edge} -> server ledger tcp/8442" for edge in ("segment edge", "host edge-1")),
+        *(f"{edge} -> host tools-1 tcp/8441" for edge in ("segment edge", "host edge-1")),
+        *(f"{edge} -> host mcp-ledger tcp/8442" for edge in ("segment edge", "host edge-1")),
         "segment servers -> host ledger-db-1 tcp/5432",
-        *(f"host tools-{n} -> host ledger-db-1 tcp/5432" for n in (1, 2)),
-        "server ledger -> host ledger-db-1 tcp/5432",
-        *(f"segment management -> {host} tcp/22" for host in hosts),
+        *(f"host {name} -> host ledger-db-1 tcp/5432" for name in ("tools-1", "mcp-ledger")),
+        *(f"segment management -> {host} tcp/22" for host in (*everyone, "host siem-1")),
         *(f"{each} -> host siem-1 tcp/2514" for each in everyone),
     }

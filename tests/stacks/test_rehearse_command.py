@@ -25,7 +25,7 @@ def test_it_shows_a_tree_exports_and_counts(capsys: pytest.CaptureFixture[str]) 
     assert "rehearsed as real objects, 0 only recorded and not verified" in shown[-2]
     assert shown[-1] == (
         "declared, and not possible yet (it needs an egress firewall): "
-        "server ledger -> rates.example.com tcp/443"
+        "host mcp-ledger -> rates.example.com tcp/443"
     )
 
 

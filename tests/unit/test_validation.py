@@ -67,7 +67,10 @@ def with_change(old: str, new: str, base: str = SMALL) -> str:
 
 def faulty(case: dict[str, Any]) -> str:
     new = case["by"].replace("@RSA@", rsa_key(2048)).replace("@ED25519@", ED25519)
-    return with_change(case["replace"], new, case["base"])
+    text = with_change(case["replace"], new, case["base"])
+    if also := case.get("and"):
+        text = with_change(also["replace"], also["by"], text)
+    return text
 
 
 @pytest.mark.parametrize(

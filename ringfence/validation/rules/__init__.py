@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     network.services_are_addresses,
     network.proxy_is_an_address,
     hosts.names_are_free,
+    hosts.own_hosts_are_free,
     hosts.full_names_fit,
     hosts.segments_exist,
     hosts.addresses_are_given,
@@ -70,6 +71,11 @@ RULES: tuple[Rule, ...] = (
     cloud.segments_lie_in_one_network,
     cloud.segments_have_no_ipv6,
     cloud.addresses_can_be_reached,
+    cloud.machines_are_known,
+    cloud.egress_network_fits,
+    cloud.domains_have_a_way_out,
+    cloud.private_links_exist,
+    cloud.published_gateway_exists,
 )
 
 FILE_RULES: tuple[FileRule, ...] = (

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from urllib.parse import urlsplit
 
+from ringfence.cloud.instance_types import ARCHITECTURES, family
 from ringfence.cloud.regions import ZONES
 from ringfence.validation.cursor import Cursor
 from ringfence.validation.finding import Finding, quoted, suggestion
-from ringfence.validation.rules.network import Network, address, network
+from ringfence.validation.rules.network import Network, address, malformed_network, network
+from ringfence.validation.rules.reference import exists
 
 VPC_PREFIX = 16
 DEFAULT_ZONES = 2
@@ -100,6 +102,78 @@ def addresses_can_be_reached(manifest: Cursor) -> Iterator[Finding]:
         yield cursor.finding(
             f"{parsed} is outside {vpc}, and no route leads out of the VPC; "
             "name an address inside, or a domain where it is egress of a server"
+        )
+
+
+def machines_are_known(manifest: Cursor) -> Iterator[Finding]:
+    """What mirrors its traffic and has a TPM is built on Nitro."""
+    for _, machine in manifest.at("provisioning", "aws", "machines").entries():
+        type_ = machine["type"]
+        if type_.text is not None and family(type_.text) not in ARCHITECTURES:
+            yield type_.finding(
+                f"{quoted(family(type_.text))} is no family of instances known here to be built "
+                "on Nitro; choose another, like t4g.small or m7g.large"
+            )
+
+
+def egress_network_fits(manifest: Cursor) -> Iterator[Finding]:
+    """A subnet for the firewall and one for the NAT gateway in every zone, beside the segments."""
+    cidr = manifest.at("provisioning", "aws", "egress", "cidr")
+    if cidr.text is None:
+        return
+    yield from malformed_network(cidr)
+    parsed, found = network(cidr, 4), _vpc(manifest)
+    if not isinstance(parsed, IPv4Network) or not found:
+        return
+    vpc, first = found
+    if parsed.prefixlen < VPC_PREFIX or not parsed.subnet_of(vpc):
+        yield cidr.finding(
+            f"{parsed} is outside {vpc}, the network of the VPC that segment {quoted(first)} "
+            "lies in; choose one inside, beside the segments"
+        )
+        return
+    for name, segment in manifest.at("network", "segments").entries():
+        other = network(segment["cidr"], 4)
+        if isinstance(other, IPv4Network) and parsed.overlaps(other):
+            yield cidr.finding(
+                f"{parsed} overlaps {other} of segment {quoted(name)}; "
+                "choose networks that are apart"
+            )
+    zones = manifest.at("provisioning", "aws", "zones").number or DEFAULT_ZONES
+    longest = 28 - (2 * zones - 1).bit_length()
+    if 1 <= zones <= 64 and parsed.prefixlen > longest:
+        yield cidr.finding(
+            f"{parsed} cannot be divided into two AWS subnets in each of {zones} zones; "
+            f"choose a network of at most /{longest}"
+        )
+
+
+def domains_have_a_way_out(manifest: Cursor) -> Iterator[Finding]:
+    if not _is_provisioned(manifest) or "egress" in manifest.at("provisioning", "aws"):
+        return
+    for _, server in manifest["servers"].entries():
+        for target in server["egress"].elements():
+            if target["domain"].text is not None:
+                yield target["domain"].finding(
+                    "nothing leads out of the VPC; add provisioning.aws.egress, a firewall that "
+                    "knows names, or reach the service over provisioning.aws.private_links"
+                )
+
+
+def private_links_exist(manifest: Cursor) -> Iterator[Finding]:
+    links = manifest.at("provisioning", "aws", "private_links")
+    links = links if links.is_mapping else Cursor({}, links.path)
+    for _, server in manifest["servers"].entries():
+        for target in server["egress"].elements():
+            yield from exists(target["private_link"], links, "private link")
+
+
+def published_gateway_exists(manifest: Cursor) -> Iterator[Finding]:
+    publish = manifest.at("provisioning", "aws", "publish")
+    groups = [host["groups"].texts() for _, host in manifest["hosts"].entries()]
+    if publish.is_mapping and not any("edge" in each for each in groups):
+        yield publish.finding(
+            "there is no host in group edge that could be offered; add one, or remove this"
         )
 
 

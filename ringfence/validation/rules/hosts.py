@@ -35,9 +35,33 @@ def names_are_free(manifest: Cursor) -> Iterator[Finding]:
             yield host.finding(message, on_key=True)
 
 
+def own_host_of(name: str, server: Cursor) -> str | None:
+    """The host that a server without one is given (`ringfence.environment.own_host`)."""
+    return f"mcp-{name}" if server.is_mapping and "host" not in server else None
+
+
+def own_hosts_are_free(manifest: Cursor) -> Iterator[Finding]:
+    for name, server in manifest["servers"].entries():
+        own = own_host_of(name, server)
+        if "provisioning" in manifest and own and own in manifest["hosts"]:
+            yield manifest["hosts"][own].finding(
+                f"server {quoted(name)} names no host, so it is given one of this name; "
+                f"rename this one, or add 'host: {own}' to the server",
+                on_key=True,
+            )
+
+
 def full_names_fit(manifest: Cursor) -> Iterator[Finding]:
     domain = manifest.at("network", "domain").text
-    for name, host in manifest["hosts"].entries() if domain else ():
+    named = [
+        *manifest["hosts"].entries(),
+        *(
+            (own, server)
+            for name, server in manifest["servers"].entries()
+            if "provisioning" in manifest and (own := own_host_of(name, server))
+        ),
+    ]
+    for name, host in named if domain else ():
         length = len(f"{name}.{domain}")
         if length > LONGEST_NAME:
             message = (
@@ -111,28 +135,26 @@ def addresses_are_unique(manifest: Cursor) -> Iterator[Finding]:
 
 
 def ports_are_unique(manifest: Cursor) -> Iterator[Finding]:
-    """Of what listens on one host, or in one segment where servers name no host."""
-    users: dict[tuple[str, str, int], str] = {}
+    """Of what listens on one host; a server that names none has its host to itself."""
+    users: dict[tuple[str, int], str] = {}
     hosts = manifest["hosts"]
     for name, host in hosts.entries():
         port = host["ssh_port"].number
-        users["host", name, SSH_PORT if port is None else port] = f"SSH of host {quoted(name)}"
-    claims: list[tuple[str, str, Cursor, int, str]] = []
+        users[name, SSH_PORT if port is None else port] = f"SSH of host {quoted(name)}"
+    claims: list[tuple[str, Cursor, int, str]] = []
     sink = manifest["log_sink"]
     if sink["kind"].text == "collector" and (host := sink["host"].text):
         port = sink["port"].number
-        claims.append(("host", host, sink["port"], SINK_PORT if port is None else port, "log_sink"))
-    for _, server in manifest["servers"].entries():
-        port = server["port"].number
-        if port is None:
-            continue
-        for kind in ("host", "segment"):
-            if place := server[kind].text:
-                claims.append((kind, place, server["port"], port, dotted(server.path)))
-                break
-    for kind, place, cursor, port, what in claims:
-        other = users.setdefault((kind, place, port), what)
+        claims.append((host, sink["port"], SINK_PORT if port is None else port, "log_sink"))
+    for name, server in manifest["servers"].entries():
+        port, place = server["port"].number, server["host"].text or own_host_of(name, server)
+        if port is not None and place:
+            if place not in hosts:
+                users[place, SSH_PORT] = f"SSH of host {quoted(place)}"
+            claims.append((place, server["port"], port, dotted(server.path)))
+    for place, cursor, port, what in claims:
+        other = users.setdefault((place, port), what)
         if other != what:
             yield cursor.finding(
-                f"port {port} on {kind} {quoted(place)} is taken by {other}; choose another"
+                f"port {port} on host {quoted(place)} is taken by {other}; choose another"
             )
