@@ -56,10 +56,10 @@ ACCEPTED = (
         "none is provisioned: AWS's own is taken over to empty its group, ACL and routes",
     ),
     Accepted(
-        "CKV_AWS_18",
-        "aws_s3_bucket.account-*",
-        "the trail records each reading and removal as a data event, without the losses of access "
-        "logs: https://docs.aws.amazon.com/AmazonS3/latest/userguide/logging-with-S3.html",
+        "CKV_AWS_145",
+        "aws_s3_bucket.account-access-logs",
+        "S3 delivers its logs to buckets under its own key only: "
+        "https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html",
     ),
     Accepted(
         "CKV_AWS_252",
