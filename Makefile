@@ -58,7 +58,7 @@ setup: .venv/run
 	pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
-.venv/checkov/bin/checkov: requirements-checkov.lock .venv/run
+.venv/checkov/bin/checkov: requirements-checkov.lock | .venv/run
 	@echo '▸ installing Checkov, apart, from requirements-checkov.lock'
 	python -m venv --clear .venv/checkov
 	.venv/checkov/bin/pip install -q --disable-pip-version-check --require-hashes \
