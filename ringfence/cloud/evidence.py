@@ -99,6 +99,22 @@ def trail_bucket_policy(bucket: str, account: str, region: str, prefix: str) -> 
     )
 
 
+def access_log_bucket_policy(bucket: str, account: str, prefix: str) -> str:
+    """S3 writes here who asked for what in this account's buckets of this name.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
+    """
+    sources = {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{prefix}*"},
+    }
+    return document(
+        _service("Write", ACCESS_LOGS, ("s3:PutObject",), sources, f"{bucket}/*"),
+        *_encrypted_transport(bucket),
+        *_written_once(bucket, ACCESS_LOGS),
+    )
+
+
 def config_bucket_policy(bucket: str, account: str) -> str:
     """The same for AWS Config.
 
@@ -123,22 +139,6 @@ def config_bucket_policy(bucket: str, account: str) -> str:
             {"StringEquals": {**of_account, **full_control}},
             f"{bucket}/AWSLogs/{account}/Config/*",
         ),
-    )
-
-
-def access_log_bucket_policy(bucket: str, account: str, prefix: str) -> str:
-    """S3 writes here who asked for what in this account's buckets of this name.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
-    """
-    sources = {
-        "StringEquals": {"aws:SourceAccount": account},
-        "ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{prefix}*"},
-    }
-    return document(
-        _service("Write", ACCESS_LOGS, ("s3:PutObject",), sources, f"{bucket}/*"),
-        *_encrypted_transport(bucket),
-        *_written_once(bucket, ACCESS_LOGS),
     )
 
 
