@@ -26,7 +26,7 @@ help: ## Show the targets
 demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
-test: setup .venv/dev ## Run every test that this machine can run
+test: setup .venv/dev .venv/checkov/bin/checkov ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --durations=25
 
 lint: setup .venv/dev ## Check style and types
@@ -58,12 +58,21 @@ setup: .venv/run
 	pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
+.venv/checkov/bin/checkov: requirements-checkov.lock | .venv/run
+	@echo '▸ installing Checkov, apart, from requirements-checkov.lock'
+	python -m venv --clear .venv/checkov
+	.venv/checkov/bin/pip install -q --disable-pip-version-check --require-hashes \
+	  -r requirements-checkov.lock
+	touch $@
+
 lock: .venv/dev ## Renew the lock files from pyproject.toml
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 	  --upgrade --extra checkout --extra aws pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 	  --constraint requirements.lock --extra checkout --extra aws --extra dev pyproject.toml \
 	  -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --upgrade --group checkov -o requirements-checkov.lock
 
 clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi

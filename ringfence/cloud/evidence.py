@@ -21,6 +21,7 @@ DISKS_CLASS: DataClass = "restricted"
 """A disk nobody chose a key for may hold anything."""
 
 CLOUDTRAIL, CONFIG = "cloudtrail.amazonaws.com", "config.amazonaws.com"
+ACCESS_LOGS = "logging.s3.amazonaws.com"
 DATA_KEYS = ("kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext")
 
 
@@ -95,6 +96,22 @@ def trail_bucket_policy(bucket: str, account: str, region: str, prefix: str) -> 
             {"StringEquals": full_control, "ArnLike": trails},
             f"{bucket}/AWSLogs/{account}/*",
         ),
+    )
+
+
+def access_log_bucket_policy(bucket: str, account: str, prefix: str) -> str:
+    """S3 writes here who asked for what in this account's buckets of this name.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
+    """
+    sources = {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{prefix}*"},
+    }
+    return document(
+        _service("Write", ACCESS_LOGS, ("s3:PutObject",), sources, f"{bucket}/*"),
+        *_encrypted_transport(bucket),
+        *_written_once(bucket, ACCESS_LOGS),
     )
 
 

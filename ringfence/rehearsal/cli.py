@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 STACKS = ("account", "environment")
 
@@ -18,6 +21,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="environment (default): network, keys and logs of one environment; account: what all "
         "environments of an AWS account share (trail, detectors, guards)",
     )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="PLAN.json",
+        help="also write it as a Terraform plan, which scanners read (checkov -f PLAN.json "
+        "--framework terraform_plan)",
+    )
+
+
+class UnwritableError(Exception):
+    """The plan cannot be written where it was asked for."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
-    from ringfence.rehearsal import tree
+    from ringfence.rehearsal import plan, tree
     from ringfence.rehearsal.record import RehearsalError
     from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
@@ -42,12 +56,23 @@ def run(args: argparse.Namespace) -> int:
     try:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
+            if args.export:
+                _export(args.export, plan.document(rehearsal))
             for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
-    except NotProvisionableError as error:
+    except (NotProvisionableError, UnwritableError) as error:
         print(error, file=sys.stderr)
         return 2
     except RehearsalError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _export(path: Path, document: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n")
+    except OSError as error:
+        raise UnwritableError(
+            f"{path}: {error.strerror}; name a file that can be written"
+        ) from error

@@ -93,6 +93,11 @@ class Monitor(MockMonitor):
                 parent=request.parent,
                 status=registry.entry(request.type, custom=request.custom).status,
                 protect=request.protect,
+                dependencies={
+                    name: tuple(sorted(of.urns))
+                    for name, of in request.propertyDependencies.items()
+                    if of.urns
+                },
             )
             return response
 

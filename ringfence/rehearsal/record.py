@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -55,6 +55,8 @@ class Resource:
     parent: str
     status: Status
     protect: bool = False
+    dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """URNs of the resources that a property's value comes from, by property."""
 
 
 @dataclass(frozen=True)

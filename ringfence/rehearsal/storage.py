@@ -121,6 +121,14 @@ def lifecycle(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
+def logging(aws: Account, _: str, inputs: Inputs) -> Created:
+    target = {"TargetBucket": inputs["targetBucket"], "TargetPrefix": inputs["targetPrefix"]}
+    aws.client("s3").put_bucket_logging(
+        Bucket=inputs["bucket"], BucketLoggingStatus={"LoggingEnabled": target}
+    )
+    return Created(inputs["bucket"], {})
+
+
 def policy(aws: Account, _: str, inputs: Inputs) -> Created:
     aws.client("s3").put_bucket_policy(Bucket=inputs["bucket"], Policy=inputs["policy"])
     return Created(inputs["bucket"], {})
@@ -151,6 +159,7 @@ RESOURCES: Mapping[str, Create] = {
     "aws:s3/bucketVersioning:BucketVersioning": versioning,
     "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration": object_lock,
     "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": lifecycle,
+    "aws:s3/bucketLogging:BucketLogging": logging,
     "aws:s3/bucketPolicy:BucketPolicy": policy,
     "aws:ebs/encryptionByDefault:EncryptionByDefault": disk_encryption,
     "aws:ebs/defaultKmsKey:DefaultKmsKey": default_disk_key,

@@ -30,6 +30,17 @@ account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).
 opts = pulumi.ResourceOptions(provider=provider)
 
 keys = AccountKeys(f"{name}-key", AccountKeysArgs(environment, account, region, prefix), opts)
+access_log_bucket = EvidenceBucket(
+    f"{name}-access-logs",
+    EvidenceBucketArgs(
+        environment,
+        None,
+        partial(evidence.access_log_bucket_policy, account=account, prefix=prefix),
+        days,
+        locked=False,
+    ),
+    opts,
+)
 trail_bucket = EvidenceBucket(
     f"{name}-trail",
     EvidenceBucketArgs(
@@ -38,6 +49,7 @@ trail_bucket = EvidenceBucket(
         partial(evidence.trail_bucket_policy, account=account, region=region, prefix=prefix),
         days,
         locked=True,
+        access_logs=access_log_bucket.bucket_name,
     ),
     opts,
 )
@@ -49,6 +61,7 @@ config_bucket = EvidenceBucket(
         partial(evidence.config_bucket_policy, account=account),
         days,
         locked=False,
+        access_logs=access_log_bucket.bucket_name,
     ),
     opts,
 )
@@ -61,7 +74,7 @@ trail = Trail(
         prefix,
         keys.evidence,
         trail_bucket.bucket_name,
-        (trail_bucket.bucket_arn, config_bucket.bucket_arn),
+        tuple(b.bucket_arn for b in (trail_bucket, config_bucket, access_log_bucket)),
     ),
     opts,
 )
@@ -80,6 +93,7 @@ AccountDefaults(f"{name}-defaults", AccountDefaultsArgs(environment, keys.disks)
 pulumi.export("trail_arn", trail.arn)
 pulumi.export("trail_bucket", trail_bucket.bucket_name)
 pulumi.export("configuration_bucket", config_bucket.bucket_name)
+pulumi.export("access_log_bucket", access_log_bucket.bucket_name)
 pulumi.export("alerts_topic_arn", alerts.topic_arn)
 pulumi.export("alerts_key_arn", keys.alerts)
 pulumi.export("detector_id", detection.detector_id)

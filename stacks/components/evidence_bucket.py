@@ -16,12 +16,15 @@ from ringfence.environment import Environment
 @dataclass(frozen=True)
 class EvidenceBucketArgs:
     environment: Environment
-    key_arn: pulumi.Input[str]
+    key_arn: pulumi.Input[str] | None
+    """None: S3's own key, the only one that S3 delivers its access logs under."""
     policy: Callable[[str], str]
     """Of the bucket, from its ARN."""
     days: int
     locked: bool
-    """By Object Lock; AWS Config cannot deliver to such a bucket."""
+    """By Object Lock; neither AWS Config nor S3's access logs are delivered to such a bucket."""
+    access_logs: pulumi.Input[str] | None = None
+    """The bucket that records the requests to this one."""
 
 
 class EvidenceBucket(pulumi.ComponentResource):
@@ -59,10 +62,10 @@ class EvidenceBucket(pulumi.ComponentResource):
             rules=[
                 {
                     "apply_server_side_encryption_by_default": {
-                        "sse_algorithm": "aws:kms",
+                        "sse_algorithm": "aws:kms" if args.key_arn else "AES256",
                         "kms_master_key_id": args.key_arn,
                     },
-                    "bucket_key_enabled": True,
+                    "bucket_key_enabled": args.key_arn is not None,
                 }
             ],
             opts=child,
@@ -101,5 +104,13 @@ class EvidenceBucket(pulumi.ComponentResource):
             # Both change the bucket's access; S3 refuses the second of two at once.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
+        if args.access_logs is not None:
+            aws.s3.BucketLogging(
+                name,
+                bucket=bucket.id,
+                target_bucket=args.access_logs,
+                target_prefix=f"{name}/",
+                opts=child,
+            )
         self.bucket_name, self.bucket_arn = policy.bucket, bucket.arn
         self.register_outputs({"bucket_name": self.bucket_name, "bucket_arn": self.bucket_arn})

@@ -422,6 +422,16 @@ def test_readers_of_evidence_are_recorded(cloud: Cloud):
 
 
 @pytest.mark.control("MON-01")
+def test_requests_to_evidence_are_logged(cloud: Cloud):
+    """The trail is the record of its own bucket: whoever stops it is in these logs still."""
+    for bucket in _evidence_buckets(cloud):
+        logs = cloud.client("s3").get_bucket_logging(Bucket=bucket).get("LoggingEnabled", {})
+        target = logs.get("TargetBucket")
+        assert target, f"S3 does not log the requests to {bucket}; {UP}"
+        assert target not in _evidence_buckets(cloud), f"{bucket} is logged among evidence; {UP}"
+
+
+@pytest.mark.control("MON-01")
 def test_the_record_can_be_searched(cloud: Cloud, environment: Environment):
     """Alarms and investigations read it within minutes, from a log group."""
     groups = _log_groups(cloud)

@@ -28,3 +28,9 @@ def environment() -> Environment:
 def rehearsal(environment: Environment) -> Iterator[Rehearsal]:
     with rehearsed_stack(environment) as rehearsal:
         yield rehearsal
+
+
+@pytest.fixture(scope="session")
+def account(environment: Environment) -> Iterator[Rehearsal]:
+    with rehearsed_stack(environment, "account", preview=False) as rehearsal:
+        yield rehearsal

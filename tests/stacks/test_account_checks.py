@@ -461,6 +461,11 @@ def readers_go_unnoticed(aws: Aws, out: Exports) -> None:
     cloudtrail.put_event_selectors(TrailName=name, AdvancedEventSelectors=found[:1])
 
 
+@BROKEN.by("requests_to_evidence_are_logged")
+def requests_are_no_longer_logged(aws: Aws, out: Exports) -> None:
+    aws("s3").put_bucket_logging(Bucket=out["trail_bucket"], BucketLoggingStatus={})
+
+
 @BROKEN.by("the_record_can_be_searched")
 def the_log_group_forgets(aws: Aws, out: Exports) -> None:
     (group,) = aws("logs").describe_log_groups()["logGroups"]

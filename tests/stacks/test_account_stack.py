@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +12,7 @@ from ringfence.cloud.detection import standards
 from ringfence.cloud.managed_rules import history_days, managed_rules
 from ringfence.cloud.passwords import password_policy
 from ringfence.controls import load
-from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal, Status
-from ringfence.rehearsal.stacks import rehearsed_stack
 
 RECORDED = {
     "aws:accessanalyzer/analyzer:Analyzer",
@@ -34,12 +31,6 @@ SERVICES_WITHOUT_TAGS = (
     *("aws:guardduty/detectorFeature", "aws:ec2/vpcBlock", "aws:ec2/imageBlock"),
     *("aws:ec2/serialConsole", "aws:ec2/instanceMetadata"),
 )
-
-
-@pytest.fixture(scope="module")
-def account(environment: Environment) -> Iterator[Rehearsal]:
-    with rehearsed_stack(environment, "account", preview=False) as rehearsal:
-        yield rehearsal
 
 
 def inputs(account: Rehearsal, token: str) -> list[dict[str, Any]]:
@@ -105,7 +96,7 @@ def test_what_holds_evidence_is_protected(account: Rehearsal) -> None:
 
 def test_components_register_their_outputs(account: Rehearsal) -> None:
     components = [r for r in account.resources if r.type.startswith("ringfence:")]
-    assert len(components) == 9
+    assert len(components) == 10
     assert not [c.name for c in components if not c.outputs]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
 from judges import analyze_policy_string
 
-from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 
 POLICIES = ("policy", "assumeRolePolicy")
 """Inputs of resources that hold a policy."""
@@ -77,14 +75,13 @@ class Policy:
 
 
 @pytest.fixture(scope="module")
-def policies(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[Policy, ...]]:
-    with rehearsed_stack(environment, "account", preview=False) as account:
-        yield tuple(
-            Policy(resource.type, resource.name, resource.inputs[key])
-            for resource in (*rehearsal.resources, *account.resources)
-            for key in POLICIES
-            if key in resource.inputs
-        )
+def policies(rehearsal: Rehearsal, account: Rehearsal) -> tuple[Policy, ...]:
+    return tuple(
+        Policy(resource.type, resource.name, resource.inputs[key])
+        for resource in (*rehearsal.resources, *account.resources)
+        for key in POLICIES
+        if key in resource.inputs
+    )
 
 
 def accepted(kind: str, issue: str, detail: str) -> Unavoidable | None:
