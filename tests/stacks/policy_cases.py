@@ -338,26 +338,6 @@ CASES = (
         {**TAGGED, "metadataOptions": IMDS_V2},
         {**TAGGED, "launchTemplate": {"id": "lt-1"}},
     ),
-    *(
-        Case(
-            "bucket-encrypted-with-own-key",
-            "aws:s3/bucketServerSideEncryptionConfiguration:"
-            "BucketServerSideEncryptionConfiguration",
-            {"bucket": "b", "rules": [{"applyServerSideEncryptionByDefault": broken}]},
-            {
-                "bucket": "b",
-                "rules": [
-                    {
-                        "applyServerSideEncryptionByDefault": {
-                            "sseAlgorithm": "aws:kms",
-                            "kmsMasterKeyId": KEY,
-                        }
-                    }
-                ],
-            },
-        )
-        for broken in ({"sseAlgorithm": "AES256"}, {"sseAlgorithm": "aws:kms"})
-    ),
     Case(
         "key-rotates",
         "aws:kms/key:Key",
@@ -375,6 +355,10 @@ CASES = (
             ({}, {"Condition": VIA}),
             ({"Action": "kms:*"}, {"Action": ["kms:PutKeyPolicy", "kms:DescribeKey"]}),
             ({"Action": "kms:GenerateData*"}, {"Action": "kms:Describe*"}),
+            (
+                {"Action": ["kms:DescribeKey", "kms:Decrypt"], "Condition": SOURCE},
+                {"Condition": {"StringLike": {"kms:EncryptionContext:aws:ssm:TargetId": "i-*"}}},
+            ),
             (
                 {"Principal": {"Service": "sns.amazonaws.com"}},
                 {"Principal": {"Service": "sns.amazonaws.com"}, "Condition": SOURCE},
@@ -608,7 +592,18 @@ ENCRYPTION = (
 GATEWAY = one("gateway", "aws:ec2/internetGateway:InternetGateway", {**AS_EGRESS, "id": "igw-1"})
 BUCKET_ALONE = one("bucket", BUCKET, {})
 BLOCKED = one("block", PRIVATE, {}, bucket="bucket")
-ENCRYPTED_BUCKET = one("encryption", ENCRYPTION, {}, bucket="bucket")
+KMS = {"sseAlgorithm": "aws:kms", "kmsMasterKeyId": KEY}
+AES = {"sseAlgorithm": "AES256"}
+
+
+def encryption(default: dict[str, Any], bucket: str = "bucket") -> Declared:
+    rules = {"rules": [{"applyServerSideEncryptionByDefault": default}]}
+    return one("encryption", ENCRYPTION, rules, bucket=bucket)
+
+
+ENCRYPTED_BUCKET = encryption(KMS)
+POLICY = one("policy", "aws:s3/bucketPolicy:BucketPolicy", {}, bucket="bucket")
+LOGGED = (POLICY, one("log", "aws:s3/bucketLogging:BucketLogging", {}, targetBucket="policy"))
 STACK_CASES = (
     StackCase(
         "no-route-out",
@@ -636,9 +631,17 @@ STACK_CASES = (
         (BUCKET_ALONE, one("block", PRIVATE, {}, bucket="other"), ENCRYPTED_BUCKET),
         (BUCKET_ALONE, BLOCKED, ENCRYPTED_BUCKET),
     ),
-    StackCase(
-        "bucket-has-encryption",
-        (BUCKET_ALONE, BLOCKED, one("encryption", ENCRYPTION, {}, bucket="other")),
-        (BUCKET_ALONE, BLOCKED, ENCRYPTED_BUCKET),
+    *(
+        StackCase(
+            "bucket-encrypted-with-own-key",
+            (BUCKET_ALONE, BLOCKED, broken),
+            (BUCKET_ALONE, BLOCKED, *passing),
+        )
+        for broken, passing in (
+            (encryption(KMS, bucket="other"), (encryption(KMS),)),
+            # S3's access logs go to no other bucket.
+            (encryption(AES), (encryption(AES), *LOGGED)),
+            (encryption({"sseAlgorithm": "aws:kms"}), (POLICY, encryption(KMS, "policy"))),
+        )
     ),
 )

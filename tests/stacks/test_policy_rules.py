@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import typing
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -59,17 +58,18 @@ def test_our_stacks_break_no_rule_of_what_stands_together(stacks: tuple[Rehearsa
 
 
 def declared(resources: tuple[Resource, ...]) -> list[Declared]:
-    """With references: the engine knows them from outputs, here they are found by ids."""
-    urns: defaultdict[str, set[str]] = defaultdict(set)
-    for resource in resources:
-        urns[resource.id].add(resource.urn)
+    """With references: the engine knows them from outputs, here they are found by ids.
+
+    What has the id of another, as a bucket's policy has, names it among its inputs.
+    """
+    urns = {each.id: each.urn for each in resources if each.id not in each.inputs.values()}
     return [
         Declared(
             resource.urn,
             resource.type,
             resource.inputs,
             {
-                name: frozenset(urns[found])
+                name: frozenset({urns[found]})
                 for name, found in resource.inputs.items()
                 if isinstance(found, str) and found in urns
             },

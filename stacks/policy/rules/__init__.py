@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import access, encryption, machines, network, records, tags
+from . import access, buckets, encryption, machines, network, records, tags
 from .rule import Declared, Properties, Rule, StackRule
 
 __all__ = ["RULES", "STACK_RULES", "Declared", "Properties", "Rule", "StackRule"]
@@ -114,14 +114,6 @@ RULES: tuple[Rule, ...] = (
         encryption.disks_unencrypted,
     ),
     Rule(
-        "bucket-encrypted-with-own-key",
-        "DAT-02",
-        "Objects of a bucket are encrypted under a customer's key.",
-        "Set sseAlgorithm to aws:kms and name the key of the data's class.",
-        (encryption.BUCKET_ENCRYPTION,),
-        encryption.bucket_without_own_key,
-    ),
-    Rule(
         "key-rotates",
         "DAT-02",
         "Keys that encrypt data rotate.",
@@ -133,7 +125,7 @@ RULES: tuple[Rule, ...] = (
         "key-serves-through-services",
         "DAT-02",
         "Keys are used through the services that hold the data, never directly.",
-        "Give it a policy whose use is held to kms:ViaService, or to a service and its context.",
+        "Give it a policy whose use is held to kms:ViaService, to a service or to a context.",
         encryption.KEY_POLICIES,
         encryption.key_serves_directly,
     ),
@@ -256,14 +248,14 @@ STACK_RULES: tuple[StackRule, ...] = (
         "IAM-07",
         "Every bucket blocks public access.",
         "Put a BucketPublicAccessBlock beside the bucket.",
-        access.buckets_unprotected,
+        buckets.may_be_made_public,
     ),
     StackRule(
-        "bucket-has-encryption",
+        "bucket-encrypted-with-own-key",
         "DAT-02",
-        "Every bucket encrypts under a customer's key.",
-        "Put a BucketServerSideEncryptionConfiguration beside the bucket.",
-        encryption.buckets_unencrypted,
+        "Objects of a bucket are encrypted under a customer's key.",
+        "Put a BucketServerSideEncryptionConfiguration of aws:kms with a key beside the bucket.",
+        buckets.unencrypted,
     ),
 )
 """Of what must stand beside a resource."""

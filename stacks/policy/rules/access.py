@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .rule import Declared, Properties, is_true, items
+from .rule import Properties, is_true, items
 from .statements import Statement, allowing, condition_keys, is_for_anybody, label, limits, texts
 from .tags import is_of_server
 
@@ -18,7 +18,9 @@ PERMISSIONS = (
 )
 WITHOUT_RESOURCES = frozenset(
     {
+        *("autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"),
         *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "cloudwatch:PutMetricData"),
+        *("ec2:DescribeIamInstanceProfileAssociations", "ec2:DescribeLaunchTemplates"),
         *("ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces"),
         *("ec2:DescribeSecurityGroups", "ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
         *("ec2:DescribeTags", "ec2:DescribeVolumes", "ec2:DescribeVpcs"),
@@ -28,6 +30,7 @@ WITHOUT_RESOURCES = frozenset(
         *("iam:GetAccountPasswordPolicy", "iam:ListVirtualMFADevices"),
         *("kms:GenerateRandom", "kms:ListAliases", "kms:ListKeys"),
         *("logs:DescribeQueries", "secretsmanager:GetRandomPassword", "secretsmanager:ListSecrets"),
+        *("ssm:DescribeInstanceInformation", "ssm:DescribeSessions"),
         *("ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel"),
         *("ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel"),
         *("sts:GetCallerIdentity", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
@@ -70,11 +73,12 @@ WHO = frozenset(
 )
 """Keys of conditions that say whose a caller is."""
 
-BUCKET = "aws:s3/bucket:Bucket"
-PRIVATE_BUCKET = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
-BLOCKS = (PRIVATE_BUCKET, "aws:s3/accountPublicAccessBlock:AccountPublicAccessBlock")
+BLOCKS = (
+    "aws:s3/accountPublicAccessBlock:AccountPublicAccessBlock",
+    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+)
 SWITCHES = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
-WITH_ACL = (BUCKET, "aws:s3/bucketAcl:BucketAcl")
+WITH_ACL = ("aws:s3/bucket:Bucket", "aws:s3/bucketAcl:BucketAcl")
 PRIVATE_ACLS = (None, "private", "bucket-owner-full-control", "bucket-owner-read")
 SHARING: Mapping[str, str] = {
     "aws:ebs/snapshotBlockPublicAccess:SnapshotBlockPublicAccess": "unblocked",
@@ -149,13 +153,6 @@ def may_be_made_public(kind: str, properties: Properties) -> Iterator[str]:
         yield f"acl is {properties['acl']}"
     if kind in SHARING and properties.get("state") == SHARING[kind]:
         yield f"state is {SHARING[kind]}"
-
-
-def buckets_unprotected(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
-    blocks = [each for each in stack if each.type == PRIVATE_BUCKET]
-    for bucket in stack:
-        if bucket.type == BUCKET and not any(each.refers_to(bucket, "bucket") for each in blocks):
-            yield bucket, "no block of public access stands beside it"
 
 
 def never_expires(_: str, __: Properties) -> Iterator[str]:

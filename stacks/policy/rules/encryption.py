@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from .machines import is_left_to_a_template
-from .rule import Declared, Properties, is_true, items, value
+from .rule import Properties, is_true, items, value
 from .statements import Statement, allowing, condition_keys, label, texts
 
 KEYS: Mapping[str, str] = {
@@ -48,12 +48,7 @@ USE = (
     *("kms:decrypt", "kms:encrypt", "kms:generatedatakey", "kms:reencryptfrom"),
     *("kms:generatedatakeywithoutplaintext", "kms:reencryptto"),
 )
-
-BUCKET = "aws:s3/bucket:Bucket"
-BUCKET_ENCRYPTION = (
-    "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
-)
-KMS = ("aws:kms", "aws:kms:dsse")
+CONTEXT = "kms:encryptioncontext:"
 
 LISTENERS = ("aws:alb/listener:Listener", "aws:lb/listener:Listener")
 CLASSIC = "aws:elb/loadBalancer:LoadBalancer"
@@ -68,12 +63,12 @@ def unencrypted(kind: str, properties: Properties) -> Iterator[str]:
     if kind in SWITCHES and not is_true(value(properties, SWITCHES[kind])):
         yield f"{SWITCHES[kind]} is not true"
     if kind in KEYS:
-        yield from _without_own_key(KEYS[kind], value(properties, KEYS[kind]))
+        yield from without_own_key(KEYS[kind], value(properties, KEYS[kind]))
     if kind == PARAMETER and properties.get("type") == "SecureString":
-        yield from _without_own_key("keyId", properties.get("keyId"))
+        yield from without_own_key("keyId", properties.get("keyId"))
 
 
-def _without_own_key(name: str, key: Any) -> Iterator[str]:
+def without_own_key(name: str, key: Any) -> Iterator[str]:
     """A key that a preview does not know yet is one that the stack makes."""
     if key is None or (isinstance(key, str) and not key):
         yield f"{name} is absent"
@@ -90,7 +85,7 @@ def disks_unencrypted(kind: str, properties: Properties) -> Iterator[str]:
         if not is_true(disk.get("encrypted")):
             yield f"{name}.encrypted is not true"
         elif kind not in WITHOUT_KEYS:
-            yield from _without_own_key(f"{name}.kmsKeyId", disk.get("kmsKeyId"))
+            yield from without_own_key(f"{name}.kmsKeyId", disk.get("kmsKeyId"))
 
 
 def _disks(properties: Properties) -> Iterator[tuple[str, Properties]]:
@@ -114,7 +109,10 @@ def _encrypts(properties: Properties) -> bool:
 
 
 def key_serves_directly(kind: str, properties: Properties) -> Iterator[str]:
-    """A stolen credential that may call KMS directly decrypts whatever it has copied."""
+    """A stolen credential that may call KMS directly decrypts whatever it has copied.
+
+    Not where it must name what it decrypts: so do the ends of a session.
+    """
     if kind == KEY and not _encrypts(properties):
         return
     policy = properties.get("policy")
@@ -136,26 +134,8 @@ def _is_through_a_service(statement: Statement) -> bool:
     keys = condition_keys(statement)
     principal = statement.get("Principal")
     service = isinstance(principal, Mapping) and principal.get("Service") is not None
-    return "kms:viaservice" in keys or (service and bool(keys))
-
-
-def buckets_unencrypted(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
-    configurations = [each for each in stack if each.type == BUCKET_ENCRYPTION]
-    for bucket in stack:
-        if bucket.type == BUCKET and not any(
-            each.refers_to(bucket, "bucket") for each in configurations
-        ):
-            yield bucket, "no encryption under a key of one's own is configured beside it"
-
-
-def bucket_without_own_key(_: str, properties: Properties) -> Iterator[str]:
-    for rule in items(properties.get("rules")):
-        default = rule.get("applyServerSideEncryptionByDefault")
-        algorithm = None if default is None else default.get("sseAlgorithm")
-        if default is None or algorithm not in KMS:
-            yield f"sseAlgorithm is {algorithm or 'absent'}"
-        else:
-            yield from _without_own_key("kmsMasterKeyId", default.get("kmsMasterKeyId"))
+    in_context = any(key.startswith(CONTEXT) for key in keys)
+    return "kms:viaservice" in keys or in_context or (service and bool(keys))
 
 
 def older_than_tls13(kind: str, properties: Properties) -> Iterator[str]:

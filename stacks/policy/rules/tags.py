@@ -89,7 +89,6 @@ HOLD_DATA = (
     "aws:dynamodb/table:Table",
     "aws:ebs/volume:Volume",
     "aws:efs/fileSystem:FileSystem",
-    "aws:kms/key:Key",
     "aws:rds/cluster:Cluster",
     "aws:rds/instance:Instance",
     "aws:s3/bucket:Bucket",
