@@ -11,6 +11,9 @@ RELEASE ?= trixie
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# The policy pack runs in an environment of its own: decision policy-pack.
+POLICY := stacks/policy
+
 # Debian packages that tests or the virtual environment need; the lab prepares its own.
 define debian
 { dpkg-query -s $(1) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ]; then
@@ -19,14 +22,22 @@ define debian
   else echo 'missing: $(1); remedy: sudo apt-get install $(1)' >&2; fi; }
 endef
 
-.PHONY: help demo test lint lock clean clean-lab setup
+# An empty virtual environment, where there is none.
+define virtualenv
+if [ ! -x $(1)/bin/pip ]; then
+  $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call debian,python3-venv)
+  $(PYTHON) -m venv $(1)
+fi
+endef
+
+.PHONY: help demo test lint lock clean clean-lab setup policy
 help: ## Show the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
-test: setup .venv/dev .venv/checkov/bin/checkov ## Run every test that this machine can run
+test: setup .venv/dev .venv/checkov/run policy ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --durations=25
 
 lint: setup .venv/dev ## Check style and types
@@ -43,10 +54,7 @@ setup: .venv/run
 	@if [ "$$(id -u)" = 0 ]; then ringfence lab prepare || true; fi  # whoever needs it says so again
 
 .venv/run: requirements.lock pyproject.toml
-	@if [ ! -x .venv/bin/pip ]; then
-	  $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call debian,python3-venv)
-	  $(PYTHON) -m venv .venv
-	fi
+	@$(call virtualenv,.venv)
 	echo '▸ installing Python packages from requirements.lock'
 	pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -58,11 +66,18 @@ setup: .venv/run
 	pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
-.venv/checkov/bin/checkov: requirements-checkov.lock | .venv/run
-	@echo '▸ installing Checkov, apart, from requirements-checkov.lock'
-	python -m venv --clear .venv/checkov
-	.venv/checkov/bin/pip install -q --disable-pip-version-check --require-hashes \
-	  -r requirements-checkov.lock
+.venv/checkov/run: requirements-checkov.lock | .venv/run
+	@$(call virtualenv,.venv/checkov)
+	echo '▸ installing Checkov, apart, from $<'
+	.venv/checkov/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+policy: $(POLICY)/.venv/run ## Install what the policy pack for Pulumi needs
+
+$(POLICY)/.venv/run: $(POLICY)/requirements.txt
+	@$(call virtualenv,$(POLICY)/.venv)
+	echo '▸ installing Python packages from $<'
+	$(POLICY)/.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
 lock: .venv/dev ## Renew the lock files from pyproject.toml
@@ -73,9 +88,11 @@ lock: .venv/dev ## Renew the lock files from pyproject.toml
 	  -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade --group checkov -o requirements-checkov.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --upgrade --group policy -o $(POLICY)/requirements.txt
 
 clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi
 
 clean: clean-lab ## Remove what the other targets made
-	@rm -rf .venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible
+	@rm -rf .venv $(POLICY)/.venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible

@@ -20,6 +20,6 @@ if find_spec("pkg_resources") is None:
     sys.modules["pkg_resources"] = ModuleType("pkg_resources")
     vars(sys.modules["pkg_resources"])["resource_filename"] = _resource_filename
 
-from parliament import analyze_policy_string  # noqa: E402
+from parliament import analyze_policy_string, iam_definition  # noqa: E402
 
-__all__ = ("analyze_policy_string",)
+__all__ = ("analyze_policy_string", "iam_definition")

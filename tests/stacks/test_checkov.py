@@ -101,7 +101,7 @@ class Judgement:
 
 
 def judged(document: Mapping[str, Any], directory: Path) -> Judgement:
-    assert CHECKOV.exists(), f"there is no {CHECKOV}; make it: make .venv/checkov/bin/checkov"
+    assert CHECKOV.exists(), f"there is no {CHECKOV}; make it: make .venv/checkov/run"
     file = directory / "plan.json"
     file.write_text(json.dumps(document))
     asked = ("--framework", "terraform_plan", "--skip-download", "--output", "json", "--soft-fail")
