@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
-    from ringfence.rehearsal import tree
+    from ringfence.rehearsal import bill, tree
     from ringfence.rehearsal.record import RehearsalError
     from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             print(tree.render(rehearsal))
             for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
+            print(f"\n{bill.render(bill.of(rehearsal))}")
     except NotProvisionableError as error:
         print(error, file=sys.stderr)
         return 2
