@@ -10,7 +10,7 @@ step() { printf '\n\033[1m▸ [%3ds] %s\033[0m\n' "$SECONDS" "$*"; }
 run() { { printf '\033[2m$'; printf ' %q' "$@"; printf '\033[0m\n'; } >&2; "$@"; }
 rehearse() {
   step 'The same in AWS: the stacks of another manifest, in an emulated account'
-  run ringfence rehearse "$cloud" | tail -n 2
+  run ringfence rehearse "$cloud" | sed -n '/resources to create/,$p'
   run pytest tests/compliance --environment "$cloud" --rehearsed
 }
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
-    from ringfence.rehearsal import plan, tree
+    from ringfence.rehearsal import bill, plan, tree
     from ringfence.rehearsal.record import RehearsalError
     from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 _export(args.export, plan.document(rehearsal))
             for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
+            print(f"\n{bill.render(bill.of(rehearsal))}")
     except (NotProvisionableError, UnwritableError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,0 +1,82 @@
+"""An estimate of costs as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ringfence.cloud import cost, prices
+from ringfence.cloud.cost import Estimate, Line, Option
+from ringfence.cloud.prices import Figure
+from ringfence.rehearsal.record import Rehearsal
+
+DEAR = 0.05
+"""Share of the sum from which on a line is worth a word on what decides on it."""
+
+
+def of(rehearsal: Rehearsal) -> Estimate:
+    return cost.estimate(rehearsal.resources, rehearsal.account.region)
+
+
+def render(estimate: Estimate) -> str:
+    return "\n".join(_lines(estimate))
+
+
+def total(estimate: Estimate) -> str:
+    lacking = len(estimate.unpriced)
+    without = f", not counting what has no price ({lacking})" if lacking else ""
+    return (
+        f"{estimate.monthly:,.2f} USD a month in {estimate.region} before tax{without}; "
+        f"what depends on use comes on top; prices read on {prices.table().read}"
+    )
+
+
+def _lines(estimate: Estimate) -> Iterator[str]:
+    yield f"Cost: {total(estimate)}"
+    width = max((len(line.what) for line in estimate.fixed), default=0)
+    for line in estimate.fixed:
+        yield _fixed(line, width, estimate.region)
+    if estimate.rates:
+        yield "By use:"
+    for rate in estimate.rates:
+        mark = _mark(rate.figure, estimate.region)
+        yield f"{usd(rate.figure.usd):>10}{mark:2} per {rate.unit}: {rate.what}"
+    if dear := [line for line in estimate.fixed if line.options and _is_dear(line, estimate)]:
+        yield "What decides on the dear lines, in the manifest:"
+        for line in dear:
+            yield f"  {line.what}: {'; '.join(map(_option, line.options))}"
+    yield from _footnotes(estimate)
+
+
+def _fixed(line: Line, width: int, region: str) -> str:
+    if line.figure is None:
+        return f"  no price  {line.what:{width}}  {line.count:g}"
+    count = f"{line.count:g} at {usd(line.figure.usd)}{_mark(line.figure, region)} per {line.unit}"
+    shown = f"{line.monthly:>10,.2f}  {line.what:{width}}  {count:34} {' '.join(line.controls)}"
+    return shown.rstrip()
+
+
+def usd(amount: float) -> str:
+    """With cents, and with further digits only where the price has them."""
+    whole, _, rest = f"{amount:,.7f}".partition(".")
+    return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
+
+
+def _is_dear(line: Line, estimate: Estimate) -> bool:
+    return line.monthly >= DEAR * estimate.monthly
+
+
+def _option(option: Option) -> str:
+    return f"{option.path} ({option.effect})"
+
+
+def _mark(figure: Figure, region: str) -> str:
+    return ("*" if figure.region != region else "") + ("" if figure.source.reread else "?")
+
+
+def _footnotes(estimate: Estimate) -> Iterator[str]:
+    figures = [each.figure for each in (*estimate.fixed, *estimate.rates) if each.figure]
+    fallback = prices.table().fallback
+    if any(figure.region != estimate.region for figure in figures):
+        yield f"* price of {fallback}; the table has none of {estimate.region}"
+    for source in {figure.source for figure in figures if not figure.source.reread}:
+        yield f"? {source.title}"
