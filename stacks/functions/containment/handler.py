@@ -111,7 +111,7 @@ def _contain(
     if report.changed or report.failed or machine.marked != record.event:
         try:
             _notify(aws, settings, request, report)
-            steps.mark(aws, machine, request, record)
+            steps.mark(aws, machine, request, record, complete=not report.failed)
         except (BotoCoreError, ClientError) as error:
             report.failed_at("notification", error)
 

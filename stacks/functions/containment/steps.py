@@ -231,9 +231,11 @@ def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Recor
     return f"took snapshots {', '.join(each['SnapshotId'] for each in made)}"
 
 
-def mark(aws: Aws, machine: Machine, request: Request, record: Record) -> None:
+def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, complete: bool) -> None:
+    """For people, and for the next event: who was told of it all need not be told again."""
     reason = re.sub(r"[^A-Za-z0-9 +\-=._:/@]", " ", f"{request.by}: {request.reason}")
-    tags = {CONTAINED: record.event, REASON: reason[:256]}
+    mark = record.event if complete else f"incomplete: {record.event}"
+    tags = {CONTAINED: mark, REASON: reason[:256]}
     aws("ec2").create_tags(
         Resources=[machine.id],
         Tags=[{"Key": key, "Value": text} for key, text in tags.items()],
