@@ -234,7 +234,10 @@ def _date(compare: Callable[[datetime, datetime], bool]) -> Comparison:
 
 def _moment(text: str) -> datetime:
     """IAM takes ISO 8601; what says no offset is UTC."""
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PolicyError(f"the date {text} is not known: {error}") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
