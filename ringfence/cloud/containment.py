@@ -99,7 +99,7 @@ def triggers(account: str, detector: str | None = None) -> tuple[Trigger, ...]:
             _pattern(account, "aws.guardduty", ["GuardDuty Finding"], finding),
         ),
         Trigger(
-            "security-hub",
+            "hub",
             "Another detector reported an attack on an instance to Security Hub",
             _pattern(account, "aws.securityhub", ["Security Hub Findings - Imported"], imported),
         ),

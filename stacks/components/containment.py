@@ -25,7 +25,7 @@ class ContainmentArgs:
     """Of the class of the log: `ringfence.cloud.containment.CLASS`."""
     topic_arn: pulumi.Input[str]
     topic_key_arn: pulumi.Input[str]
-    detector_id: str | None = None
+    detector_id: pulumi.Input[str] | None = None
     """Without it, findings of any detector of the account count."""
     boundary_arn: pulumi.Input[str] | None = None
     """Permissions boundary of the roles of hosts."""
@@ -57,8 +57,14 @@ class Containment(pulumi.ComponentResource):
         )
         queue = self._failed_events(key_arn)
         function = self._function(key_arn, quarantine.id, queue.arn)
-        for trigger in containment.triggers(args.account, args.detector_id):
-            self._trigger(trigger, function, queue.arn)
+        patterns = pulumi.Output.from_input(args.detector_id).apply(
+            lambda detector: {
+                trigger.key: trigger.text
+                for trigger in containment.triggers(args.account, detector)
+            }
+        )
+        for trigger in containment.triggers(args.account):
+            self._trigger(trigger, patterns[trigger.key], function, queue.arn)
         self._alarms(function.name, queue.name)
         self.function_arn = function.arn
         self.quarantine_group_id = quarantine.id
@@ -192,6 +198,7 @@ class Containment(pulumi.ComponentResource):
     def _trigger(
         self,
         trigger: containment.Trigger,
+        pattern: pulumi.Output[str],
         function: aws.lambda_.Function,
         queue_arn: pulumi.Output[str],
     ) -> None:
@@ -199,7 +206,7 @@ class Containment(pulumi.ComponentResource):
         rule = aws.cloudwatch.EventRule(
             name,
             description=trigger.says,
-            event_pattern=trigger.text,
+            event_pattern=pattern,
             tags=self._tags(f"containment-{trigger.key}"),
             opts=self._child,
         )

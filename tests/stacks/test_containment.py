@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pulumi_aws as aws
 import pytest
 from botocore.exceptions import ClientError
 from example import EXAMPLE
@@ -18,9 +19,11 @@ from example import EXAMPLE
 from ringfence.cloud import containment
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.rehearse import rehearsed
 from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.access import Decision, Principal, Request, decide
 from ringfence.verify.findings import Sender
+from stacks.components.containment import Containment, ContainmentArgs
 from stacks.functions.containment.handler import IncompleteError, Outcome, respond
 from stacks.functions.containment.machine import Settings
 
@@ -123,17 +126,17 @@ class Estate:
 def place() -> Iterator[Rehearsal]:
     environment = Environment.load(EXAMPLE)
     with rehearsed_stack(environment, preview=False) as rehearsal:
-        aws = rehearsal.account.client
+        client = rehearsal.account.client
         for role in (ROLE, OTHER_ROLE):
-            _role(aws, environment, role)
+            _role(client("iam"), environment, role)
         root = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}
-        aws("ec2").register_image(
+        client("ec2").register_image(
             Name="debian-13", RootDeviceName="/dev/xvda", BlockDeviceMappings=[root]
         )
-        aws("sqs").create_queue(QueueName="told")
-        topic = aws("sns").list_topics()["Topics"][0]["TopicArn"]
+        client("sqs").create_queue(QueueName="told")
+        topic = client("sns").list_topics()["Topics"][0]["TopicArn"]
         queue = rehearsal.account.arn("sqs", "told")
-        aws("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+        client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
         yield rehearsal
 
 
@@ -145,8 +148,8 @@ def estate(place: Rehearsal) -> Estate:
     return made
 
 
-def _role(aws: Any, environment: Environment, name: str) -> None:
-    iam, path = aws("iam"), containment.machine_path(environment)
+def _role(iam: Any, environment: Environment, name: str) -> None:
+    path = containment.machine_path(environment)
     statement = {"Effect": "Allow", "Action": "sts:AssumeRole"}
     trust = {**statement, "Principal": {"Service": "ec2.amazonaws.com"}}
     iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=_document(trust))
@@ -598,3 +601,38 @@ def test_nothing_secret_is_in_the_settings(rehearsal: Rehearsal) -> None:
     variables = function.inputs["environment"]["variables"]
     assert variables.keys() == {"ENVIRONMENT", "QUARANTINE_GROUP", "RECORDS", "SEVERITY", "TOPIC"}
     assert function.inputs["kmsKeyArn"].startswith("arn:aws:kms:")
+
+
+def test_a_detector_and_a_boundary_narrow_it(environment: Environment) -> None:
+    boundary = "arn:aws:iam::111122223333:policy/hosts"
+
+    def program() -> None:
+        account = aws.get_caller_identity().account_id
+        vpc = aws.ec2.Vpc("vpc", cidr_block="10.1.0.0/16")
+        detector = aws.guardduty.Detector("detector")
+        Containment(
+            "containment",
+            ContainmentArgs(
+                environment,
+                account,
+                "eu-central-1",
+                vpc.id,
+                "arn:aws:kms:eu-central-1:111122223333:key/data",
+                "arn:aws:sns:eu-central-1:111122223333:topic",
+                "arn:aws:kms:eu-central-1:111122223333:key/topic",
+                detector.id,
+                boundary,
+            ),
+        )
+
+    with rehearsed(program, project="p", stack="test", region="eu-central-1") as rehearsal:
+        (detector,) = rehearsal.of_type("aws:guardduty/detector:Detector")
+        rules = rehearsal.of_type("aws:cloudwatch/eventRule:EventRule")
+        (policy,) = rehearsal.of_type("aws:iam/rolePolicy:RolePolicy")
+    patterns = {rule.name: json.loads(rule.inputs["eventPattern"]) for rule in rules}
+    finding = patterns["containment-guardduty"]["detail"]
+    assert finding["service"] == {"detectorId": [detector.id]}
+    role = f"arn:aws:iam::{rehearsal.account.id}:role/ringfence/payments-prod/machine/time"
+    for under, expected in ((boundary, Decision.ALLOWED), (f"{boundary}2", Decision.NOT_ALLOWED)):
+        request = Request("iam:PutRolePolicy", role, context={"iam:PermissionsBoundary": under})
+        assert decide(request, [json.loads(policy.inputs["policy"])]) is expected

@@ -143,7 +143,7 @@ def a_scan_stops_a_server(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("nothing_less_starts_containment")
 def a_vulnerability_stops_a_server(aws: Aws, out: Exports) -> None:
-    _pattern(aws, "security-hub", lambda pattern: pattern["detail"]["findings"].pop("Types"))
+    _pattern(aws, "hub", lambda pattern: pattern["detail"]["findings"].pop("Types"))
 
 
 @BROKEN.by("nothing_less_starts_containment")

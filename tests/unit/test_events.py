@@ -81,8 +81,8 @@ def started(event: Any, detector: str | None = None) -> list[str]:
         (SENDER.guardduty(INSTANCE, severity=7), ["guardduty"]),
         (SENDER.guardduty(INSTANCE, severity=9.1), ["guardduty"]),
         (SENDER.guardduty(INSTANCE, severity=6.9), []),
-        (SENDER.security_hub(INSTANCE), ["security-hub"]),
-        (SENDER.security_hub(INSTANCE, kind="Effects/Data Exfiltration"), ["security-hub"]),
+        (SENDER.security_hub(INSTANCE), ["hub"]),
+        (SENDER.security_hub(INSTANCE, kind="Effects/Data Exfiltration"), ["hub"]),
         (SENDER.security_hub(INSTANCE, label="MEDIUM"), []),
         (SENDER.security_hub(INSTANCE, status="SUPPRESSED"), []),
         (SENDER.security_hub(INSTANCE, product="GuardDuty"), []),
@@ -112,3 +112,9 @@ def test_only_findings_of_the_named_detector_count() -> None:
 def test_patterns_are_short_enough() -> None:
     """https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html"""
     assert max(len(trigger.text) for trigger in triggers("111122223333", "d" * 32)) <= 2048
+
+
+def test_names_of_rules_fit_the_longest_name_of_an_environment() -> None:
+    """https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutRule.html"""
+    for trigger in triggers("111122223333"):
+        assert len(f"{'x' * 32}-containment-{trigger.key}-1234567") <= 64
