@@ -8,6 +8,7 @@ from ringfence.rehearsal import (
     alerts,
     configuration,
     detection,
+    functions,
     identity,
     keys,
     logs,
@@ -39,7 +40,10 @@ RECORDED: tuple[str, ...] = (
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
-MODULES = (alerts, configuration, detection, identity, keys, logs, network, storage, trail)
+MODULES = (
+    *(alerts, configuration, detection, functions, identity, keys, logs, network),
+    *(storage, trail),
+)
 
 TYPES: dict[str, Entry] = {
     **{token: Entry(Status.RECORDED) for token in RECORDED},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -227,6 +228,19 @@ def _number(compare: Callable[[float, float], bool]) -> Comparison:
     return lambda wanted, value, _: compare(float(value), float(wanted))
 
 
+def _date(compare: Callable[[datetime, datetime], bool]) -> Comparison:
+    return lambda wanted, value, _: compare(_moment(value), _moment(wanted))
+
+
+def _moment(text: str) -> datetime:
+    """IAM takes ISO 8601; what says no offset is UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PolicyError(f"the date {text} is not known: {error}") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 _COMPARISONS: Mapping[str, Comparison] = {
     "StringEquals": lambda wanted, value, request: _substituted(wanted, request) == value,
     "StringEqualsIgnoreCase": lambda wanted, value, request: (
@@ -242,6 +256,8 @@ _COMPARISONS: Mapping[str, Comparison] = {
     "NumericLessThanEquals": _number(lambda value, wanted: value <= wanted),
     "NumericGreaterThan": _number(lambda value, wanted: value > wanted),
     "NumericGreaterThanEquals": _number(lambda value, wanted: value >= wanted),
+    "DateLessThan": _date(lambda value, wanted: value < wanted),
+    "DateGreaterThan": _date(lambda value, wanted: value > wanted),
 }
 _NEGATED: Mapping[str, str] = {
     "StringNotEquals": "StringEquals",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, quotas
+from ringfence.cloud import addressing, containment, quotas
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.services import FLOW_LOG_CLASS
+from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
 from stacks.components.acls import Acls, AclsArgs
+from stacks.components.containment import Containment, ContainmentArgs
 from stacks.components.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
@@ -53,6 +55,26 @@ flow_logs = FlowLogs(
     FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
     opts,
 )
+# Stands in for the environment's own alerts.
+topic = aws.sns.Topic(
+    f"{name}-containment",
+    kms_master_key_id=keys.arns[containment.CLASS],
+    tags=tags(environment, "containment-topic", "IRP-01", containment.CLASS),
+    opts=opts,
+)
+response = Containment(
+    f"{name}-containment",
+    ContainmentArgs(
+        environment,
+        account,
+        region,
+        network.vpc.id,
+        keys.arns[containment.CLASS],
+        topic.arn,
+        keys.arns[containment.CLASS],
+    ),
+    opts,
+)
 
 pulumi.export("vpc_id", network.vpc.id)
 pulumi.export(
@@ -65,3 +87,6 @@ pulumi.export(
 pulumi.export("group_ids", groups.ids)
 pulumi.export("key_arns", keys.arns)
 pulumi.export("flow_log_group", flow_logs.group_name)
+pulumi.export("containment_function_arn", response.function_arn)
+pulumi.export("quarantine_group_id", response.quarantine_group_id)
+pulumi.export("failed_events_url", response.failed_events_url)

@@ -41,6 +41,19 @@ UNAVOIDABLE = (
         "a trust policy has no resource; parliament takes it for a policy of an identity",
     ),
     Unavoidable(
+        "aws:iam/rolePolicy:RolePolicy",
+        "RESOURCE_MISMATCH",
+        "ec2:CreateSnapshots",
+        "instance, disks and snapshots have conditions of their own, and so statements; AWS "
+        "evaluates a call for each, parliament looks for all of them in one",
+    ),
+    Unavoidable(
+        "aws:iam/rolePolicy:RolePolicy",
+        "RESOURCE_MISMATCH",
+        "ec2:ModifyNetworkInterfaceAttribute",
+        "the same, for the instance that the interface is of",
+    ),
+    Unavoidable(
         "aws:kms/key:Key",
         "RESOURCE_STAR",
         "kms:",

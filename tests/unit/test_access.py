@@ -165,10 +165,29 @@ def test_keys_with_several_values(operator: str, values: list[str], expected: bo
 
 
 @pytest.mark.parametrize(
-    "condition",
-    [{"DateLessThan": {"aws:CurrentTime": "x"}}, {"ForSome:StringEquals": {"a": "b"}}],
+    ("operator", "issued", "expected"),
+    [
+        ("DateLessThan", "2026-03-01T11:59:59Z", True),
+        ("DateLessThan", "2026-03-01T12:00:00Z", False),
+        ("DateLessThan", "2026-03-01T12:59:59+01:00", True),
+        ("DateGreaterThan", "2026-03-01T12:00:01", True),
+        ("DateGreaterThan", "2026-03-01", False),
+    ],
 )
-def test_an_unknown_operator_is_an_error(condition: dict[str, Any]) -> None:
+def test_dates(operator: str, issued: str, expected: bool) -> None:
+    condition = {operator: {"aws:TokenIssueTime": "2026-03-01T12:00:00Z"}}
+    assert holds(condition, aws_TokenIssueTime=issued) is expected
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"BinaryEquals": {"aws:CurrentTime": "x"}},
+        {"DateLessThan": {"aws:CurrentTime": "2026-01-01"}},
+        {"ForSome:StringEquals": {"a": "b"}},
+    ],
+)
+def test_what_is_not_known_is_an_error(condition: dict[str, Any]) -> None:
     with pytest.raises(PolicyError, match="is not known"):
         holds(condition, aws_CurrentTime="x")
 

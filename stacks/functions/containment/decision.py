@@ -1,0 +1,108 @@
+"""What an event asks for. Pure: an event in, requests or a reason out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Event = Mapping[str, Any]
+
+FINDING, IMPORTED = "GuardDuty Finding", "Security Hub Findings - Imported"
+CONTAIN, RELEASE = "Ringfence Containment Request", "Ringfence Release Request"
+
+SERIOUS = ("HIGH", "CRITICAL")
+THREATS = ("TTPs", "Effects", "Unusual Behaviors")
+"""First part of the type of a finding that tells of an attack. Others tell of weaknesses: a CVE or
+a missing setting is no reason to take a server out of service.
+
+https://docs.aws.amazon.com/securityhub/latest/userguide/asff-required-attributes.html
+"""
+INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
+
+
+@dataclass(frozen=True)
+class Request:
+    kind: Literal["contain", "release"]
+    instance: str
+    event: str
+    """Id of the event: what is made for it is found again by this."""
+    reason: str
+    by: str
+
+
+class IgnoredError(Exception):
+    """The event asks for nothing; the message says why."""
+
+
+def requests(event: Event, severity: float) -> tuple[Request, ...]:
+    """Raises `IgnoredError` for an event that is none of ours to act on."""
+    kind = (str(event.get("source")), str(event.get("detail-type")))
+    read = _READ.get(kind)
+    if read is None:
+        raise IgnoredError(f"nothing is done for {kind[1]} of {kind[0]}")
+    return tuple(read(event, severity))
+
+
+def _guardduty(event: Event, severity: float) -> Iterator[Request]:
+    """https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Finding.html"""
+    finding = event["detail"]
+    if finding["severity"] < severity:
+        raise IgnoredError(f"severity {finding['severity']:g} is below {severity:g}")
+    instance = finding.get("resource", {}).get("instanceDetails", {}).get("instanceId", "")
+    reason = f"{finding['type']} ({finding['severity']:g})"
+    yield Request("contain", _instance(instance), event["id"], reason, "GuardDuty")
+
+
+def _security_hub(event: Event, _: float) -> Iterator[Request]:
+    """https://docs.aws.amazon.com/securityhub/latest/userguide/securityhub-findings-format.html"""
+    found = [
+        Request("contain", _instance(resource["Id"].rpartition("/")[2]), event["id"], *why)
+        for finding in event["detail"]["findings"]
+        if (why := _threat(finding))
+        for resource in finding["Resources"]
+        if resource["Type"] == "AwsEc2Instance"
+    ]
+    if not found:
+        raise IgnoredError("no finding tells of an attack on an instance that nobody has handled")
+    yield from found
+
+
+def _threat(finding: Event) -> tuple[str, str] | None:
+    """Why to contain, and who says so."""
+    kinds = [kind for kind in finding.get("Types", []) if kind.split("/")[0] in THREATS]
+    if (
+        not kinds
+        or finding.get("Severity", {}).get("Label") not in SERIOUS
+        or finding.get("RecordState") != "ACTIVE"
+        or finding.get("Workflow", {}).get("Status") != "NEW"
+    ):
+        return None
+    return f"{kinds[0]} ({finding['Severity']['Label']})", finding.get(
+        "ProductName", "Security Hub"
+    )
+
+
+def _own(event: Event, _: float) -> Iterator[Request]:
+    detail = event["detail"]
+    missing = [key for key in ("instance", "reason", "requested_by") if not detail.get(key)]
+    if missing:
+        raise IgnoredError(f"the request has no {', '.join(missing)}")
+    kind = "contain" if event["detail-type"] == CONTAIN else "release"
+    who = (str(detail["reason"]), str(detail["requested_by"]))
+    yield Request(kind, _instance(str(detail["instance"])), event["id"], *who)
+
+
+def _instance(text: str) -> str:
+    if not INSTANCE.fullmatch(text):
+        raise IgnoredError("no instance is named")
+    return text
+
+
+_READ = {
+    ("aws.guardduty", FINDING): _guardduty,
+    ("aws.securityhub", IMPORTED): _security_hub,
+    ("ringfence", CONTAIN): _own,
+    ("ringfence", RELEASE): _own,
+}

@@ -1,0 +1,267 @@
+"""What is done to an instance, step by step, and undone.
+
+A step looks first and changes only what is not yet so: events arrive more than once, and a
+failed run is repeated. It returns what it changed, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from .decision import Request
+from .machine import (
+    CONTAINED,
+    ENVIRONMENT,
+    REASON,
+    Aws,
+    Machine,
+    Record,
+    Settings,
+    code,
+    forget,
+    now,
+    protected,
+)
+
+Step = Callable[[Aws, Settings, Machine, Record], str | None]
+
+
+def cut_network(aws: Aws, settings: Settings, machine: Machine, _: Record) -> str | None:
+    """A group without rules on every interface.
+
+    A connection that is open already may go on until it ends: AWS tracks it.
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html
+    """
+    wanted = (settings.quarantine,)
+    open_ = [interface for interface, groups in machine.groups.items() if groups != wanted]
+    for interface in open_:
+        aws("ec2").modify_network_interface_attribute(
+            NetworkInterfaceId=interface, Groups=[*wanted]
+        )
+    return f"put {', '.join(open_)} into {settings.quarantine}" if open_ else None
+
+
+def reopen_network(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    changed = [
+        interface
+        for interface, groups in record.groups.items()
+        if interface in machine.groups and set(machine.groups[interface]) != set(groups)
+    ]
+    for interface in changed:
+        aws("ec2").modify_network_interface_attribute(
+            NetworkInterfaceId=interface, Groups=[*record.groups[interface]]
+        )
+    return f"gave {', '.join(changed)} its groups back" if changed else None
+
+
+def leave_scaling_group(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+    """Auto Scaling ends what is unhealthy, and termination protection does not stop it.
+
+    In standby it could still end with its group. The group starts another in its place.
+    https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-detach-attach-instances.html
+    """
+    group = _scaling_group(aws, machine.id)
+    if group is None:
+        return None
+    aws("autoscaling").detach_instances(
+        InstanceIds=[machine.id], AutoScalingGroupName=group, ShouldDecrementDesiredCapacity=False
+    )
+    return f"took it out of {group}"
+
+
+def join_scaling_group(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    """AWS refuses where the group is full with the one that took its place."""
+    group = record.scaling_group
+    if group is None or _scaling_group(aws, machine.id) == group:
+        return None
+    aws("autoscaling").attach_instances(InstanceIds=[machine.id], AutoScalingGroupName=group)
+    return f"put it back into {group}"
+
+
+def _scaling_group(aws: Aws, instance: str) -> str | None:
+    found = aws("autoscaling").describe_auto_scaling_instances(InstanceIds=[instance])
+    for each in found["AutoScalingInstances"]:
+        if not each["LifecycleState"].startswith("Detach"):
+            return each["AutoScalingGroupName"]
+    return None
+
+
+def protect(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+    """Evidence is not terminated by mistake."""
+    if protected(aws, machine.id):
+        return None
+    _protect(aws, machine.id, True)
+    return "protected it from termination"
+
+
+def unprotect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    if record.protected is not False or not protected(aws, machine.id):
+        return None
+    _protect(aws, machine.id, False)
+    return "took the protection from termination away"
+
+
+def _protect(aws: Aws, instance: str, value: bool) -> None:
+    aws("ec2").modify_instance_attribute(
+        InstanceId=instance, DisableApiTermination={"Value": value}
+    )
+
+
+def deny_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    """Wherever they are used: credentials of an instance name it, in `aws:userid`.
+
+    So its like that share the role work on, and what it still gets from its metadata service
+    is worth nothing either.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
+    """
+    return _write_denial(aws, machine, record, {"StringLike": {"aws:userid": f"*:{machine.id}"}})
+
+
+def allow_new_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    """Those it had may have been copied: they stay denied, for the hours until they end.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html
+    """
+    for role in _roles(aws, record):
+        if "DateLessThan" in _denial(aws, role, machine.id).get("Condition", {}):
+            return None
+    conditions = {
+        "StringLike": {"aws:userid": f"*:{machine.id}"},
+        "DateLessThan": {"aws:TokenIssueTime": now()},
+    }
+    return _write_denial(aws, machine, record, conditions)
+
+
+def _write_denial(
+    aws: Aws, machine: Machine, record: Record, conditions: dict[str, dict[str, str]]
+) -> str | None:
+    denial = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": conditions}
+    roles = [r for r in _roles(aws, record) if _denial(aws, r, machine.id) != denial]
+    for role in roles:
+        aws("iam").put_role_policy(
+            RoleName=role,
+            PolicyName=_policy(machine.id),
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [denial]}),
+        )
+    until = " issued until now" if "DateLessThan" in conditions else ""
+    return f"denied its credentials{until} in {', '.join(roles)}" if roles else None
+
+
+def _denial(aws: Aws, role: str, instance: str) -> dict[str, Any]:
+    try:
+        found = aws("iam").get_role_policy(RoleName=role, PolicyName=_policy(instance))
+    except ClientError as error:
+        if code(error) == "NoSuchEntity":
+            return {}
+        raise
+    return found["PolicyDocument"]["Statement"][0]
+
+
+def _roles(aws: Aws, record: Record) -> list[str]:
+    if record.profile is None:
+        return []
+    name = record.profile.rpartition("/")[2]
+    profile = aws("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    return [role["RoleName"] for role in profile["Roles"]]
+
+
+def _policy(instance: str) -> str:
+    return f"ringfence-containment-{instance}"
+
+
+def detach_profile(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+    """Its metadata service hands out no more credentials."""
+    found = _associations(aws, machine.id)
+    for association in found:
+        aws("ec2").disassociate_iam_instance_profile(AssociationId=association["AssociationId"])
+    return "took its instance profile away" if found else None
+
+
+def attach_profile(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+    if record.profile is None or _associations(aws, machine.id):
+        return None
+    aws("ec2").associate_iam_instance_profile(
+        InstanceId=machine.id, IamInstanceProfile={"Arn": record.profile}
+    )
+    return f"gave it its instance profile {record.profile} back"
+
+
+def _associations(aws: Aws, instance: str) -> list[Any]:
+    found = aws("ec2").describe_iam_instance_profile_associations(
+        Filters=[{"Name": "instance-id", "Values": [instance]}]
+    )["IamInstanceProfileAssociations"]
+    return [each for each in found if each["State"] in ("associating", "associated")]
+
+
+def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Record) -> str | None:
+    """All disks at one moment; a snapshot is encrypted with the key of its disk.
+
+    Two events at the very same moment may make two sets: the call has no token for that.
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html
+    """
+    ec2 = aws("ec2")
+    marks = {CONTAINED: record.event, "ringfence:instance": machine.id}
+    present = ec2.describe_snapshots(
+        OwnerIds=["self"],
+        Filters=[{"Name": f"tag:{key}", "Values": [text]} for key, text in marks.items()],
+    )["Snapshots"]
+    if present:
+        return None
+    tags = {
+        "Name": f"{settings.environment}-containment-{machine.id}",
+        ENVIRONMENT: settings.environment,
+        "ringfence:control": "IRP-01",
+        **marks,
+    }
+    made = ec2.create_snapshots(
+        InstanceSpecification={"InstanceId": machine.id, "ExcludeBootVolume": False},
+        Description=f"{machine.id} when it was contained",
+        TagSpecifications=[
+            {
+                "ResourceType": "snapshot",
+                "Tags": [{"Key": key, "Value": text} for key, text in tags.items()],
+            }
+        ],
+    )["Snapshots"]
+    return f"took snapshots {', '.join(each['SnapshotId'] for each in made)}"
+
+
+def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, complete: bool) -> None:
+    """For people, and for the next event: who was told of it all need not be told again."""
+    reason = re.sub(r"[^A-Za-z0-9 +\-=._:/@]", " ", f"{request.by}: {request.reason}")
+    mark = record.event if complete else f"incomplete: {record.event}"
+    tags = {CONTAINED: mark, REASON: reason[:256]}
+    aws("ec2").create_tags(
+        Resources=[machine.id],
+        Tags=[{"Key": key, "Value": text} for key, text in tags.items()],
+    )
+
+
+def finish(aws: Aws, settings: Settings, machine: Machine) -> None:
+    """The last of a release: until then it can be repeated."""
+    aws("ec2").delete_tags(Resources=[machine.id], Tags=[{"Key": CONTAINED}, {"Key": REASON}])
+    forget(aws, settings, machine.id)
+
+
+CONTAINMENT: tuple[tuple[str, Step], ...] = (
+    ("network", cut_network),
+    ("scaling_group", leave_scaling_group),
+    ("credentials", deny_credentials),
+    ("profile", detach_profile),
+    ("protection", protect),
+    ("snapshots", take_snapshots),
+)
+"""The most urgent first."""
+RESTORATION: tuple[tuple[str, Step], ...] = (
+    ("credentials", allow_new_credentials),
+    ("profile", attach_profile),
+    ("protection", unprotect),
+    ("network", reopen_network),
+    ("scaling_group", join_scaling_group),
+)
+"""The network only when the rest is as it was."""

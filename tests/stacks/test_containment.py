@@ -1,0 +1,638 @@
+"""The function that contains instances, on real objects of a rehearsed environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi_aws as aws
+import pytest
+from botocore.exceptions import ClientError
+from example import EXAMPLE
+
+from ringfence.cloud import containment
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.rehearse import rehearsed
+from ringfence.rehearsal.stacks import rehearsed_stack
+from ringfence.verify.access import Decision, Principal, Request, decide
+from ringfence.verify.findings import Sender
+from stacks.components.containment import Containment, ContainmentArgs
+from stacks.functions.containment.handler import IncompleteError, Outcome, respond
+from stacks.functions.containment.machine import Settings
+
+OURS = {"Key": "ringfence:environment", "Value": "payments-prod"}
+ROLE, OTHER_ROLE = "time", "ledger"
+
+
+@dataclass(frozen=True)
+class Estate:
+    """An instance of an environment, as a launch template would start it."""
+
+    place: Rehearsal
+    instance: str
+    second_interface: str
+
+    @property
+    def aws(self) -> Callable[[str], Any]:
+        return self.place.account.client
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.place.account.id, self.place.account.region)
+
+    @property
+    def settings(self) -> Settings:
+        """As Lambda gives them to the function."""
+        name = self.place.exports["containment_function_arn"].rpartition(":")[2]
+        found = self.aws("lambda").get_function_configuration(FunctionName=name)
+        return Settings.read(found["Environment"]["Variables"])
+
+    def sends(self, event: Any) -> list[Outcome]:
+        return respond(event, self.settings, self.aws)
+
+    def found(self, instance: str | None = None) -> dict[str, Any]:
+        ids = [instance or self.instance]
+        return self.aws("ec2").describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"][
+            0
+        ]
+
+    def groups(self, instance: str | None = None) -> dict[str, set[str]]:
+        return {
+            interface["NetworkInterfaceId"]: {g["GroupId"] for g in interface["Groups"]}
+            for interface in self.found(instance)["NetworkInterfaces"]
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All that containment changes, and a release must put back."""
+        attribute = self.aws("ec2").describe_instance_attribute(
+            InstanceId=self.instance, Attribute="disableApiTermination"
+        )
+        found = self.found()
+        return {
+            "groups": self.groups(),
+            "profile": found.get("IamInstanceProfile", {}).get("Arn"),
+            "tags": {tag["Key"]: tag["Value"] for tag in found["Tags"]},
+            "protected": attribute["DisableApiTermination"]["Value"],
+            "scaling_group": self.scaling_group(self.instance),
+        }
+
+    def scaling_group(self, instance: str) -> str | None:
+        scaling = self.aws("autoscaling")
+        found = scaling.describe_auto_scaling_instances(InstanceIds=[instance])
+        return next((e["AutoScalingGroupName"] for e in found["AutoScalingInstances"]), None)
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        its = [{"Name": "tag:ringfence:instance", "Values": [self.instance]}]
+        return self.aws("ec2").describe_snapshots(Filters=its)["Snapshots"]
+
+    def recorded(self) -> bool:
+        names = [each["Name"] for each in self.aws("ssm").describe_parameters()["Parameters"]]
+        return f"/ringfence/payments-prod/containment/{self.instance}" in names
+
+    def told(self) -> list[str]:
+        """What the topic has sent since this was asked for the last time."""
+        sqs = self.aws("sqs")
+        url = sqs.get_queue_url(QueueName="told")["QueueUrl"]
+        found: list[str] = []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                found.append(json.loads(message["Body"])["Message"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def decides(self, instance: str, issued: str, role: str = ROLE) -> Decision:
+        """Whether credentials of an instance read a secret that its role may read."""
+        iam = self.aws("iam")
+        policies = [
+            iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+            for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
+        ]
+        found = iam.get_role(RoleName=role)["Role"]
+        context = {"aws:userid": f"{found['RoleId']}:{instance}", "aws:TokenIssueTime": issued}
+        request = Request(
+            "secretsmanager:GetSecretValue", "*", Principal("AWS", found["Arn"]), context
+        )
+        return decide(request, policies)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Rehearsal]:
+    environment = Environment.load(EXAMPLE)
+    with rehearsed_stack(environment, preview=False) as rehearsal:
+        client = rehearsal.account.client
+        for role in (ROLE, OTHER_ROLE):
+            _role(client("iam"), environment, role)
+        root = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}
+        client("ec2").register_image(
+            Name="debian-13", RootDeviceName="/dev/xvda", BlockDeviceMappings=[root]
+        )
+        client("sqs").create_queue(QueueName="told")
+        topic = client("sns").list_topics()["Topics"][0]["TopicArn"]
+        queue = rehearsal.account.arn("sqs", "told")
+        client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+        yield rehearsal
+
+
+@pytest.fixture
+def estate(place: Rehearsal) -> Estate:
+    instance = _instance(place, [OURS])
+    made = Estate(place, instance, _second_interface(place, instance))
+    made.told()
+    return made
+
+
+def _role(iam: Any, environment: Environment, name: str) -> None:
+    path = containment.machine_path(environment)
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    trust = {**statement, "Principal": {"Service": "ec2.amazonaws.com"}}
+    iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=_document(trust))
+    reads = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}
+    iam.put_role_policy(RoleName=name, PolicyName="secrets", PolicyDocument=_document(reads))
+    iam.create_instance_profile(InstanceProfileName=name, Path=path)
+    iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+def _document(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _instance(place: Rehearsal, tags: list[dict[str, str]]) -> str:
+    out = place.exports
+    interface = {
+        "DeviceIndex": 0,
+        "SubnetId": out["subnet_ids"]["servers"]["eu-central-1a"],
+        "Groups": [out["group_ids"]["base"], out["group_ids"]["server-time"]],
+    }
+    disk = {"Ebs": {"VolumeSize": 8, "Encrypted": True, "KmsKeyId": out["key_arns"]["restricted"]}}
+    made = place.account.client("ec2").run_instances(
+        ImageId=_image(place),
+        MinCount=1,
+        MaxCount=1,
+        NetworkInterfaces=[interface],
+        BlockDeviceMappings=[{"DeviceName": f"/dev/xvd{letter}", **disk} for letter in "ab"],
+        IamInstanceProfile={"Name": ROLE},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}] if tags else [],
+    )
+    return made["Instances"][0]["InstanceId"]
+
+
+def _image(place: Rehearsal) -> str:
+    return place.account.client("ec2").describe_images(Owners=["self"])["Images"][0]["ImageId"]
+
+
+def _second_interface(place: Rehearsal, instance: str) -> str:
+    ec2, out = place.account.client("ec2"), place.exports
+    made = ec2.create_network_interface(
+        SubnetId=out["subnet_ids"]["servers"]["eu-central-1a"],
+        Groups=[out["group_ids"]["base"]],
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    ec2.attach_network_interface(NetworkInterfaceId=made, InstanceId=instance, DeviceIndex=1)
+    return made
+
+
+def _scaling_group(estate: Estate, largest: int) -> str:
+    """With the instance in it."""
+    name, scaling = f"group-of-{estate.instance}", estate.aws("autoscaling")
+    template = {"ImageId": _image(estate.place), "InstanceType": "t4g.small"}
+    estate.aws("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=template)
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=largest,
+        LaunchTemplate={"LaunchTemplateName": name},
+        VPCZoneIdentifier=",".join(estate.place.exports["subnet_ids"]["servers"].values()),
+    )
+    scaling.attach_instances(InstanceIds=[estate.instance], AutoScalingGroupName=name)
+    return name
+
+
+@contextmanager
+def refused(estate: Estate, service: str, operation: str) -> Iterator[None]:
+    """AWS refuses one call, as it does when it is down or a permission is missing."""
+
+    def refuse(**_: Any) -> None:
+        said = {"Error": {"Code": "InternalError", "Message": "AWS is down"}}
+        raise ClientError(said, operation)
+
+    hooks, name = estate.aws(service).meta.events, f"before-call.{service}.{operation}"
+    hooks.register(name, refuse)
+    try:
+        yield
+    finally:
+        hooks.unregister(name, refuse)
+
+
+def quarantined(estate: Estate) -> bool:
+    wanted = {estate.place.exports["quarantine_group_id"]}
+    groups = estate.groups()
+    return len(groups) == 2 and all(found == wanted for found in groups.values())
+
+
+FINDINGS: dict[str, Callable[[Estate], Any]] = {
+    "GuardDuty": lambda estate: estate.sender.guardduty(estate.instance),
+    "Security Hub": lambda estate: estate.sender.security_hub(estate.instance),
+    "a request": lambda estate: estate.sender.request(estate.instance),
+}
+
+
+@pytest.mark.parametrize("kind", FINDINGS)
+def test_an_instance_is_contained(estate: Estate, kind: str) -> None:
+    (done,) = estate.sends(event := FINDINGS[kind](estate))
+    assert done.keys() == {
+        *("record", "network", "credentials", "profile", "protection", "snapshots")
+    }
+    assert quarantined(estate)
+    state = estate.state()
+    assert (state["profile"], state["protected"]) == (None, True)
+    assert state["tags"]["ringfence:containment"] == event["id"]
+    assert len(state["tags"]["ringfence:containment-reason"]) > 10
+
+
+def test_snapshots_are_of_all_disks_and_encrypted(estate: Estate) -> None:
+    estate.sends(event := estate.sender.guardduty(estate.instance))
+    snapshots = estate.snapshots()
+    volumes = {each["Ebs"]["VolumeId"] for each in estate.found()["BlockDeviceMappings"]}
+    assert len(volumes) == 2
+    assert {each["VolumeId"] for each in snapshots} == volumes
+    for snapshot in snapshots:
+        tags = {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]}
+        assert snapshot["Encrypted"]
+        assert tags["ringfence:containment"] == event["id"]
+        assert tags["ringfence:environment"] == "payments-prod"
+        assert tags["ringfence:instance"] == estate.instance
+
+
+def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate) -> None:
+    before, later = "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
+    like = "i-0123456789abcdef0"
+    assert estate.decides(estate.instance, before) is Decision.ALLOWED
+    estate.sends(estate.sender.guardduty(estate.instance))
+    # Those it fetches until its profile is gone as well: hence no limit in time.
+    for issued in (before, later):
+        assert estate.decides(estate.instance, issued) is Decision.DENIED
+    assert estate.decides(like, before) is Decision.ALLOWED
+    assert estate.decides(like, before, OTHER_ROLE) is Decision.ALLOWED
+
+
+def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> None:
+    estate.sends(estate.sender.guardduty(estate.instance))
+    (message,) = estate.told()
+    assert f"Instance {estate.instance} of payments-prod was contained." in message
+    assert "CryptoCurrency:EC2/BitcoinTool.B!DNS (8), says GuardDuty" in message
+    for snapshot in estate.snapshots():
+        assert snapshot["SnapshotId"] in message
+    command = message.splitlines()[-1]
+    entry = json.loads(command.partition("--entries '")[2].removesuffix("'"))[0]
+    event = estate.sender.event(
+        entry["Source"], entry["DetailType"], json.loads(entry["Detail"]), "release"
+    )
+    assert estate.sends(event)
+    assert not quarantined(estate)
+
+
+def test_a_second_event_changes_nothing(estate: Estate) -> None:
+    """EventBridge delivers at least once, and a finding is sent again whenever it is updated."""
+    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.told()
+    state, snapshots = estate.state(), estate.snapshots()
+    assert estate.sends(event) == [{}]
+    assert estate.sends({**event, "id": "another"}) == [{}]
+    assert estate.state() == state
+    assert estate.snapshots() == snapshots
+    assert estate.told() == []
+
+
+def test_what_somebody_opened_again_is_shut_again(estate: Estate) -> None:
+    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.aws("ec2").modify_network_interface_attribute(
+        NetworkInterfaceId=estate.second_interface,
+        Groups=[estate.place.exports["group_ids"]["base"]],
+    )
+    (done,) = estate.sends({**event, "id": "another"})
+    assert done.keys() == {"network"}
+    assert quarantined(estate)
+
+
+def test_release_puts_everything_back(estate: Estate) -> None:
+    before = estate.state()
+    estate.sends(estate.sender.guardduty(estate.instance))
+    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    assert estate.state() != before
+    assert estate.recorded()
+    (done,) = estate.sends(release)
+    assert done.keys() == {"credentials", "profile", "protection", "network"}
+    assert estate.state() == before
+    assert not estate.recorded()
+    assert "was released." in estate.told()[-1]
+    assert len(estate.snapshots()) == 2  # evidence stays
+    assert estate.sends(release) == [{}]
+
+
+def test_credentials_from_before_stay_worthless_after_a_release(estate: Estate) -> None:
+    """Somebody may have copied them; they live for hours."""
+    estate.sends(estate.sender.guardduty(estate.instance))
+    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    assert estate.decides(estate.instance, "2026-01-01T00:00:00Z") is Decision.DENIED
+    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.ALLOWED
+
+
+def test_protection_that_was_there_before_stays(estate: Estate) -> None:
+    estate.aws("ec2").modify_instance_attribute(
+        InstanceId=estate.instance, DisableApiTermination={"Value": True}
+    )
+    estate.sends(estate.sender.guardduty(estate.instance))
+    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    assert estate.state()["protected"] is True
+
+
+def test_an_instance_can_be_contained_again(estate: Estate) -> None:
+    """A new incident has its own evidence."""
+    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    estate.sends(estate.sender.guardduty(estate.instance, id_="first"))
+    estate.sends(release)
+    before = estate.state()
+    estate.sends(estate.sender.guardduty(estate.instance, id_="second"))
+    assert quarantined(estate)
+    assert len(estate.snapshots()) == 4
+    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.DENIED
+    estate.sends(release)
+    assert estate.state() == before
+
+
+def test_an_instance_leaves_its_scaling_group_and_comes_back(estate: Estate) -> None:
+    name = _scaling_group(estate, largest=2)
+    before = estate.state()
+    assert before["scaling_group"] == name
+    (done,) = estate.sends(estate.sender.guardduty(estate.instance))
+    assert "scaling_group" in done
+    assert estate.scaling_group(estate.instance) is None
+    # Another has taken its place.
+    found = estate.aws("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+    assert len(found["AutoScalingGroups"][0]["Instances"]) == 1
+    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    assert estate.state() == before
+
+
+REFUSED = {
+    "of another environment": lambda estate: _instance(estate.place, [{**OURS, "Value": "other"}]),
+    "of nobody": lambda estate: _instance(estate.place, []),
+    "that is not there": lambda _: "i-0123456789abcdef0",
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+@pytest.mark.parametrize("kind", ["contain", "release"])
+def test_an_instance_is_left_alone(
+    estate: Estate, which: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance = REFUSED[which](estate)
+    groups = estate.groups(instance) if which != "that is not there" else {}
+    events = {
+        "contain": estate.sender.guardduty(instance),
+        "release": estate.sender.request(instance, kind=containment.RELEASE),
+    }
+    assert estate.sends(events[kind]) == [{}]
+    if groups:
+        assert estate.groups(instance) == groups
+        assert estate.found(instance)["IamInstanceProfile"]
+    assert estate.snapshots() == []
+    assert estate.told() == []
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["outcome"] == "ignored"
+
+
+def test_an_instance_that_is_not_contained_is_not_released(estate: Estate) -> None:
+    before = estate.state()
+    assert estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE)) == [{}]
+    assert estate.state() == before
+
+
+IGNORED: dict[str, Callable[[Estate], Any]] = {
+    "severity 6.9 is below 7": lambda e: e.sender.guardduty(e.instance, severity=6.9),
+    "no instance is named": lambda e: e.sender.guardduty("i-99999999; x"),
+    "no finding tells of an attack on an instance that nobody has handled": (
+        lambda e: e.sender.security_hub(
+            e.instance, kind="Software and Configuration Checks/Vulnerabilities/CVE"
+        )
+    ),
+    "the request has no requested_by": lambda e: e.sender.request(e.instance, requested_by=""),
+    "nothing is done for Scheduled Event of aws.events": lambda e: e.sender.event(
+        "aws.events", "Scheduled Event", {}, "1"
+    ),
+}
+
+
+@pytest.mark.parametrize("why", IGNORED)
+def test_an_event_is_ignored(estate: Estate, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a rule lets through."""
+    before = estate.state()
+    assert estate.sends(IGNORED[why](estate)) == []
+    assert estate.state() == before
+    assert json.loads(capsys.readouterr().out)["detail"] == why
+
+
+STEPS = {
+    "record": ("ssm", "PutParameter"),
+    "scaling_group": ("autoscaling", "DescribeAutoScalingInstances"),
+    "credentials": ("iam", "PutRolePolicy"),
+    "profile": ("ec2", "DisassociateIamInstanceProfile"),
+    "protection": ("ec2", "ModifyInstanceAttribute"),
+    "snapshots": ("ec2", "CreateSnapshots"),
+    "notification": ("sns", "Publish"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
+    event = estate.sender.guardduty(estate.instance)
+    with (
+        refused(estate, *STEPS[step]),
+        pytest.raises(IncompleteError, match=f"is not contained completely: {step}: .*is down"),
+    ):
+        estate.sends(event)
+    assert quarantined(estate)
+    assert (step == "snapshots") == (not estate.snapshots())
+    assert (step == "profile") == (estate.state()["profile"] is not None)
+    messages = estate.told()
+    assert bool(messages) == (step != "notification")
+    assert all(f"FAILED: {step}" in message for message in messages)
+    marked = estate.state()["tags"].get("ringfence:containment", "")
+    assert marked == ("" if step == "notification" else f"incomplete: {event['id']}")
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "record"])
+def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
+    before = estate.state()
+    event = estate.sender.guardduty(estate.instance)
+    with refused(estate, *STEPS[step]), pytest.raises(IncompleteError):
+        estate.sends(event)
+    estate.told()
+    estate.sends(event)
+    (message,) = estate.told()
+    assert "was contained.\n" in message
+    assert len(estate.snapshots()) == 2
+    state = estate.state()
+    assert state["profile"] is None
+    assert state["tags"]["ringfence:containment"] == event["id"]
+    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    assert estate.state() == before
+
+
+def test_a_network_that_cannot_be_cut_does_not_save_the_credentials(estate: Estate) -> None:
+    with (
+        refused(estate, "ec2", "ModifyNetworkInterfaceAttribute"),
+        pytest.raises(IncompleteError, match="network: "),
+    ):
+        estate.sends(estate.sender.guardduty(estate.instance))
+    assert estate.state()["profile"] is None
+    assert len(estate.snapshots()) == 2
+
+
+def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
+    """It would be what a release restores. The state is in the message and the log, at least."""
+    event = estate.sender.guardduty(estate.instance)
+    with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteError):
+        estate.sends(event)
+    (message,) = estate.told()
+    assert estate.place.exports["group_ids"]["server-time"] in message
+    for again in (event, estate.sender.request(estate.instance, kind=containment.RELEASE)):
+        with pytest.raises(IncompleteError, match="how it was before is not recorded"):
+            estate.sends(again)
+    assert quarantined(estate)
+
+
+def test_a_release_that_fails_leaves_the_rest_shut(estate: Estate) -> None:
+    before = estate.state()
+    estate.sends(estate.sender.guardduty(estate.instance))
+    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    with (
+        refused(estate, "ec2", "AssociateIamInstanceProfile"),
+        pytest.raises(IncompleteError, match=r"is not released completely: profile: .*is down"),
+    ):
+        estate.sends(release)
+    assert quarantined(estate)
+    estate.sends(release)
+    assert estate.state() == before
+
+
+def test_every_step_is_a_line_of_json(estate: Estate, capsys: pytest.CaptureFixture[str]) -> None:
+    estate.sends(event := estate.sender.guardduty(estate.instance))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["step"] for line in lines] == [
+        *("record", "network", "scaling_group", "credentials", "profile", "protection"),
+        "snapshots",
+    ]
+    assert {(line["event"], line["instance"]) for line in lines} == {(event["id"], estate.instance)}
+    assert [line["outcome"] for line in lines].count("done") == 6
+
+
+def test_the_role_may_do_what_the_function_does_and_no_more(
+    estate: Estate, environment: Environment
+) -> None:
+    """What no call needs is a permission too many; whether each is allowed is a check's question
+    (`test_containment_may_do_all_of_it`)."""
+    called: set[str] = set()
+
+    def note(model: Any, **_: Any) -> None:
+        called.add(f"{model.service_model.service_name}:{model.name}")
+
+    services = ("ec2", "iam", "autoscaling", "ssm", "sns")
+    clients = [estate.aws(service) for service in services]
+    _scaling_group(estate, largest=2)
+    settings = estate.settings
+    for client in clients:
+        client.meta.events.register("before-call", note)
+    respond(estate.sender.guardduty(estate.instance), settings, estate.aws)
+    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    respond(release, settings, estate.aws)
+    for client in clients:
+        client.meta.events.unregister("before-call", note)
+    (policy,) = (
+        json.loads(r.inputs["policy"])
+        for r in estate.place.of_type("aws:iam/rolePolicy:RolePolicy")
+        if r.name == f"{environment.name}-containment"
+    )
+    allowed = {
+        action
+        for statement in policy["Statement"]
+        for action in (
+            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        )
+    }
+    implied = {
+        *("iam:PassRole", "sqs:SendMessage", "kms:Decrypt", "kms:GenerateDataKey"),
+        *("logs:CreateLogStream", "logs:PutLogEvents"),
+        *("xray:PutTelemetryRecords", "xray:PutTraceSegments"),
+    }
+    assert called == allowed - implied
+    assert implied < allowed
+
+
+def test_the_code_runs_where_lambda_unpacks_it(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    (function,) = rehearsal.of_type("aws:lambda/function:Function")
+    assets = function.inputs["code"].assets
+    assert len(assets) == 5
+    for name, asset in assets.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(Path(asset.path).read_bytes())
+    module, _, name = function.inputs["handler"].rpartition(".")
+    program = f"import importlib; print(importlib.import_module({module!r}).{name}.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handle\n"), done.stderr
+
+
+def test_nothing_secret_is_in_the_settings(rehearsal: Rehearsal) -> None:
+    (function,) = rehearsal.of_type("aws:lambda/function:Function")
+    variables = function.inputs["environment"]["variables"]
+    assert variables.keys() == {"ENVIRONMENT", "QUARANTINE_GROUP", "RECORDS", "SEVERITY", "TOPIC"}
+    assert function.inputs["kmsKeyArn"].startswith("arn:aws:kms:")
+
+
+def test_a_detector_and_a_boundary_narrow_it(environment: Environment) -> None:
+    boundary = "arn:aws:iam::111122223333:policy/hosts"
+
+    def program() -> None:
+        account = aws.get_caller_identity().account_id
+        vpc = aws.ec2.Vpc("vpc", cidr_block="10.1.0.0/16")
+        detector = aws.guardduty.Detector("detector")
+        Containment(
+            "containment",
+            ContainmentArgs(
+                environment,
+                account,
+                "eu-central-1",
+                vpc.id,
+                "arn:aws:kms:eu-central-1:111122223333:key/data",
+                "arn:aws:sns:eu-central-1:111122223333:topic",
+                "arn:aws:kms:eu-central-1:111122223333:key/topic",
+                detector.id,
+                boundary,
+            ),
+        )
+
+    with rehearsed(program, project="p", stack="test", region="eu-central-1") as rehearsal:
+        (detector,) = rehearsal.of_type("aws:guardduty/detector:Detector")
+        rules = rehearsal.of_type("aws:cloudwatch/eventRule:EventRule")
+        (policy,) = rehearsal.of_type("aws:iam/rolePolicy:RolePolicy")
+    patterns = {rule.name: json.loads(rule.inputs["eventPattern"]) for rule in rules}
+    finding = patterns["containment-guardduty"]["detail"]
+    assert finding["service"] == {"detectorId": [detector.id]}
+    role = f"arn:aws:iam::{rehearsal.account.id}:role/ringfence/payments-prod/machine/time"
+    for under, expected in ((boundary, Decision.ALLOWED), (f"{boundary}2", Decision.NOT_ALLOWED)):
+        request = Request("iam:PutRolePolicy", role, context={"iam:PermissionsBoundary": under})
+        assert decide(request, [json.loads(policy.inputs["policy"])]) is expected
