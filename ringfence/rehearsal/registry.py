@@ -8,10 +8,13 @@ from ringfence.rehearsal import (
     alerts,
     configuration,
     detection,
+    functions,
     identity,
     keys,
     logs,
     network,
+    secrets,
+    sessions,
     storage,
     trail,
 )
@@ -39,7 +42,10 @@ RECORDED: tuple[str, ...] = (
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
-MODULES = (alerts, configuration, detection, identity, keys, logs, network, storage, trail)
+MODULES = (
+    *(alerts, configuration, detection, functions, identity, keys, logs, network),
+    *(secrets, sessions, storage, trail),
+)
 
 TYPES: dict[str, Entry] = {
     **{token: Entry(Status.RECORDED) for token in RECORDED},

@@ -34,8 +34,8 @@ def readers_are_at_the_other_end(manifest: Cursor) -> Iterator[Finding]:
             groups = manifest["hosts"][reader.text or ""]["groups"].texts()
             if "mcp_servers" in groups:
                 yield reader.finding(
-                    f"host {quoted(reader.text)} runs MCP servers, which read no secrets of others; "
-                    "name the host that the secret opens"
+                    f"host {quoted(reader.text)} runs MCP servers, which read no secrets of "
+                    "others; name the host that the secret opens"
                 )
 
 

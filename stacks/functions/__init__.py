@@ -1,0 +1,1 @@
+"""Code that runs in AWS Lambda: one package per function, on what the runtime brings."""
