@@ -101,19 +101,20 @@ def resource_policy(environment: Environment, own: OwnSecret, account: str) -> s
     function = [roles(ROTATION_WORKLOAD)] if own.is_generated else []
     not_function = {"ArnNotLike": {"aws:PrincipalArn": function}} if function else {}
     readers = sorted({*map(roles, own.readers), *function})
-    current = {"secretsmanager:VersionStage": "AWSCURRENT"}
+    stage, version = "secretsmanager:VersionStage", "secretsmanager:VersionId"
     return document(
         _nobody("OthersDoNotRead", "secretsmanager:GetSecretValue", ArnNotLike=_principal(readers)),
         _nobody(
             "OnlyTheCurrentValue",
             "secretsmanager:GetSecretValue",
-            StringNotEqualsIfExists=current,
+            StringNotEquals={stage: "AWSCURRENT"},
+            Null={stage: "false"},  # not asked for is the current one
             **not_function,
         ),
         _nobody(
             "NoValueByItsVersion",
             "secretsmanager:GetSecretValue",
-            Null={"secretsmanager:VersionId": "false"},
+            Null={version: "false"},
             **not_function,
         ),
         _nobody(

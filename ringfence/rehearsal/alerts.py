@@ -46,6 +46,9 @@ def alarm(aws: Account, name: str, inputs: Inputs) -> Created:
         AlarmActions=inputs.get("alarmActions", []),
         MetricName=inputs["metricName"],
         Namespace=inputs["namespace"],
+        Dimensions=[
+            {"Name": key, "Value": value} for key, value in inputs.get("dimensions", {}).items()
+        ],
         Statistic=inputs["statistic"],
         Period=inputs["period"],
         EvaluationPeriods=inputs["evaluationPeriods"],
