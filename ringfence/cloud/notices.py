@@ -57,7 +57,13 @@ def notices(environment: Environment, account: str, region: str) -> tuple[Notice
     own_secret = {"secretId": [{"prefix": arn}, {"prefix": name}]}
     workloads = roles.role_prefix(account, roles.workloads_path(environment))
     read = {"eventName": ["GetSecretValue"], "requestParameters": own_secret}
-    stranger = [{"exists": False}, {"anything-but": {"prefix": workloads}}]
+    issuer = {
+        "sessionContext": {"sessionIssuer": {"arn": [{"anything-but": {"prefix": workloads}}]}}
+    }
+    stranger = [
+        {"userIdentity": {"type": [{"anything-but": "AssumedRole"}]}},
+        {"userIdentity": issuer},
+    ]
     other_document = [{"exists": False}, {"anything-but": SSH}]
     found = (
         Notice(
@@ -90,7 +96,7 @@ def notices(environment: Environment, account: str, region: str) -> tuple[Notice
             "Somebody other than a workload of the environment asked for a secret",
             _call(
                 "secretsmanager",
-                {**read, "userIdentity": {"sessionContext": {"sessionIssuer": {"arn": stranger}}}},
+                {**read, "$or": stranger},
             ),
             reading=True,
         ),

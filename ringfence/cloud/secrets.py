@@ -3,7 +3,8 @@
 A value is never in the manifest, in a stack or in Pulumi's state. A `generated` one is made by
 the rotation function, the first at once. An `external` one is put there by a person, with MFA:
 
-    aws secretsmanager put-secret-value --secret-id ARN --secret-string file:///dev/stdin
+    read -rs VALUE; printf %s "$VALUE" |
+        aws secretsmanager put-secret-value --secret-id ARN --secret-string file:///dev/stdin
 
 A value that leaked is worthless as soon as there is another one (`aws secretsmanager
 rotate-secret --secret-id ARN` for a generated one, `put-secret-value` for one that its issuer

@@ -73,5 +73,8 @@ def is_key_of_class(cloud: Cloud, key: str | None, data_class: str) -> bool:
 
 
 def log_group(cloud: Cloud, name: str) -> Document:
+    """Nothing where there is none of this name."""
+    if not name:
+        return {}
     found = cloud.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=name)
     return next((each for each in found if each["logGroupName"] == name), {})

@@ -463,7 +463,8 @@ def readers_go_unnoticed(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("the_record_can_be_searched")
 def the_log_group_forgets(aws: Aws, out: Exports) -> None:
-    (group,) = aws("logs").describe_log_groups()["logGroups"]
+    found = aws("logs").describe_log_groups(logGroupNamePrefix="account-trail")
+    (group,) = found["logGroups"]
     aws("logs").put_retention_policy(logGroupName=group["logGroupName"], retentionInDays=7)
 
 

@@ -105,7 +105,7 @@ def test_what_holds_evidence_is_protected(account: Rehearsal) -> None:
 
 def test_components_register_their_outputs(account: Rehearsal) -> None:
     components = [r for r in account.resources if r.type.startswith("ringfence:")]
-    assert len(components) == 9
+    assert len(components) == 10
     assert not [c.name for c in components if not c.outputs]
 
 

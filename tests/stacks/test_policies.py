@@ -43,6 +43,12 @@ UNAVOIDABLE = (
         "a trust policy has no resource; parliament takes it for a policy of an identity",
     ),
     Unavoidable(
+        "aws:iam/rolePolicy:RolePolicy",
+        "UNKNOWN_CONDITION_FOR_ACTION",
+        "ssm:SessionDocumentAccessCheck for action ssm:StartSession",
+        "parliament does not know the key; AWS documents it for this action",
+    ),
+    Unavoidable(
         "aws:kms/key:Key",
         "RESOURCE_STAR",
         "kms:",
