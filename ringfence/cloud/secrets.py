@@ -90,7 +90,8 @@ def resource_policy(environment: Environment, own: OwnSecret, account: str) -> s
     """Of a secret: what no permission of anybody's overrides.
 
     Reading is for the server, and the hosts that the manifest names for the other end; not even
-    an administrator reads. Setting takes a second factor, since a person does it. Whoever may
+    an administrator reads. Setting takes a second factor, since a person does it; so does another
+    key or description, which Pulumi sets by the same call. Whoever may
     change this policy could do both, which is recorded, and told to the security contact: that
     is the way in when everything else is broken.
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_resource-policies.html

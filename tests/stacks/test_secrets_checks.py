@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from breaking import Aws, Broken, Exports, checks, failing, inapplicable
 from example import EXAMPLE
-from generated import BASE, loaded
+from generated import BASE, documents, loaded, manifest
+from hypothesis import HealthCheck, given, settings
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP, SECRET
@@ -17,6 +18,7 @@ from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.stacks import rehearsed_stack
+from ringfence.verify.belongings import secrets
 from ringfence.verify.cloud import Cloud
 
 CHECKS = checks("test_cloud_secrets")
@@ -64,6 +66,15 @@ def test_without_secrets_there_is_nothing_to_verify() -> None:
 
 def _takes_cloud_only(check: Any) -> bool:
     return check.__code__.co_varnames[: check.__code__.co_argcount] == ("cloud",)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(documents())
+def test_every_manifest_passes(document: dict[str, Any]) -> None:
+    with manifest(document) as environment, rehearsed_stack(environment, preview=False) as made:
+        cloud = Cloud(made.account.session, environment)
+        assert failing(CHECKS, cloud) == {}
+        assert len(secrets(cloud)) == sum(len(s.secrets) for s in environment.servers.values())
 
 
 BROKEN = Broken()
