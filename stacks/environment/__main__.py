@@ -73,11 +73,12 @@ operators = Operators(
     OperatorsArgs(environment, account, region, sessions.document_arn, sessions.key_arn),
     opts,
 )
+secret_arns = {}
 watched = [(flow_logs.group_name, notices.flow_alarms())]
 if own_secrets(environment):
     secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
     watched.append((secrets.age_log_group, notices.age_alarms()))
-    pulumi.export("secret_arns", secrets.arns)
+    secret_arns = secrets.arns
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
@@ -93,6 +94,7 @@ pulumi.export(
 pulumi.export("group_ids", groups.ids)
 pulumi.export("key_arns", keys.arns)
 pulumi.export("flow_log_group", flow_logs.group_name)
+pulumi.export("secret_arns", secret_arns)
 pulumi.export("session_document", sessions.document_name)
 pulumi.export("session_log_group", sessions.log_group_name)
 pulumi.export("session_key_arn", sessions.key_arn)
