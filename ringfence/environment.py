@@ -156,6 +156,17 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """How a secret that servers name is rotated; each of them has a copy of its own."""
+
+    name: str
+    rotation: Literal["generated", "external"] = "external"
+    rotation_days: int = 90
+    readers: tuple[Host, ...] = ()
+    """Hosts at the other end."""
+
+
+@dataclass(frozen=True)
 class Role:
     name: str
     description: str
@@ -298,6 +309,8 @@ class Environment:
     retention: Mapping[DataClass, int]
     """Days by data class."""
     servers: Mapping[str, Server]
+    secrets: Mapping[str, Secret]
+    """Every one that a server names."""
     roles: Mapping[str, Role]
     principals: Mapping[str, Principal]
 
@@ -441,6 +454,11 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
         ),
         retention=doc["retention"],
         servers=servers,
+        secrets={
+            secret: _secret(secret, doc.get("secrets", {}).get(secret, {}), hosts)
+            for server in servers.values()
+            for secret in server.secrets
+        },
         roles={
             name: Role(name, r["description"], {s: tuple(t) for s, t in r["tools"].items()})
             for name, r in doc["roles"].items()
@@ -511,6 +529,11 @@ def _server(name: str, doc: Mapping[str, Any], hosts: Mapping[str, Host]) -> Ser
         limits=Limits(**doc.get("limits", {})),
         secrets=tuple(doc.get("secrets", [])),
     )
+
+
+def _secret(name: str, doc: Mapping[str, Any], hosts: Mapping[str, Host]) -> Secret:
+    readers = tuple(hosts[reader] for reader in doc.get("readers", []))
+    return Secret(name, **{**doc, "readers": readers})
 
 
 def _flows(

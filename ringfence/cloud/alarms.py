@@ -16,9 +16,15 @@ METRICS = "Ringfence/Account"
 class Alarm:
     key: str
     reference: str
-    """Control of Security Hub, where the pattern is from."""
+    """Control that asks for it; of Security Hub, where the pattern is from there."""
     says: str
     pattern: str
+    value: str = "1"
+    """What is added for each event: a number, or the name of a field."""
+    threshold: int = 1
+    seconds: int = 60
+    """In which the threshold is to be reached."""
+    when_missing: str = "notBreaching"
 
 
 def _any(*events: str) -> str:

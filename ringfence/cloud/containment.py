@@ -19,6 +19,7 @@ from ringfence.cloud.policies import (
     document,
     through_services,
 )
+from ringfence.cloud.roles import workloads_path
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.environment import DataClass, Environment
 
@@ -43,11 +44,6 @@ DELIVERY_RETRIES, DELIVERY_SECONDS = 185, 24 * 3600
 FAILED_EVENTS_SECONDS = 14 * 24 * 3600
 
 CLASS: DataClass = "internal"
-SEVERITY = 7.0
-"""From which a finding of GuardDuty is `High`: a scan of somebody else's must stop nothing.
-
-https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-severity.html
-"""
 QUARANTINE = "quarantine"
 """The security group without rules. Session Manager does not reach into it either: disks are
 examined in snapshots, and who must look at the memory opens what is needed for that by hand."""
@@ -69,14 +65,16 @@ class Trigger:
         return json.dumps(self.pattern)
 
 
-def triggers(account: str, detector: str | None = None) -> tuple[Trigger, ...]:
+def triggers(account: str, severity: float, detector: str | None = None) -> tuple[Trigger, ...]:
     """Events of this account only: a bus may take those of others.
 
+    A severity of 7 is what GuardDuty calls high: a scan of somebody else's must stop nothing.
+    https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-severity.html
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html
     """
     of_detector = {"service": {"detectorId": [detector]}} if detector else {}
     finding = {
-        "severity": [{"numeric": [">=", SEVERITY]}],
+        "severity": [{"numeric": [">=", severity]}],
         "resource": {"instanceDetails": {"instanceId": [{"exists": True}]}},
         **of_detector,
     }
@@ -120,12 +118,6 @@ def _pattern(
 def records(environment: Environment) -> str:
     """How the names of the parameters begin that say how an instance was."""
     return f"/ringfence/{environment.name}/containment/"
-
-
-def machine_path(environment: Environment) -> str:
-    """Where in IAM the roles and instance profiles of the environment's hosts are: the function
-    may write a denial into these roles and no others, its own least of all."""
-    return f"/ringfence/{environment.name}/machine/"
 
 
 def function_trust() -> str:
@@ -298,7 +290,7 @@ def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
 
 
 def _credentials(environment: Environment, place: Place) -> tuple[Statement, ...]:
-    path = machine_path(environment)
+    path = workloads_path(environment)
     roles, profiles = place.iam(f"role{path}*"), place.iam(f"instance-profile{path}*")
     bounded = (
         {"Condition": {"ArnEquals": {"iam:PermissionsBoundary": place.boundary}}}

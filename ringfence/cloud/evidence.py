@@ -57,7 +57,7 @@ def evidence_key_policy(account: str, region: str, prefix: str) -> str:
     )
 
 
-def alerts_key_policy(account: str, region: str) -> str:
+def alerts_key_policy(account: str, region: str, *more: Statement) -> str:
     """Of the key of the topic: alarms publish, and SNS opens what it delivers.
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
@@ -70,6 +70,7 @@ def alerts_key_policy(account: str, region: str) -> str:
         administration(account),
         *through_services(account, region, ("sns",), grants=False),
         _service("Alarms", "cloudwatch.amazonaws.com", ("kms:Decrypt", *DATA_KEYS), alarms),
+        *more,
     )
 
 
@@ -142,7 +143,7 @@ def config_bucket_policy(bucket: str, account: str) -> str:
     )
 
 
-def alerts_topic_policy(topic: str, account: str, region: str) -> str:
+def alerts_topic_policy(topic: str, account: str, region: str, *more: Statement) -> str:
     """Alarms of this account publish; whoever else may is left to IAM."""
     alarms = {
         "StringEquals": {"aws:SourceAccount": account},
@@ -158,6 +159,7 @@ def alerts_topic_policy(topic: str, account: str, region: str) -> str:
             "Resource": topic,
             "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         },
+        *more,
     )
 
 

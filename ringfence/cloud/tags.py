@@ -11,6 +11,11 @@ STAGE, OWNER = "ringfence:stage", "ringfence:owner"
 SEGMENT, GROUP = "ringfence:segment", "ringfence:group"
 """What checks find subnets and security groups by."""
 
+SECRET, ROTATION, ROTATION_DAYS = (
+    f"ringfence:{word}" for word in ("secret", "rotation", "rotation-days")
+)
+"""What the rotation functions (stacks/functions/rotation) and checks find and judge secrets by."""
+
 
 def tags(
     environment: Environment,

@@ -13,6 +13,8 @@ from ringfence.rehearsal import (
     keys,
     logs,
     network,
+    secrets,
+    sessions,
     storage,
     trail,
 )
@@ -42,7 +44,7 @@ RECORDED: tuple[str, ...] = (
 
 MODULES = (
     *(alerts, configuration, detection, functions, identity, keys, logs, network),
-    *(storage, trail),
+    *(secrets, sessions, storage, trail),
 )
 
 TYPES: dict[str, Entry] = {

@@ -8,6 +8,9 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import evidence
+from ringfence.cloud import sessions as sessions_of
+from ringfence.cloud.alarms import ALARMS, METRICS
+from ringfence.cloud.tags import account_tags
 from ringfence.environment import Environment
 from stacks.components.account_defaults import AccountDefaults, AccountDefaultsArgs
 from stacks.components.account_keys import AccountKeys, AccountKeysArgs
@@ -15,6 +18,7 @@ from stacks.components.alerts import Alerts, AlertsArgs
 from stacks.components.configuration import Configuration, ConfigurationArgs
 from stacks.components.detection import Detection, DetectionArgs
 from stacks.components.evidence_bucket import EvidenceBucket, EvidenceBucketArgs
+from stacks.components.session_manager import SessionManager, SessionManagerArgs
 from stacks.components.sign_in import SignIn, SignInArgs
 from stacks.components.trail import Trail, TrailArgs
 
@@ -28,6 +32,7 @@ prefix, days = f"{name}-", environment.retention[evidence.EVIDENCE_CLASS]
 provider = aws.Provider("aws", region=region)
 account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).account_id
 opts = pulumi.ResourceOptions(provider=provider)
+tagged = partial(account_tags, environment)
 
 keys = AccountKeys(f"{name}-key", AccountKeysArgs(environment, account, region, prefix), opts)
 access_log_bucket = EvidenceBucket(
@@ -79,7 +84,23 @@ trail = Trail(
     opts,
 )
 alerts = Alerts(
-    f"{name}-alerts", AlertsArgs(environment, account, region, keys.alerts, trail.group_name), opts
+    f"{name}-alerts",
+    AlertsArgs(
+        environment,
+        keys.alerts,
+        partial(evidence.alerts_topic_policy, account=account, region=region),
+        tagged,
+        METRICS,
+        ((trail.group_name, ALARMS),),
+    ),
+    opts,
+)
+sessions = SessionManager(
+    f"{name}-sessions",
+    SessionManagerArgs(
+        environment, account, keys.evidence, tagged, "the account", sessions_of.PREFERENCES
+    ),
+    opts,
 )
 Configuration(
     f"{name}-configuration",
@@ -96,6 +117,7 @@ pulumi.export("configuration_bucket", config_bucket.bucket_name)
 pulumi.export("access_log_bucket", access_log_bucket.bucket_name)
 pulumi.export("alerts_topic_arn", alerts.topic_arn)
 pulumi.export("alerts_key_arn", keys.alerts)
+pulumi.export("session_log_group", sessions.log_group_name)
 pulumi.export("detector_id", detection.detector_id)
 pulumi.export("people_group", sign_in.group_name)
 pulumi.export("audit_role_arn", sign_in.audit_role_arn)

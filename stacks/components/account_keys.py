@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_aws as aws
 
 from ringfence.cloud import evidence
 from ringfence.cloud.tags import account_tags
 from ringfence.environment import DataClass, Environment
+from stacks.components.key import protected_key
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,5 @@ class AccountKeys(pulumi.ComponentResource):
     def _key(
         self, use: str, description: str, policy: str, data_class: DataClass
     ) -> pulumi.Output[str]:
-        key = aws.kms.Key(
-            f"{self._name}-{use}",
-            description=description,
-            policy=policy,
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=account_tags(self._args.environment, f"key-{use}", "DAT-02", data_class),
-            # What is encrypted under a deleted key is gone.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
-        )
-        aws.kms.Alias(
-            f"{self._name}-{use}",
-            target_key_id=key.key_id,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        return key.arn
+        named = account_tags(self._args.environment, f"key-{use}", "DAT-02", data_class)
+        return protected_key(self, f"{self._name}-{use}", description, policy, named).arn

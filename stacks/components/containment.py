@@ -40,7 +40,9 @@ class Containment(pulumi.ComponentResource):
         self, name: str, args: ContainmentArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:Containment", name, None, opts)
-        self._name, self._args = name, args
+        assert args.environment.provisioning
+        severity = args.environment.provisioning.containment_severity
+        self._name, self._args, self._severity = name, args, severity
         self._child = pulumi.ResourceOptions(parent=self)
         key_arn = self._key()
         quarantine = aws.ec2.SecurityGroup(
@@ -60,10 +62,10 @@ class Containment(pulumi.ComponentResource):
         patterns = pulumi.Output.from_input(args.detector_id).apply(
             lambda detector: {
                 trigger.key: trigger.text
-                for trigger in containment.triggers(args.account, detector)
+                for trigger in containment.triggers(args.account, severity, detector)
             }
         )
-        for trigger in containment.triggers(args.account):
+        for trigger in containment.triggers(args.account, severity):
             self._trigger(trigger, patterns[trigger.key], function, queue.arn)
         self._alarms(function.name, queue.name)
         self.function_arn = function.arn
@@ -174,7 +176,7 @@ class Containment(pulumi.ComponentResource):
                     "ENVIRONMENT": args.environment.name,
                     "QUARANTINE_GROUP": quarantine,
                     "RECORDS": containment.records(args.environment),
-                    "SEVERITY": str(containment.SEVERITY),
+                    "SEVERITY": str(self._severity),
                     "TOPIC": args.topic_arn,
                 }
             },

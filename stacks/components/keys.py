@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_aws as aws
 
 from ringfence.cloud import policies
 from ringfence.cloud.services import DATA_CLASSES
 from ringfence.cloud.tags import tags
 from ringfence.environment import DataClass, Environment
+from stacks.components.key import protected_key
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,11 @@ class Keys(pulumi.ComponentResource):
         environment = args.environment
         self.arns = {}
         for data_class in DATA_CLASSES:
-            key = aws.kms.Key(
+            self.arns[data_class] = protected_key(
+                self,
                 f"{name}-{data_class}",
-                description=f"{data_class} data of {environment.name}",
-                policy=policies.key_policy(args.account, args.region, f"{environment.name}-"),
-                enable_key_rotation=True,
-                deletion_window_in_days=30,
-                tags=tags(environment, f"key-{data_class}", "DAT-02", data_class),
-                # What is encrypted under a deleted key is gone.
-                opts=pulumi.ResourceOptions(parent=self, protect=True),
-            )
-            aws.kms.Alias(
-                f"{name}-{data_class}",
-                target_key_id=key.key_id,
-                opts=pulumi.ResourceOptions(parent=self),
-            )
-            self.arns[data_class] = key.arn
+                f"{data_class} data of {environment.name}",
+                policies.key_policy(args.account, args.region, f"{environment.name}-"),
+                tags(environment, f"key-{data_class}", "DAT-02", data_class),
+            ).arn
         self.register_outputs({"arns": self.arns})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, containment, quotas
+from ringfence.cloud import addressing, containment, notices, quotas
 from ringfence.cloud.groups import ENDPOINTS
+from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
+from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
 from stacks.components.acls import Acls, AclsArgs
@@ -18,10 +22,14 @@ from stacks.components.endpoints import (
     InterfaceEndpoints,
     InterfaceEndpointsArgs,
 )
+from stacks.components.environment_alerts import EnvironmentAlerts, EnvironmentAlertsArgs
 from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
 from stacks.components.network import Network, NetworkArgs
+from stacks.components.operators import Operators, OperatorsArgs
+from stacks.components.secrets import Secrets, SecretsArgs
+from stacks.components.session_manager import SessionManager, SessionManagerArgs
 
 environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning
@@ -35,6 +43,7 @@ name, region = environment.name, place.region
 provider = aws.Provider("aws", region=region)
 account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).account_id
 opts = pulumi.ResourceOptions(provider=provider)
+tagged = partial(tags, environment)
 
 keys = Keys(f"{name}-key", KeysArgs(environment, account, region), opts)
 network = Network(name, NetworkArgs(environment, addressing.zones(region, place.zones)), opts)
@@ -55,12 +64,24 @@ flow_logs = FlowLogs(
     FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
     opts,
 )
-# Stands in for the environment's own alerts.
-topic = aws.sns.Topic(
-    f"{name}-containment",
-    kms_master_key_id=keys.arns[containment.CLASS],
-    tags=tags(environment, "containment-topic", "IRP-01", containment.CLASS),
-    opts=opts,
+sessions = SessionManager(
+    f"{name}-sessions",
+    SessionManagerArgs(environment, account, keys.arns[SESSION_CLASS], tagged, name),
+    opts,
+)
+operators = Operators(
+    f"{name}-operators",
+    OperatorsArgs(environment, account, region, sessions.document_arn, sessions.key_arn),
+    opts,
+)
+secret_arns = {}
+watched = [(flow_logs.group_name, notices.flow_alarms())]
+if own_secrets(environment):
+    secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
+    watched.append((secrets.age_log_group, notices.age_alarms()))
+    secret_arns = secrets.arns
+alerts = EnvironmentAlerts(
+    f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
 response = Containment(
     f"{name}-containment",
@@ -70,8 +91,8 @@ response = Containment(
         region,
         network.vpc.id,
         keys.arns[containment.CLASS],
-        topic.arn,
-        keys.arns[containment.CLASS],
+        alerts.topic_arn,
+        alerts.key_arn,
     ),
     opts,
 )
@@ -90,3 +111,10 @@ pulumi.export("flow_log_group", flow_logs.group_name)
 pulumi.export("containment_function_arn", response.function_arn)
 pulumi.export("quarantine_group_id", response.quarantine_group_id)
 pulumi.export("failed_events_url", response.failed_events_url)
+pulumi.export("secret_arns", secret_arns)
+pulumi.export("session_document", sessions.document_name)
+pulumi.export("session_log_group", sessions.log_group_name)
+pulumi.export("session_key_arn", sessions.key_arn)
+pulumi.export("operators_role_arn", operators.role_arn)
+pulumi.export("alerts_topic_arn", alerts.topic_arn)
+pulumi.export("alerts_key_arn", alerts.key_arn)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.cloud import containment
+from ringfence.cloud import containment, roles
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.environment import Environment
 from ringfence.verify import events
@@ -284,7 +284,7 @@ def _on_own(cloud: Cloud, environment: Environment) -> list[Request]:
     vpc = {"ec2:Vpc": _ec2(cloud, f"vpc/{cloud.vpcs[0]['VpcId']}")}
     instance = _ec2(cloud, f"instance/{SOMEBODY}")
     made = f"arn:aws:ec2:{region}::snapshot/*"
-    path = containment.machine_path(environment)
+    path = roles.workloads_path(environment)
     role = f"arn:aws:iam::{account}:role{path}time"
     profile = f"arn:aws:iam::{account}:instance-profile{path}time"
     group = (
@@ -358,7 +358,7 @@ def _boundary(cloud: Cloud, path: str) -> dict[str, str]:
 
 def _on_others(cloud: Cloud, environment: Environment) -> Iterable[Request]:
     """The same calls on things of another environment, and on those of nobody."""
-    name, path = f"/{environment.name}/", containment.machine_path(environment)
+    name, path = f"/{environment.name}/", roles.workloads_path(environment)
     tagged = f"aws:ResourceTag/{ENVIRONMENT}"
     for request in _on_own(cloud, environment):
         if request.resource == "*":
@@ -395,7 +395,7 @@ def _beyond(cloud: Cloud, environment: Environment) -> Iterable[Request]:
     group = _ec2(cloud, "security-group/sg-0a1b")
     yield Request("ec2:AuthorizeSecurityGroupIngress", group, context=owned)
     own = _function(cloud)["Role"]
-    host = f"arn:aws:iam::{cloud.account}:role{containment.machine_path(environment)}time"
+    host = f"arn:aws:iam::{cloud.account}:role{roles.workloads_path(environment)}time"
     for role in (own, f"arn:aws:iam::{cloud.account}:role/administrator"):
         for action in ("PutRolePolicy", "GetRolePolicy"):
             yield Request(f"iam:{action}", role, context=owned)

@@ -24,6 +24,10 @@ SEGMENTS = {
     "monitoring": "monitoring",
 }
 FIRST_PORT = 8400
+SECRETS = {
+    "api-key": {"rotation": "generated", "rotation_days": 7, "readers": ["db-0"]},
+    "password": {"rotation": "external"},
+}
 
 
 @contextmanager
@@ -76,6 +80,11 @@ def documents(draw: st.DrawFn, servers: int = 6) -> dict[str, Any]:
         "provisioning": {"aws": {**BASE["provisioning"]["aws"], "zones": draw(st.integers(2, 3))}},
         "hosts": hosts,
         "servers": made,
+        "secrets": {
+            name: how
+            for name, how in SECRETS.items()
+            if any(name in server["secrets"] for server in made.values())
+        },
     }
 
 
@@ -91,7 +100,9 @@ def _server(draw: st.DrawFn, hosts: dict[str, Any], number: int) -> dict[str, An
     ]
     if draw(st.booleans()):
         egress.append({"cidr": "10.9.40.0/24", "port": 5433, "why": "what is not ours there"})
-    server = {**BASE["servers"]["git"], "port": FIRST_PORT + number, "egress": egress}
+    secrets = draw(st.lists(st.sampled_from([*SECRETS, "token"]), unique=True, max_size=2))
+    own = {"port": FIRST_PORT + number, "egress": egress, "secrets": secrets}
+    server = {**BASE["servers"]["git"], **own}
     del server["host"]
     return server | place
 

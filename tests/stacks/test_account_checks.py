@@ -468,7 +468,8 @@ def requests_are_no_longer_logged(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("the_record_can_be_searched")
 def the_log_group_forgets(aws: Aws, out: Exports) -> None:
-    (group,) = aws("logs").describe_log_groups()["logGroups"]
+    found = aws("logs").describe_log_groups(logGroupNamePrefix="account-trail")
+    (group,) = found["logGroups"]
     aws("logs").put_retention_policy(logGroupName=group["logGroupName"], retentionInDays=7)
 
 

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from example import EXAMPLE
 
-from ringfence.cloud import containment
+from ringfence.cloud import containment, roles
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.rehearse import rehearsed
@@ -149,7 +149,7 @@ def estate(place: Rehearsal) -> Estate:
 
 
 def _role(iam: Any, environment: Environment, name: str) -> None:
-    path = containment.machine_path(environment)
+    path = roles.workloads_path(environment)
     statement = {"Effect": "Allow", "Action": "sts:AssumeRole"}
     trust = {**statement, "Principal": {"Service": "ec2.amazonaws.com"}}
     iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=_document(trust))

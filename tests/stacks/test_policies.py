@@ -54,6 +54,12 @@ UNAVOIDABLE = (
         "the same, for the instance that the interface is of",
     ),
     Unavoidable(
+        "aws:iam/rolePolicy:RolePolicy",
+        "UNKNOWN_CONDITION_FOR_ACTION",
+        "ssm:SessionDocumentAccessCheck for action ssm:StartSession",
+        "parliament does not know the key; AWS documents it for this action",
+    ),
+    Unavoidable(
         "aws:kms/key:Key",
         "RESOURCE_STAR",
         "kms:",

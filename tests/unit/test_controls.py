@@ -124,8 +124,11 @@ def test_controls_in_effect_in_the_cloud_have_checks(cloud_checks: Checks):
 def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, cloud_checks: Checks):
     assert {c["name"].split("::")[0] for c in cloud_checks} == {
         "tests/compliance/test_cloud_account.py",
+        "tests/compliance/test_cloud_alerts.py",
         "tests/compliance/test_cloud_network.py",
         "tests/compliance/test_cloud_response.py",
+        "tests/compliance/test_cloud_secrets.py",
+        "tests/compliance/test_cloud_sessions.py",
     }
     assert not {c["name"] for c in checks} & {c["name"] for c in cloud_checks}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.environment import Environment, Secret
 from ringfence.validation import ManifestError
 
 SMALL = (Path(__file__).parent / "manifests" / "small.yaml").read_text()
@@ -71,6 +71,15 @@ def test_defaults_are_those_of_the_schema(environment: Environment) -> None:
     assert environment.automation.certificate_minutes == 60
     assert (environment.pki.certificate_days, environment.log_sink.port) == (30, 2514)
     assert environment.hosts["siem-1"].ssh_port == 22
+
+
+def test_every_secret_says_how_it_is_rotated(path: Path) -> None:
+    assert Environment.load(path).secrets == {"api-key": Secret("api-key", "external", 90)}
+    declared = "secrets:\n  api-key: {rotation: generated, rotation_days: 7, readers: [siem-1]}\n"
+    path.write_text(SMALL.replace("roles:\n", f"{declared}roles:\n"))
+    environment = Environment.load(path)
+    readers = (environment.hosts["siem-1"],)
+    assert environment.secrets["api-key"] == Secret("api-key", "generated", 7, readers)
 
 
 def test_files_lie_beside_the_manifest(environment: Environment, path: Path) -> None:

@@ -20,6 +20,7 @@ from ringfence.validation.rules import (
     hosts,
     keys,
     network,
+    secrets,
     servers,
     trust,
 )
@@ -54,6 +55,9 @@ RULES: tuple[Rule, ...] = (
     servers.programs_are_the_packages,
     servers.placeholders_are_known,
     servers.arguments_hold_no_secrets,
+    secrets.are_used,
+    secrets.readers_exist,
+    secrets.readers_are_at_the_other_end,
     callers.roles_grant_tools_that_exist,
     callers.principals_have_roles_that_exist,
     callers.agents_have_a_person,
