@@ -12,6 +12,7 @@ from ringfence.rehearsal import (
     identity,
     keys,
     logs,
+    machines,
     network,
     secrets,
     sessions,
@@ -43,8 +44,8 @@ RECORDED: tuple[str, ...] = (
 )
 
 MODULES = (
-    *(alerts, configuration, detection, functions, identity, keys, logs, network),
-    *(secrets, sessions, storage, trail),
+    *(alerts, configuration, detection, functions, identity, keys, logs, machines),
+    *(network, secrets, sessions, storage, trail),
 )
 
 TYPES: dict[str, Entry] = {

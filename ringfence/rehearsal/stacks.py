@@ -11,6 +11,7 @@ from ringfence.environment import Environment
 from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
+from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 
 
 class NotProvisionableError(RehearsalError):
@@ -33,6 +34,10 @@ def rehearsed_stack(
         )
     if too_much := quotas.exceeded(environment):
         raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in too_much))
+    try:
+        ensure_authority(environment)
+    except SshAuthorityError as error:
+        raise NotProvisionableError(str(error)) from error
     with rehearsed(
         lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
         project=stack,

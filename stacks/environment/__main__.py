@@ -14,6 +14,7 @@ from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
+from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
 from stacks.components.endpoints import (
@@ -26,6 +27,7 @@ from stacks.components.environment_alerts import EnvironmentAlerts, EnvironmentA
 from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
+from stacks.components.machines import Machines, MachinesArgs
 from stacks.components.network import Network, NetworkArgs
 from stacks.components.operators import Operators, OperatorsArgs
 from stacks.components.secrets import Secrets, SecretsArgs
@@ -37,6 +39,10 @@ if place is None:
     raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
 if too_much := quotas.exceeded(environment):
     raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
+try:
+    ensure_authority(environment)  # every host is born with its public half
+except SshAuthorityError as error:
+    raise pulumi.RunError(str(error)) from error
 name, region = environment.name, place.region
 
 # The manifest says where: neither the shell's region nor the stack's configuration does.
@@ -80,6 +86,21 @@ if own_secrets(environment):
     secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
     watched.append((secrets.age_log_group, notices.age_alarms()))
     secret_arns = secrets.arns
+machines = Machines(
+    f"{name}-host",
+    MachinesArgs(
+        environment,
+        network,
+        groups.ids,
+        keys.arns,
+        secret_arns,
+        account,
+        region,
+        sessions.log_group_arn,
+        sessions.key_arn,
+    ),
+    opts,
+)
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
@@ -93,6 +114,7 @@ response = Containment(
         keys.arns[containment.CLASS],
         alerts.topic_arn,
         alerts.key_arn,
+        boundary_arn=machines.boundary_arn,
     ),
     opts,
 )
@@ -107,6 +129,8 @@ pulumi.export(
 )
 pulumi.export("group_ids", groups.ids)
 pulumi.export("key_arns", keys.arns)
+pulumi.export("host_role_arns", machines.role_arns)
+pulumi.export("boundary_arn", machines.boundary_arn)
 pulumi.export("flow_log_group", flow_logs.group_name)
 pulumi.export("containment_function_arn", response.function_arn)
 pulumi.export("quarantine_group_id", response.quarantine_group_id)
