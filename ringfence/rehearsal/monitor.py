@@ -13,19 +13,23 @@ from pulumi.runtime.rpc import UNKNOWN, deserialize_properties
 
 from ringfence.rehearsal import registry
 from ringfence.rehearsal.account import Account
-from ringfence.rehearsal.record import RehearsalError, Resource, Status
+from ringfence.rehearsal.record import References, RehearsalError, Resource, Status
 
 STACK = "pulumi:pulumi:Stack"
+REFERENCE = "pulumi:pulumi:StackReference"
 
 
 class Emulation(Mocks):
     """Answers each registration with an object of the emulated account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, references: References) -> None:
         self._account = account
+        self._references = references
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = plain(args.inputs)
+        if args.typ == REFERENCE:
+            return self._reference(inputs["name"])
         if args.typ == "pulumi:providers:aws" and "defaultTags" in inputs:
             raise RehearsalError(
                 f"provider {args.name}: default_tags are the provider's work and would be missing "
@@ -43,6 +47,15 @@ class Emulation(Mocks):
             raise RehearsalError(f"{args.typ} {args.name}: AWS refuses it: {error}") from error
         return created.id, {**inputs, **created.outputs}
 
+    def _reference(self, stack: str) -> tuple[str, dict[str, Any]]:
+        try:
+            outputs = dict(self._references[stack])
+        except KeyError:
+            raise RehearsalError(
+                f"nothing was rehearsed under the name {stack}, which the program refers to"
+            ) from None
+        return stack, {"name": stack, "outputs": outputs, "secretOutputNames": []}
+
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         return dict(registry.function(args.token)(self._account, plain(args.args))), []
 
@@ -55,8 +68,8 @@ class Monitor(MockMonitor):
     unknown in a preview.
     """
 
-    def __init__(self, account: Account) -> None:
-        super().__init__(Emulation(account))
+    def __init__(self, account: Account, references: References) -> None:
+        super().__init__(Emulation(account, references))
         self.exports: Mapping[str, Any] = {}
         self._records: dict[str, Resource] = {}
         self._outputs: dict[str, Mapping[str, Any]] = {}

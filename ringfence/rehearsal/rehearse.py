@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from ringfence.rehearsal.account import Account, emulated
 from ringfence.rehearsal.engine import Program, Settings, run
 from ringfence.rehearsal.monitor import Monitor
-from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.record import References, Rehearsal
 
 SECONDS = 90.0
 """Limit of one run."""
@@ -26,6 +26,7 @@ def rehearsed(
     seconds: float = SECONDS,
     preview: bool = True,
     account: Account | None = None,
+    references: References | None = None,
 ) -> Iterator[Rehearsal]:
     """The program, provisioned; the account lives until the end of the `with` block.
 
@@ -36,11 +37,12 @@ def rehearsed(
     """
     begun = time.monotonic()
     settings = Settings(project, stack, config or {})
+    references = references or {}
     if preview:
         with emulated(region) as scratch:
-            run(program, Monitor(scratch), settings, seconds=seconds, preview=True)
+            run(program, Monitor(scratch, references), settings, seconds=seconds, preview=True)
     with nullcontext(account) if account else emulated(region) as place:
-        monitor = Monitor(place)
+        monitor = Monitor(place, references)
         run(program, monitor, settings, seconds=seconds, preview=False)
         elapsed = time.monotonic() - begun
         # Registrations arrive in any order; a record is to be the same every time.

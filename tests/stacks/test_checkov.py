@@ -77,11 +77,6 @@ ACCEPTED = (
         "a year, as on hosts: NIST SP 800-63B advises against more, and MFA is required",
     ),
     Accepted(
-        "CKV2_AWS_5",
-        "aws_security_group.payments-prod-group-*",
-        "the hosts that will bear it are no part of the stack yet",
-    ),
-    Accepted(
         "CKV_AWS_338",
         "aws_cloudwatch_log_group.payments-prod-flow-logs",
         "as many days as the manifest keeps data of this class: 180",
