@@ -30,8 +30,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
     files = Files.of(environment)
     bootstrap = environment.bootstrap
     return {
-        # A host that is yet to be provisioned has a name only.
-        "ansible_host": host.instance or str(host.address or host.fqdn),
+        "ansible_host": address(host),
         "ansible_port": host.ssh_port,
         "ansible_user": environment.automation.account,
         "ansible_ssh_private_key_file": str(files.key),
@@ -60,7 +59,8 @@ def automation_options(environment: Environment, host: Host) -> tuple[str, ...]:
         *("-o", f"StrictHostKeyChecking={'accept-new' if host.instance else 'yes'}"),
         *("-o", "PreferredAuthentications=publickey"),
         *("-o", "ForwardAgent=no"),
-        *_way(environment, host),
+        *("-o", f"ConnectTimeout={connect_seconds(host)}"),
+        *tunnel(environment, host),
     )
 
 
@@ -75,7 +75,8 @@ def bootstrap_options(environment: Environment, host: Host) -> tuple[str, ...]:
         *("-o", "StrictHostKeyChecking=accept-new"),
         *("-o", "PreferredAuthentications=publickey"),
         *("-o", "ForwardAgent=no"),
-        *_way(environment, host),
+        *("-o", f"ConnectTimeout={connect_seconds(host)}"),
+        *tunnel(environment, host),
     )
 
 
@@ -83,16 +84,21 @@ def connect_seconds(host: Host) -> int:
     return SESSION_SECONDS if host.instance else CONNECT_SECONDS
 
 
-def _way(environment: Environment, host: Host) -> tuple[str, ...]:
-    timeout = ("-o", f"ConnectTimeout={connect_seconds(host)}")
+def address(host: Host) -> str:
+    """What ssh is given; a host that is yet to be provisioned has a name only."""
+    return host.instance or str(host.address or host.fqdn)
+
+
+def tunnel(environment: Environment, host: Host) -> tuple[str, ...]:
+    """Options of ssh that lead through Session Manager; none where a network leads there."""
     place = environment.provisioning
     if host.instance is None or place is None:
-        return timeout
+        return ()
     session = (
         *("aws", "ssm", "start-session", "--region", place.region, "--target", "%h"),
         *("--document-name", SSH, "--parameters", "portNumber=%p"),
     )
-    return (*timeout, "-o", f"ProxyCommand={' '.join(session)}")
+    return ("-o", f"ProxyCommand={' '.join(session)}")
 
 
 def _quoted(path: Path) -> str:

@@ -66,7 +66,7 @@ def instances(environment: Environment) -> Mapping[str, Instance]:
     found: dict[str, Instance] = {}
     for each in running:
         name = next((tag["Value"] for tag in each.get("Tags", []) if tag["Key"] == HOST), None)
-        if name not in environment.hosts:
+        if name is None or name not in environment.hosts:
             continue
         if name in found:
             raise ProvisionedError(
