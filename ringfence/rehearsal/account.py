@@ -18,6 +18,7 @@ import boto3
 import botocore.session
 from botocore.loaders import create_loader
 from moto import mock_aws
+from moto.macie2.models import macie2_backends
 
 _NUMBERS = count(100_000_000_001)
 # What botocore reads from its data files, half a second of JSON, once for all accounts.
@@ -49,6 +50,7 @@ def emulated(region: str) -> Iterator[Account]:
     # 500 images, parsed for every region and account, that no stack here asks for.
     with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
         number = str(next(_NUMBERS))
+        macie2_backends[number][region].disable_macie()  # moto begins with it, AWS does not
         yield Account(number, region, _session_in(number, region))
 
 
