@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any
@@ -13,18 +14,24 @@ from pulumi.runtime.rpc import UNKNOWN, deserialize_properties
 
 from ringfence.rehearsal import registry
 from ringfence.rehearsal.account import Account
-from ringfence.rehearsal.record import References, RehearsalError, Resource, Status
+from ringfence.rehearsal.record import Created, References, RehearsalError, Resource, Status
 
 STACK = "pulumi:pulumi:Stack"
 REFERENCE = "pulumi:pulumi:StackReference"
 
 
-class Emulation(Mocks):
-    """Answers each registration with an object of the emulated account."""
+Made = dict[tuple[str, str, str], Created]
+"""Objects of an account by type, name and inputs of their resources."""
 
-    def __init__(self, account: Account, references: References) -> None:
+
+class Emulation(Mocks):
+    """Answers each registration with an object of the emulated account: the one that it has been
+    answered with before, in an earlier run of the program."""
+
+    def __init__(self, account: Account, references: References, made: Made) -> None:
         self._account = account
         self._references = references
+        self._made = made
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = plain(args.inputs)
@@ -39,12 +46,15 @@ class Emulation(Mocks):
         if entry.create is None:
             # An id of its own: a resource that refers to it must not find an unknown one.
             return f"{args.name}-{entry.status}", inputs
-        try:
-            created = entry.create(self._account, args.name, inputs)
-        except RehearsalError:
-            raise
-        except Exception as error:
-            raise RehearsalError(f"{args.typ} {args.name}: AWS refuses it: {error}") from error
+        key = (args.typ, args.name, json.dumps(inputs, sort_keys=True, default=vars))
+        if key not in self._made:
+            try:
+                self._made[key] = entry.create(self._account, args.name, inputs)
+            except RehearsalError:
+                raise
+            except Exception as error:
+                raise RehearsalError(f"{args.typ} {args.name}: AWS refuses it: {error}") from error
+        created = self._made[key]
         return created.id, {**inputs, **created.outputs}
 
     def _reference(self, stack: str) -> tuple[str, dict[str, Any]]:
@@ -68,8 +78,8 @@ class Monitor(MockMonitor):
     unknown in a preview.
     """
 
-    def __init__(self, account: Account, references: References) -> None:
-        super().__init__(Emulation(account, references))
+    def __init__(self, account: Account, references: References, made: Made) -> None:
+        super().__init__(Emulation(account, references, made))
         self.exports: Mapping[str, Any] = {}
         self._records: dict[str, Resource] = {}
         self._outputs: dict[str, Mapping[str, Any]] = {}

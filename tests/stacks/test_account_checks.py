@@ -515,6 +515,11 @@ def a_feature_of_the_detector_is_off(aws: Aws, out: Exports) -> None:
     aws("guardduty").update_detector(DetectorId=out["detector_id"], Features=off)
 
 
+@BROKEN.by("personal_data_in_buckets_is_found")
+def macie_is_paused(aws: Aws, out: Exports) -> None:
+    aws("macie2").enable_macie(status="PAUSED")
+
+
 @BROKEN.by("findings_are_collected")
 def the_hub_is_closed(aws: Aws, out: Exports) -> None:
     aws("securityhub").disable_security_hub()

@@ -126,7 +126,7 @@ def every_workload_reads(aws: Aws, out: Exports) -> None:
 def the_host_at_the_other_end_is_shut_out(aws: Aws, out: Exports) -> None:
     account = _arn(out).split(":")[4]
     path = f"arn:aws:iam::{account}:role/ringfence/payments-prod/workloads"
-    readers = [f"{path}/server-ledger/*", f"{path}/secret-rotation/*"]
+    readers = [f"{path}/host-mcp-ledger/*", f"{path}/secret-rotation/*"]
     condition = {"ArnNotLike": {"aws:PrincipalArn": readers}}
     _change(aws, _arn(out), "OthersDoNotRead", Condition=condition)
 
