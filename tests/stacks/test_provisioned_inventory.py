@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
@@ -15,50 +15,32 @@ from typing import Any
 import pytest
 import yaml
 from example import EXAMPLE
-from moto.server import ThreadedMotoServer
 
 from ringfence import inventory
 from ringfence.cloud import first_boot
 from ringfence.cloud.tags import HOST
 from ringfence.environment import Environment
 from ringfence.inventory import connection, firewall, provisioned
-from ringfence.rehearsal.account import Account, emulated
+from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.serve import served
 from ringfence.ssh_authority import Files, management_networks
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
 
 
-@pytest.fixture(scope="module")
-def endpoint(rehearsal: Rehearsal) -> Iterator[str]:
-    """moto keeps its accounts in the process: what is served is the rehearsed one."""
-    assert rehearsal.resources
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def shell(rehearsal: Rehearsal, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def shell(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As somebody who has logged in to that account."""
-    _log_in(monkeypatch, rehearsal.account, endpoint)
+    with served(rehearsal.account) as variables:
+        _set(monkeypatch, variables)
+        yield
 
 
-def _log_in(monkeypatch: pytest.MonkeyPatch, account: Account, endpoint: str) -> None:
-    keys = account.session.get_credentials()
-    assert keys
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": keys.access_key,
-        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-        "AWS_SESSION_TOKEN": keys.token,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+def _set(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in {**variables, "AWS_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
 
 
 def listed() -> subprocess.CompletedProcess[str]:
@@ -122,10 +104,10 @@ def test_what_this_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_where_nothing_runs_every_missing_host_is_named(
-    environment: Environment, endpoint: str, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with emulated(REGION) as account:
-        _log_in(monkeypatch, account, endpoint)
+    with emulated(REGION) as account, served(account) as variables:
+        _set(monkeypatch, variables)
         result = listed()
     assert result.returncode != 0
     said = " ".join(result.stderr.split())
