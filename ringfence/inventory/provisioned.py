@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.tags import ENVIRONMENT, HOST
 from ringfence.environment import Environment, Flow, Host, LogSink, Segment
 from ringfence.inventory.connection import TOOLS
@@ -65,8 +66,10 @@ def instances(environment: Environment) -> Mapping[str, Instance]:
         ) from None
     found: dict[str, Instance] = {}
     for each in running:
-        name = next((tag["Value"] for tag in each.get("Tags", []) if tag["Key"] == HOST), None)
-        if name is None or name not in environment.hosts:
+        tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
+        name = tags.get(HOST)
+        # What is contained still runs, as evidence; its group has started another one.
+        if name is None or name not in environment.hosts or STATE_TAGS[0] in tags:
             continue
         if name in found:
             raise ProvisionedError(

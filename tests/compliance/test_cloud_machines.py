@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.cloud import machines
+from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.groups import host_group, server_group
 from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.tags import ENVIRONMENT, HOST
@@ -255,7 +256,9 @@ def _by_host(cloud: Cloud, things: list[Document]) -> dict[str, list[Document]]:
 def _instances(cloud: Cloud) -> Mapping[str, list[Document]]:
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     pages = cloud.all("ec2", "describe_instances", "Reservations", Filters=alive)
-    return _by_host(cloud, [each for page in pages for each in page["Instances"]])
+    found = [each for page in pages for each in page["Instances"]]
+    # What is contained still runs, as evidence, cut off from everything (IRP-01).
+    return _by_host(cloud, [each for each in found if tag(each, STATE_TAGS[0]) is None])
 
 
 def _groups(cloud: Cloud) -> Mapping[str, list[Document]]:

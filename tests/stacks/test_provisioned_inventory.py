@@ -18,6 +18,7 @@ from example import EXAMPLE
 
 from ringfence import inventory
 from ringfence.cloud import first_boot
+from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.tags import HOST
 from ringfence.environment import Environment
 from ringfence.inventory import connection, firewall, provisioned
@@ -60,7 +61,8 @@ def _plain(value: dict[str, Any]) -> Any:
 
 
 def _running(rehearsal: Rehearsal) -> dict[str, dict[str, Any]]:
-    pages = rehearsal.account.client("ec2").describe_instances()["Reservations"]
+    running = [{"Name": "instance-state-name", "Values": ["running"]}]
+    pages = rehearsal.account.client("ec2").describe_instances(Filters=running)["Reservations"]
     found = [instance for page in pages for instance in page["Instances"]]
     return {next(t["Value"] for t in i["Tags"] if t["Key"] == HOST): i for i in found}
 
@@ -101,6 +103,30 @@ def test_what_this_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     said = " ".join(listed().stderr.split())
     assert "no session-manager-plugin; install the AWS CLI and its Session Manager plugin" in said
+
+
+@pytest.mark.usefixtures("shell")
+def test_what_is_contained_is_no_host_any_more(
+    rehearsal: Rehearsal, environment: Environment
+) -> None:
+    """Its Auto Scaling group has started another one, under the same name."""
+    ec2, own = rehearsal.account.client("ec2"), _running(rehearsal)["edge-1"]
+    tags = [t for t in own["Tags"] if t["Key"].startswith("ringfence:")]
+    (copy,) = ec2.run_instances(
+        ImageId=own["ImageId"],
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=own["SubnetId"],
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+    )["Instances"]
+    try:
+        with pytest.raises(provisioned.ProvisionedError, match=r"edge-1 runs twice: i-.* and i-"):
+            provisioned.instances(environment)
+        state = [{"Key": STATE_TAGS[0], "Value": "contained"}]
+        ec2.create_tags(Resources=[copy["InstanceId"]], Tags=state)
+        assert provisioned.instances(environment)["edge-1"].id == own["InstanceId"]
+    finally:
+        ec2.terminate_instances(InstanceIds=[copy["InstanceId"]])
 
 
 def test_where_nothing_runs_every_missing_host_is_named(
