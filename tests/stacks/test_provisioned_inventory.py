@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from example import EXAMPLE
+from generated import BASE, manifest
 
 from ringfence import inventory
 from ringfence.cloud import first_boot
@@ -23,8 +24,9 @@ from ringfence.cloud.tags import HOST
 from ringfence.environment import Environment
 from ringfence.inventory import connection, firewall, provisioned
 from ringfence.rehearsal.account import emulated
-from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.serve import served
+from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.ssh_authority import Files, management_networks
 
 ROOT = Path(__file__).parents[2]
@@ -235,6 +237,16 @@ class TestFirstBoot:
             assert not config["package_update"]
             assert not config["package_upgrade"]
             assert [user["name"] for user in config["users"]] == ["ringfence"]
+
+    def test_without_a_place_for_the_authority_one_error_says_so(self) -> None:
+        """As in a checkout that may only be read."""
+        with manifest(BASE) as environment:
+            environment.state.write_text("in the way")
+            with (
+                pytest.raises(RehearsalError, match=r"\.state/ssh cannot be written .*authority"),
+                rehearsed_stack(environment, preview=False),
+            ):
+                pass
 
     @pytest.mark.parametrize("kind", ["t4g.small", "t3.small"])
     def test_the_agent_is_of_the_architecture_and_region(
