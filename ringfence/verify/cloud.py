@@ -97,8 +97,13 @@ def texts(value: str | list[str] | None) -> list[str]:
 
 
 @contextmanager
-def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
-    """Raises `UnverifiedError` where there is no account to look at."""
+def account_of(
+    environment: Environment, *, rehearsed: bool, provisioned: bool = True
+) -> Iterator[Cloud]:
+    """Raises `UnverifiedError` where there is no account to look at.
+
+    A rehearsed one that is not `provisioned` is as AWS gives it to a new customer.
+    """
     # An extra, that an environment of one's own hosts does without.
     try:
         import boto3
@@ -107,6 +112,13 @@ def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
         raise UnverifiedError(
             f"there is no Python package {error.name}; install it: pip install 'ringfence[aws]'"
         ) from None
+    if rehearsed and not provisioned:
+        from ringfence.rehearsal.account import emulated
+
+        assert environment.provisioning  # or no check of a cloud is collected
+        with emulated(environment.provisioning.region) as account:
+            yield Cloud(account.session, environment, emulated=True)
+        return
     if rehearsed:
         from ringfence.rehearsal.record import RehearsalError
         from ringfence.rehearsal.stacks import rehearsed_stack
