@@ -109,6 +109,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if (
         min(jobs, len(groups)) < 2
         or session.testsfailed
+        or config.option.rehearsed  # it answers without waiting: threads are in each other's way
         or config.option.usepdb
         or config.option.collectonly
         or config.pluginmanager.hasplugin("dsession")
