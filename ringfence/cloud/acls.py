@@ -12,6 +12,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network, ip_network
 from typing import Literal
 
+from ringfence.cloud.balancers import balancers
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
 from ringfence.environment import Egress, Environment, Protocol, Segment
 
@@ -86,8 +87,11 @@ def _ways(environment: Environment) -> Iterator[_Way]:
         yield _Way(source.cidr, flow.target.segment.cidr, flow.protocol, flow.port)
     for server in environment.servers.values():
         for egress in server.egress:
-            for network in _targets(egress):
+            for network in _targets(environment, egress):
                 yield _Way(server.segment.cidr, network, egress.protocol, egress.port)
+    for balancer in balancers(environment):
+        for host, protocol, port in balancer.ways:
+            yield _Way(balancer.segment.cidr, host.segment.cidr, protocol, port)
     endpoints = endpoints_segment(environment).cidr
     for segment in inhabited(environment):
         yield _Way(segment.cidr, endpoints, "tcp", HTTPS)
@@ -102,9 +106,11 @@ def inhabited(environment: Environment) -> tuple[Segment, ...]:
     return tuple(dict.fromkeys(host.segment for host in environment.hosts.values()))
 
 
-def _targets(egress: Egress) -> Iterator[IPv4Network]:
+def _targets(environment: Environment, egress: Egress) -> Iterator[IPv4Network]:
     if egress.host:
         yield egress.host.segment.cidr
+    elif egress.private_link:
+        yield endpoints_segment(environment).cidr
     elif isinstance(egress.cidr, IPv4Network):
         yield egress.cidr
 

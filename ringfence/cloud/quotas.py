@@ -52,4 +52,10 @@ def _exceeded(environment: Environment) -> Iterator[str]:
 
 def _place(group: str) -> str:
     kind, _, name = group.partition("-")
-    return {"host": f"hosts.{name}", "server": f"servers.{name}"}.get(kind, "network.flows")
+    places = {
+        "host": f"hosts.{name}",
+        "server": f"servers.{name}",
+        "balancer": "provisioning.aws.publish",
+        "link": f"provisioning.aws.private_links.{name}",
+    }
+    return places.get(kind, "network.flows")

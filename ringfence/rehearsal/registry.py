@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ringfence.rehearsal import (
     alerts,
+    balancers,
     configuration,
     detection,
     functions,
@@ -43,7 +44,7 @@ RECORDED: tuple[str, ...] = (
 )
 
 MODULES = (
-    *(alerts, configuration, detection, functions, identity, keys, logs, network),
+    *(alerts, balancers, configuration, detection, functions, identity, keys, logs, network),
     *(secrets, sessions, storage, trail),
 )
 

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import addressing, containment, notices, quotas
+from ringfence.cloud.balancers import gateway as gateway_balancer
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
@@ -28,6 +29,8 @@ from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
 from stacks.components.network import Network, NetworkArgs
 from stacks.components.operators import Operators, OperatorsArgs
+from stacks.components.private_links import PrivateLinks, PrivateLinksArgs
+from stacks.components.published_gateway import PublishedGateway, PublishedGatewayArgs
 from stacks.components.secrets import Secrets, SecretsArgs
 from stacks.components.session_manager import SessionManager, SessionManagerArgs
 
@@ -59,6 +62,20 @@ InterfaceEndpoints(
     InterfaceEndpointsArgs(environment, network, account, region, groups.ids[ENDPOINTS]),
     opts,
 )
+link_ids = {}
+if place.private_links:
+    links = PrivateLinks(f"{name}-link", PrivateLinksArgs(environment, network, groups.ids), opts)
+    link_ids = links.ids
+target_group_arns, published = {}, {}
+if balancer := gateway_balancer(environment):
+    group_id = groups.ids[balancer.group]
+    offered = PublishedGateway(
+        f"{name}-gateway",
+        PublishedGatewayArgs(environment, network, balancer, group_id, place.accepted),
+        opts,
+    )
+    target_group_arns = offered.target_group_arns
+    published = {"service_id": offered.service_id, "service_name": offered.service_name}
 flow_logs = FlowLogs(
     f"{name}-flow-logs",
     FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
@@ -106,6 +123,9 @@ pulumi.export(
     },
 )
 pulumi.export("group_ids", groups.ids)
+pulumi.export("private_link_ids", link_ids)
+pulumi.export("published_gateway", published)
+pulumi.export("target_group_arns", target_group_arns)
 pulumi.export("key_arns", keys.arns)
 pulumi.export("flow_log_group", flow_logs.group_name)
 pulumi.export("containment_function_arn", response.function_arn)
