@@ -1,4 +1,4 @@
-"""Network load balancers: before the gateway, for callers of other accounts."""
+"""Network load balancers: before the gateway, for callers of other accounts, and before sensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from ringfence.environment import Environment, Host, Protocol, Segment
 
-GATEWAY = "gateway"
+GATEWAY, SENSORS = "gateway", "sensors"
 HTTPS = 443
+VXLAN = 4789
+"""What traffic mirroring wraps packets in, on the only port it has."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Listener:
     protocol: Protocol
     port: int
     hosts: tuple[Host, ...]
+    health: int | None = None
+    """TCP port that tells whether a target is well, where it is another one."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ class Balancer:
         for listener in self.listeners:
             for host in listener.hosts:
                 yield host, listener.protocol, listener.port
+                if listener.health:
+                    yield host, "tcp", listener.health
 
 
 def balancers(environment: Environment) -> tuple[Balancer, ...]:
-    return tuple(found for found in (gateway(environment),) if found)
+    return tuple(found for found in (gateway(environment), sensors(environment)) if found)
 
 
 def gateway(environment: Environment) -> Balancer | None:
@@ -59,3 +65,12 @@ def gateway(environment: Environment) -> Balancer | None:
         edge[0].segment,
         tuple(Listener("tcp", port, hosts) for port, hosts in sorted(listeners.items())),
     )
+
+
+def sensors(environment: Environment) -> Balancer | None:
+    """SSH tells whether one is well: VXLAN has no answer, and nothing else listens there."""
+    hosts = environment.group("sensor")
+    if not hosts or not environment.provisioning:
+        return None
+    listener = Listener("udp", VXLAN, hosts, health=hosts[0].ssh_port)
+    return Balancer(SENSORS, hosts[0].segment, (listener,))

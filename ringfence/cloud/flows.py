@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from ringfence.cloud.balancers import gateway
+from ringfence.cloud.balancers import VXLAN, gateway, sensors
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
 from ringfence.cloud.services import interface_endpoints
 from ringfence.environment import Environment, Flow, Host, Protocol, Segment
@@ -56,6 +56,11 @@ def service_end(service: str) -> str:
     return f"service {service}"
 
 
+def mirror_end(interface: str) -> str:
+    """Copies of its packets, which are sent without its doing."""
+    return f"mirror of {interface}"
+
+
 def balancer_end(name: str) -> str:
     return f"balancer {name}"
 
@@ -71,6 +76,7 @@ def _declared(environment: Environment) -> Iterator[Path]:
             if source != target:
                 yield Path(source, target, flow.protocol, flow.port, flow.port)
     yield from _published(environment)
+    yield from _mirrored(environment)
     for interface in interfaces(environment):
         yield from _of_everyone(environment, interface)
     for server in environment.servers.values():
@@ -97,6 +103,17 @@ def _published(environment: Environment) -> Iterator[Path]:
         yield Path(CALLERS, own, "tcp", port, port)
         for host in listener.hosts:
             yield Path(own, f"host {host.name}", "tcp", port, port)
+
+
+def _mirrored(environment: Environment) -> Iterator[Path]:
+    """From every interface, as security groups have it; the function leaves out the sensors'."""
+    if not (balancer := sensors(environment)):
+        return
+    own = balancer_end(balancer.name)
+    for interface in interfaces(environment):
+        yield Path(mirror_end(interface.name), own, "udp", VXLAN, VXLAN)
+    for host, protocol, port in balancer.ways:
+        yield Path(own, f"host {host.name}", protocol, port, port)
 
 
 def _of_everyone(environment: Environment, interface: Interface) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Literal
 
 from ringfence.cloud import addressing
-from ringfence.cloud.balancers import balancers
+from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.environment import (
     Environment,
     Flow,
@@ -155,6 +155,11 @@ def _rules(environment: Environment) -> Iterator[Rule]:
             own, target, why = balancer.group, host_group(host), f"load balancer {balancer.name}"
             yield Rule(own, "egress", protocol, port, port, _group(target), why)
             yield Rule(target, "ingress", protocol, port, port, _group(own), why)
+    if balancer := sensors(environment):
+        # No outbound rule: what is mirrored is not asked for one, and a host sends none itself.
+        # https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
+        why = "mirrored traffic"
+        yield Rule(balancer.group, "ingress", "udp", VXLAN, VXLAN, _group(BASE), why)
     yield from _base(environment)
 
 

@@ -13,6 +13,7 @@ from ringfence.rehearsal import (
     identity,
     keys,
     logs,
+    mirroring,
     network,
     secrets,
     sessions,
@@ -44,7 +45,8 @@ RECORDED: tuple[str, ...] = (
 )
 
 MODULES = (
-    *(alerts, balancers, configuration, detection, functions, identity, keys, logs, network),
+    *(alerts, balancers, configuration, detection, functions, identity, keys, logs),
+    *(mirroring, network),
     *(secrets, sessions, storage, trail),
 )
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 
+from ringfence.cloud.balancers import VXLAN
 from ringfence.cloud.flows import (
     CALLERS,
     Path,
     balancer_end,
     link_end,
+    mirror_end,
     segment_end,
     service_end,
 )
@@ -96,6 +98,8 @@ class Account:
     """Service by the id of its prefix list."""
     published: tuple[tuple[str, Traffic], ...] = ()
     """Load balancers that endpoint services lead to, and what they listen on."""
+    mirrors: frozenset[str] = frozenset()
+    """Load balancers that traffic is mirrored to."""
 
     def paths(self, *, acls: bool = True) -> frozenset[Path]:
         """What is possible; without ACLs, what security groups and routes alone would let be."""
@@ -113,6 +117,9 @@ class Account:
                 if source != target and (source.groups is not None or target.groups is not None):
                     for traffic in _between(source, target):
                         yield source.name, target.name, traffic
+                if target.name in self.mirrors and source.groups is not None and source != target:
+                    for traffic in _mirrored(source, target):
+                        yield mirror_end(source.name), target.name, traffic
             for traffic in _outwards(source):
                 yield source.name, INTERNET, traffic
             for prefix_list, service in self.prefix_lists.items():
@@ -163,7 +170,15 @@ class _Reader:
                 ends.append(end(name, subnets, groups))
             else:  # whoever reaches it is let in, and it reaches everything
                 ends.append(End(name, tuple(subnets), None))
-        return Account(tuple(ends), self._prefix_lists, tuple(self._published(ends)))
+        return Account(
+            tuple(ends), self._prefix_lists, tuple(self._published(ends)), self._mirrors()
+        )
+
+    def _mirrors(self) -> frozenset[str]:
+        query = ("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
+        arns = {target.get("NetworkLoadBalancerArn") for target in self._cloud.all(*query)}
+        found = (b for b in self._cloud.balancers if b["LoadBalancerArn"] in arns)
+        return frozenset(map(_balancer, found))
 
     def _published(self, ends: list[End]) -> Iterator[tuple[str, Traffic]]:
         """Callers have addresses that nobody here knows, where the groups are asked at all."""
@@ -298,6 +313,23 @@ def _between(source: End, target: End) -> Iterator[Traffic]:
     entering = _by_groups(target.groups, target.inbound, source)
     for traffic in _both(leaving, entering):
         yield from _through_acls(source, target, traffic)
+
+
+def _mirrored(source: End, target: End) -> Iterator[Traffic]:
+    """Copies leave without asking the source's groups, and have no answers.
+
+    https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
+    """
+    copies = (Traffic("udp", (VXLAN, VXLAN)),)
+    for traffic in _both(copies, _by_groups(target.groups, target.inbound, source)):
+        here, there = source.subnets, target.subnets
+        if {subnet.id for subnet in here} & {subnet.id for subnet in there} or any(
+            _allowed(two.acl, False, traffic.protocol, one.network, left)
+            for one in here
+            for two in there
+            for left in _allowed(one.acl, True, traffic.protocol, two.network, traffic.ports)
+        ):
+            yield traffic
 
 
 def _by_groups(

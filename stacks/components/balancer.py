@@ -49,8 +49,8 @@ class NetworkBalancer(pulumi.ComponentResource):
             internal=True,
             subnets=[subnet.id for subnet in args.network.subnets[balancer.segment.name].values()],
             security_groups=[args.group_id],
-            # Its group lets nobody in from the VPC. Callers over PrivateLink have addresses of
-            # their own network, which no rule here can name: they are those that were accepted.
+            # Callers over PrivateLink have addresses of their own network, which no rule here can
+            # name: they are those that were accepted.
             # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-security-groups.html
             enforce_security_group_inbound_rules_on_private_link_traffic="off",
             enable_cross_zone_load_balancing=True,
@@ -69,7 +69,7 @@ class NetworkBalancer(pulumi.ComponentResource):
                 port=listener.port,
                 health_check={
                     "protocol": "TCP",
-                    "port": "traffic-port",
+                    "port": str(listener.health or "traffic-port"),
                     "interval": HEALTH_SECONDS,
                     "healthy_threshold": HEALTH_COUNT,
                     "unhealthy_threshold": HEALTH_COUNT,

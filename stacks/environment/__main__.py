@@ -7,9 +7,9 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, containment, notices, quotas
-from ringfence.cloud.balancers import gateway as gateway_balancer
+from ringfence.cloud import addressing, balancers, containment, notices, quotas
 from ringfence.cloud.groups import ENDPOINTS
+from ringfence.cloud.mirroring import MIRROR_CLASS
 from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
@@ -27,6 +27,7 @@ from stacks.components.environment_alerts import EnvironmentAlerts, EnvironmentA
 from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
+from stacks.components.mirroring import Mirroring, MirroringArgs
 from stacks.components.network import Network, NetworkArgs
 from stacks.components.operators import Operators, OperatorsArgs
 from stacks.components.private_links import PrivateLinks, PrivateLinksArgs
@@ -67,7 +68,7 @@ if place.private_links:
     links = PrivateLinks(f"{name}-link", PrivateLinksArgs(environment, network, groups.ids), opts)
     link_ids = links.ids
 target_group_arns, published = {}, {}
-if balancer := gateway_balancer(environment):
+if balancer := balancers.gateway(environment):
     group_id = groups.ids[balancer.group]
     offered = PublishedGateway(
         f"{name}-gateway",
@@ -100,6 +101,25 @@ if own_secrets(environment):
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
+mirrored = {}
+if balancer := balancers.sensors(environment):
+    mirror = Mirroring(
+        f"{name}-mirroring",
+        MirroringArgs(
+            environment,
+            network,
+            balancer,
+            groups.ids[balancer.group],
+            keys.arns[MIRROR_CLASS],
+            alerts.topic_arn,
+            alerts.key_arn,
+            account,
+            region,
+        ),
+        opts,
+    )
+    target_group_arns = {**target_group_arns, **mirror.target_group_arns}
+    mirrored = {"target_id": mirror.target_id, "filter_id": mirror.filter_id}
 response = Containment(
     f"{name}-containment",
     ContainmentArgs(
@@ -124,6 +144,7 @@ pulumi.export(
 )
 pulumi.export("group_ids", groups.ids)
 pulumi.export("private_link_ids", link_ids)
+pulumi.export("mirroring", mirrored)
 pulumi.export("published_gateway", published)
 pulumi.export("target_group_arns", target_group_arns)
 pulumi.export("key_arns", keys.arns)

@@ -62,6 +62,9 @@ def documents(draw: st.DrawFn, servers: int = 6) -> dict[str, Any]:
     hosts |= {
         f"db-{n}": {"segment": "data", "groups": ["data"]} for n in range(draw(st.integers(1, 3)))
     }
+    for n in range(draw(st.integers(0, 2))):
+        place = draw(st.sampled_from(["monitoring", "edge"]))
+        hosts[f"sensor-{n}"] = {"segment": place, "groups": ["sensor"]}
     if draw(st.booleans()):
         hosts["jump-1"] = {"segment": "management", "groups": []}
     names = [f"mcp-{number}" for number in range(draw(st.integers(1, servers)))]

@@ -82,6 +82,12 @@ ACCEPTED = (
         "the hosts that will bear it are no part of the stack yet",
     ),
     Accepted(
+        "CKV_AWS_91",
+        "aws_lb.*",
+        "AWS logs the requests of TLS listeners only; flow logs have every connection: "
+        "https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-access-logs.html",
+    ),
+    Accepted(
         "CKV_AWS_338",
         "aws_cloudwatch_log_group.payments-prod-flow-logs",
         "as many days as the manifest keeps data of this class: 180",

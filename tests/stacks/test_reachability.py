@@ -41,5 +41,8 @@ def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> 
         "host mcp-ledger -> link fx tcp/443",
         "accepted callers -> balancer gateway tcp/443",
         "balancer gateway -> host edge-1 tcp/443",
+        *(f"mirror of {each} -> balancer sensors udp/4789" for each in (*everyone, "host siem-1")),
+        "balancer sensors -> host sensor-1 udp/4789",
+        "balancer sensors -> host sensor-1 tcp/22",
         *(f"{each} -> host siem-1 tcp/2514" for each in everyone),
     }
