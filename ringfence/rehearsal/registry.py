@@ -9,6 +9,7 @@ from ringfence.rehearsal import (
     balancers,
     configuration,
     detection,
+    dns,
     functions,
     identity,
     keys,
@@ -40,12 +41,16 @@ RECORDED: tuple[str, ...] = (
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
     "aws:networkfirewall/ruleGroup:RuleGroup",
+    "aws:route53/resolverFirewallConfig:ResolverFirewallConfig",
+    "aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList",
     "aws:route53/resolverFirewallRule:ResolverFirewallRule",
+    "aws:route53/resolverFirewallRuleGroup:ResolverFirewallRuleGroup",
+    "aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation",
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
 MODULES = (
-    *(alerts, balancers, configuration, detection, functions, identity, keys, logs),
+    *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
     *(mirroring, network),
     *(secrets, sessions, storage, trail),
 )

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-access.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -29,6 +29,8 @@ class PrivateLinksArgs:
 class PrivateLinks(pulumi.ComponentResource):
     ids: Mapping[str, pulumi.Output[str]]
     """By the name of the link. One works as soon as the other account has accepted it."""
+    names: Sequence[pulumi.Output[list[str]]]
+    """That servers ask for, of each."""
 
     def __init__(
         self, name: str, args: PrivateLinksArgs, opts: pulumi.ResourceOptions | None = None
@@ -36,7 +38,7 @@ class PrivateLinks(pulumi.ComponentResource):
         super().__init__("ringfence:aws:PrivateLinks", name, None, opts)
         environment = args.environment
         subnets = args.network.subnets[endpoints_segment(environment).name].values()
-        self.ids = {
+        made = {
             link.name: aws.ec2.VpcEndpoint(
                 f"{name}-{link.name}",
                 vpc_id=args.network.vpc.id,
@@ -47,7 +49,12 @@ class PrivateLinks(pulumi.ComponentResource):
                 private_dns_enabled=link.private_dns,
                 tags=tags(environment, link_group(link), "NET-03", group=link_group(link)),
                 opts=pulumi.ResourceOptions(parent=self),
-            ).id
+            )
             for link in private_links(environment)
         }
+        self.ids = {link: endpoint.id for link, endpoint in made.items()}
+        self.names = [
+            endpoint.dns_entries.apply(lambda entries: [e.dns_name for e in entries if e.dns_name])
+            for endpoint in made.values()
+        ]
         self.register_outputs({"ids": self.ids})

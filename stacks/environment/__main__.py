@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import addressing, balancers, containment, notices, quotas
+from ringfence.cloud.dns import QUERY_CLASS
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.mirroring import MIRROR_CLASS
 from ringfence.cloud.secrets import own_secrets
@@ -17,6 +18,7 @@ from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
+from stacks.components.dns import Dns, DnsArgs
 from stacks.components.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
@@ -63,10 +65,15 @@ InterfaceEndpoints(
     InterfaceEndpointsArgs(environment, network, account, region, groups.ids[ENDPOINTS]),
     opts,
 )
-link_ids = {}
+link_ids, link_names = {}, []
 if place.private_links:
     links = PrivateLinks(f"{name}-link", PrivateLinksArgs(environment, network, groups.ids), opts)
-    link_ids = links.ids
+    link_ids, link_names = links.ids, links.names
+names = Dns(
+    f"{name}-dns",
+    DnsArgs(environment, network.vpc.id, keys.arns[QUERY_CLASS], region, link_names),
+    opts,
+)
 target_group_arns, published = {}, {}
 if balancer := balancers.gateway(environment):
     group_id = groups.ids[balancer.group]
@@ -149,6 +156,7 @@ pulumi.export("published_gateway", published)
 pulumi.export("target_group_arns", target_group_arns)
 pulumi.export("key_arns", keys.arns)
 pulumi.export("flow_log_group", flow_logs.group_name)
+pulumi.export("dns_log_group", names.log_group_name)
 pulumi.export("containment_function_arn", response.function_arn)
 pulumi.export("quarantine_group_id", response.quarantine_group_id)
 pulumi.export("failed_events_url", response.failed_events_url)

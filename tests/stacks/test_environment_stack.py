@@ -26,6 +26,7 @@ UNTAGGABLE = {
     "aws:lambda/permission:Permission",
     "aws:secretsmanager/secretPolicy:SecretPolicy",
     "aws:secretsmanager/secretRotation:SecretRotation",
+    "aws:route53/resolverQueryLogConfigAssociation:ResolverQueryLogConfigAssociation",
     "aws:sns/topicPolicy:TopicPolicy",
     "aws:sns/topicSubscription:TopicSubscription",
 }
@@ -33,7 +34,13 @@ UNTAGGABLE = {
 
 def test_everything_is_a_real_object(rehearsal: Rehearsal) -> None:
     recorded = {r.type for r in rehearsal.resources if r.status is Status.RECORDED}
-    assert recorded == {"aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule"}
+    assert recorded == {
+        "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
+        *(
+            f"aws:route53/resolverFirewall{kind}:ResolverFirewall{kind}"
+            for kind in ("Config", "DomainList", "Rule", "RuleGroup", "RuleGroupAssociation")
+        ),
+    }
     assert rehearsal.counts[Status.MOTO] > 100
 
 
@@ -73,7 +80,7 @@ def test_every_resource_says_whose_it_is(rehearsal: Rehearsal) -> None:
 
 def test_components_register_their_outputs(rehearsal: Rehearsal) -> None:
     components = [r for r in rehearsal.resources if r.type.startswith("ringfence:")]
-    assert len(components) == 18
+    assert len(components) == 19
     assert not [c.name for c in components if not c.outputs]
 
 
