@@ -6,8 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ringfence.rehearsal.account import Account
 
 STACKS = ("account", "environment")
 
@@ -27,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLAN.json",
         help="also write it as a Terraform plan, which scanners read (checkov -f PLAN.json "
         "--framework terraform_plan)",
+    )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="keep the account, and let any AWS tool look at it over loopback, until Ctrl-C",
     )
 
 
@@ -61,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
             print(f"\n{bill.render(bill.of(rehearsal))}")
+            if args.serve:
+                _serve(rehearsal.account)
     except (NotProvisionableError, UnwritableError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,6 +80,16 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _serve(account: Account) -> None:
+    from ringfence.rehearsal.serve import exports, served
+
+    with served(account) as variables:
+        print(f"\nThe account is served until Ctrl-C, to a shell with\n{exports(variables)}")
+        sys.stdout.flush()  # whoever reads this through a pipe waits for it
+        with suppress(KeyboardInterrupt):
+            Event().wait()
 
 
 def _export(path: Path, document: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""GuardDuty and Security Hub."""
+"""GuardDuty, Security Hub and Macie."""
 
 from __future__ import annotations
 
@@ -45,8 +45,19 @@ def hub(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(aws.id, {"arn": securityhub.describe_hub()["HubArn"]})
 
 
+def macie(aws: Account, _: str, inputs: Inputs) -> Created:
+    client = aws.client("macie2")
+    client.enable_macie(
+        findingPublishingFrequency=inputs.get("findingPublishingFrequency", "FIFTEEN_MINUTES"),
+        status=inputs.get("status", "ENABLED"),
+    )
+    session = client.get_macie_session()
+    return Created(aws.id, {"serviceRole": session["serviceRole"]})
+
+
 RESOURCES: Mapping[str, Create] = {
     "aws:guardduty/detector:Detector": detector,
     "aws:guardduty/detectorFeature:DetectorFeature": detector_feature,
+    "aws:macie2/account:Account": macie,
     "aws:securityhub/account:Account": hub,
 }

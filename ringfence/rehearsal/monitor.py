@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any
@@ -13,19 +14,29 @@ from pulumi.runtime.rpc import UNKNOWN, deserialize_properties
 
 from ringfence.rehearsal import registry
 from ringfence.rehearsal.account import Account
-from ringfence.rehearsal.record import RehearsalError, Resource, Status
+from ringfence.rehearsal.record import Created, References, RehearsalError, Resource, Status
 
 STACK = "pulumi:pulumi:Stack"
+REFERENCE = "pulumi:pulumi:StackReference"
+
+
+Made = dict[tuple[str, str, str], Created]
+"""Objects of an account by type, name and inputs of their resources."""
 
 
 class Emulation(Mocks):
-    """Answers each registration with an object of the emulated account."""
+    """Answers each registration with an object of the emulated account: the one that it has been
+    answered with before, in an earlier run of the program."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, references: References, made: Made) -> None:
         self._account = account
+        self._references = references
+        self._made = made
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = plain(args.inputs)
+        if args.typ == REFERENCE:
+            return self._reference(inputs["name"])
         if args.typ == "pulumi:providers:aws" and "defaultTags" in inputs:
             raise RehearsalError(
                 f"provider {args.name}: default_tags are the provider's work and would be missing "
@@ -35,13 +46,25 @@ class Emulation(Mocks):
         if entry.create is None:
             # An id of its own: a resource that refers to it must not find an unknown one.
             return f"{args.name}-{entry.status}", inputs
-        try:
-            created = entry.create(self._account, args.name, inputs)
-        except RehearsalError:
-            raise
-        except Exception as error:
-            raise RehearsalError(f"{args.typ} {args.name}: AWS refuses it: {error}") from error
+        key = (args.typ, args.name, json.dumps(inputs, sort_keys=True, default=vars))
+        if key not in self._made:
+            try:
+                self._made[key] = entry.create(self._account, args.name, inputs)
+            except RehearsalError:
+                raise
+            except Exception as error:
+                raise RehearsalError(f"{args.typ} {args.name}: AWS refuses it: {error}") from error
+        created = self._made[key]
         return created.id, {**inputs, **created.outputs}
+
+    def _reference(self, stack: str) -> tuple[str, dict[str, Any]]:
+        try:
+            outputs = dict(self._references[stack])
+        except KeyError:
+            raise RehearsalError(
+                f"nothing was rehearsed under the name {stack}, which the program refers to"
+            ) from None
+        return stack, {"name": stack, "outputs": outputs, "secretOutputNames": []}
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         return dict(registry.function(args.token)(self._account, plain(args.args))), []
@@ -55,8 +78,8 @@ class Monitor(MockMonitor):
     unknown in a preview.
     """
 
-    def __init__(self, account: Account) -> None:
-        super().__init__(Emulation(account))
+    def __init__(self, account: Account, references: References, made: Made) -> None:
+        super().__init__(Emulation(account, references, made))
         self.exports: Mapping[str, Any] = {}
         self._records: dict[str, Resource] = {}
         self._outputs: dict[str, Mapping[str, Any]] = {}

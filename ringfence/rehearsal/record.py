@@ -13,6 +13,8 @@ from ringfence.rehearsal.account import Account
 
 Inputs = Mapping[str, Any]
 """Properties by the names of Pulumi's schema (camelCase)."""
+References = Mapping[str, Mapping[str, Any]]
+"""Outputs of other stacks, by the name under which a program refers to them."""
 
 
 class RehearsalError(Exception):

@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 
 from ringfence.rehearsal.account import Account, emulated
 from ringfence.rehearsal.engine import Program, Settings, run
-from ringfence.rehearsal.monitor import Monitor
-from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.monitor import Made, Monitor
+from ringfence.rehearsal.record import References, Rehearsal
 
 SECONDS = 90.0
 """Limit of one run."""
@@ -26,21 +26,24 @@ def rehearsed(
     seconds: float = SECONDS,
     preview: bool = True,
     account: Account | None = None,
+    references: References | None = None,
 ) -> Iterator[Rehearsal]:
     """The program, provisioned; the account lives until the end of the `with` block.
 
     In a new account, or in one where another program was rehearsed before.
 
-    It runs as a preview first, in an account of its own: only there a missing output is
-    unknown, which is refused, rather than None, which nobody notices.
+    It runs as a preview first: only there a missing output is unknown, which is refused, rather
+    than None, which nobody notices. The second run finds the objects that the first one made.
     """
     begun = time.monotonic()
     settings = Settings(project, stack, config or {})
-    if preview:
-        with emulated(region) as scratch:
-            run(program, Monitor(scratch), settings, seconds=seconds, preview=True)
+    references = references or {}
+    made: Made = {}
     with nullcontext(account) if account else emulated(region) as place:
-        monitor = Monitor(place)
+        if preview:
+            first = Monitor(place, references, made)
+            run(program, first, settings, seconds=seconds, preview=True)
+        monitor = Monitor(place, references, made)
         run(program, monitor, settings, seconds=seconds, preview=False)
         elapsed = time.monotonic() - begun
         # Registrations arrive in any order; a record is to be the same every time.

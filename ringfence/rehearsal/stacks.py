@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from ringfence.cloud import quotas
 from ringfence.environment import Environment
-from ringfence.rehearsal.account import Account
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
 
@@ -23,9 +22,13 @@ def rehearsed_stack(
     stack: str = "environment",
     *,
     preview: bool = True,
-    account: Account | None = None,
+    shared: Rehearsal | None = None,
 ) -> Iterator[Rehearsal]:
-    """The very program that `pulumi up` runs in `stacks/`, for this environment."""
+    """The very program that `pulumi up` runs in `stacks/`, for this environment.
+
+    The stack of an environment refers to that of its account, which is rehearsed first, in the
+    same account, unless `shared` is it.
+    """
     place = environment.provisioning
     if place is None:
         raise NotProvisionableError(
@@ -33,6 +36,13 @@ def rehearsed_stack(
         )
     if too_much := quotas.exceeded(environment):
         raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in too_much))
+    if stack == "environment" and shared is None:
+        with (
+            rehearsed_stack(environment, "account", preview=False) as shared,
+            rehearsed_stack(environment, preview=preview, shared=shared) as rehearsal,
+        ):
+            yield rehearsal
+        return
     with rehearsed(
         lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
         project=stack,
@@ -40,6 +50,7 @@ def rehearsed_stack(
         region=place.region,
         config={f"{stack}:manifest": str(environment.path)},
         preview=preview,
-        account=account,
+        account=shared.account if shared else None,
+        references={place.account_stack: shared.exports} if shared else {},
     ) as rehearsal:
         yield rehearsal

@@ -16,7 +16,7 @@ def render(rehearsal: Rehearsal, exports: bool = True) -> str:
     lines = [f"  {STACK} {rehearsal.stack}", *_under(rehearsal, _roots(rehearsal), "")]
     if exports and rehearsal.exports:
         lines += ["", "Exports"]
-        lines += [f"  {name}: {_value(value)}" for name, value in rehearsal.exports.items()]
+        lines += [f"  {name}: {_value(value)}" for name, value in sorted(rehearsal.exports.items())]
     return "\n".join([*lines, "", summary(rehearsal)])
 
 

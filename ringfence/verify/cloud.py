@@ -141,7 +141,7 @@ def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
         try:
             with (
                 rehearsed_stack(environment, "account") as shared,
-                rehearsed_stack(environment, account=shared.account),
+                rehearsed_stack(environment, shared=shared),
             ):
                 yield Cloud(shared.account.session, environment, emulated=True)
         except RehearsalError as error:

@@ -21,6 +21,7 @@ class Sender:
 
     account: str
     region: str
+    detector: str = DETECTOR
 
     def event(self, source: str, kind: str, detail: Event, id_: str) -> Event:
         return {
@@ -41,11 +42,10 @@ class Sender:
         *,
         severity: float = 8,
         kind: str = "CryptoCurrency:EC2/BitcoinTool.B!DNS",
-        detector: str = DETECTOR,
         id_: str = "7b2f6d2e-6a5c-4b1e-9d1f-3a1b5c7d9e0f",
     ) -> Event:
         finding = "96c1d9a3e6b74f5ba8f0d2c4b6a8e0f1"
-        where = f"arn:aws:guardduty:{self.region}:{self.account}:detector/{detector}"
+        where = f"arn:aws:guardduty:{self.region}:{self.account}:detector/{self.detector}"
         interface = {
             "networkInterfaceId": "eni-0abcdef0123456789",
             "privateIpAddress": "10.40.16.10",
@@ -80,7 +80,7 @@ class Sender:
             },
             "service": {
                 "serviceName": "guardduty",
-                "detectorId": detector,
+                "detectorId": self.detector,
                 "action": {
                     "actionType": "DNS_REQUEST",
                     "dnsRequestAction": {"domain": "pool.example", "protocol": "UDP"},

@@ -59,6 +59,10 @@ class Detection(pulumi.ComponentResource):
                 standards_arn=arn,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[hub]),
             )
+        if environment.provisioning and environment.provisioning.macie:
+            aws.macie2.Account(
+                name, status="ENABLED", finding_publishing_frequency="FIFTEEN_MINUTES", opts=child
+            )
         aws.accessanalyzer.Analyzer(
             f"{name}-external",
             analyzer_name=f"{name}-external",

@@ -51,6 +51,8 @@ account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).
 opts = pulumi.ResourceOptions(provider=provider)
 tagged = partial(tags, environment)
 
+shared = pulumi.StackReference("account", place.account_stack)
+
 keys = Keys(f"{name}-key", KeysArgs(environment, account, region), opts)
 network = Network(name, NetworkArgs(environment, addressing.zones(region, place.zones)), opts)
 Acls(f"{name}-acl", AclsArgs(environment, network), opts)
@@ -137,6 +139,7 @@ response = Containment(
         keys.arns[containment.CLASS],
         alerts.topic_arn,
         alerts.key_arn,
+        detector_id=shared.require_output("detector_id"),
     ),
     opts,
 )

@@ -496,6 +496,19 @@ def test_attacks_are_detected(cloud: Cloud):
     assert not missing, f"GuardDuty runs without {', '.join(missing)}; {UP}"
 
 
+@pytest.mark.control("DAT-04")
+def test_personal_data_in_buckets_is_found(cloud: Cloud):
+    """What a tool wrote into a bucket has left the gateway that would have masked it."""
+    if not cloud.place.macie:
+        not_applicable("the manifest does not ask for Macie (provisioning.aws.macie)")
+    macie = cloud.client("macie2")
+    try:
+        status = macie.get_macie_session()["status"]
+    except macie.exceptions.ClientError as error:
+        status = error.response["Error"]["Code"]
+    assert status == "ENABLED", f"Macie in {cloud.place.region}: {status}; {UP}"
+
+
 @pytest.mark.control("MON-03")
 def test_findings_are_collected(cloud: Cloud):
     """A finding in a console that nobody opens is none."""

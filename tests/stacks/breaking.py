@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
+import pickle
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ringfence.environment import Environment
+from ringfence.rehearsal.record import Rehearsal
 from ringfence.report import NotApplicable, UnverifiedError
 from ringfence.verify.cloud import Cloud
 
@@ -44,6 +49,35 @@ def failing(checks: Checks, cloud: Cloud) -> dict[str, str]:
             except (AssertionError, UnverifiedError) as error:
                 found[name] = str(error).split("\n")[0]
     return found
+
+
+def failing_once(
+    change: Change, checks: Checks, rehearsal: Rehearsal, environment: Environment
+) -> dict[str, str]:
+    """Checks that fail once the account is changed.
+
+    In a copy of this process: the account stays whole, and none is provisioned for each change.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            change(rehearsal.account.client, rehearsal.exports)
+            cloud = Cloud(rehearsal.account.session, environment, emulated=True)
+            answer: object = failing(checks, cloud)
+        except BaseException:
+            answer = traceback.format_exc()
+        with os.fdopen(write, "wb") as out:
+            pickle.dump(answer, out)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answers:
+        raw = answers.read()
+    os.waitpid(child, 0)
+    answer = pickle.loads(raw)  # noqa: S301 - of our own child
+    assert isinstance(answer, dict), answer
+    return answer
 
 
 def inapplicable(checks: Checks, cloud: Cloud) -> set[str]:

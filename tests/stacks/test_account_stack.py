@@ -24,6 +24,7 @@ RECORDED = {
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 }
 SERVICES_WITHOUT_TAGS = (
+    "aws:macie2/",
     *("aws:s3/bucket", "aws:s3/account", "aws:ebs/", "aws:securityhub/"),
     *("aws:iam/group", "aws:iam/rolePolicy", "aws:iam/accountPasswordPolicy", "aws:kms/alias"),
     *("aws:cfg/recorder", "aws:cfg/deliveryChannel", "aws:cfg/retentionConfiguration"),
@@ -96,7 +97,7 @@ def test_what_holds_evidence_is_protected(account: Rehearsal) -> None:
 
 def test_components_register_their_outputs(account: Rehearsal) -> None:
     components = [r for r in account.resources if r.type.startswith("ringfence:")]
-    assert len(components) == 10
+    assert len(components) == 11
     assert not [c.name for c in components if not c.outputs]
 
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.notices import notices, refused_flows
 from ringfence.cloud.services import FLOW_LOG_FORMAT
@@ -17,7 +16,6 @@ from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.cloud import Cloud
 
 CHECKS = checks("test_cloud_alerts")
@@ -241,12 +239,11 @@ def failed_rotations_go_unnoticed(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

@@ -89,8 +89,53 @@ ACCEPTED = (
     ),
     Accepted(
         "CKV_AWS_338",
-        "aws_cloudwatch_log_group.payments-prod-flow-logs",
+        "aws_cloudwatch_log_group.payments-prod-*",
         "as many days as the manifest keeps data of this class: 180",
+    ),
+    Accepted(
+        "CKV2_AWS_57",
+        "aws_secretsmanager_secret.payments-prod-secret-ledger_rates-api-key",
+        "its issuer makes it, a person puts it there, and an alarm tells when it is due",
+    ),
+    Accepted(
+        "CKV_AWS_61",
+        "aws_iam_role.payments-prod-operators",
+        "administrators of the manifest, with a second factor of the last hour",
+    ),
+    Accepted(
+        "CKV_AWS_116",
+        "aws_lambda_function.payments-prod-containment",
+        "what fails goes to a queue as its destination, which brings the error with the event",
+    ),
+    Accepted(
+        "CKV_AWS_116",
+        "aws_lambda_function.payments-prod-secret-*",
+        "the next run does what a failed one did not, and a secret that is due is an alarm",
+    ),
+    Accepted(
+        "CKV_AWS_115",
+        "aws_lambda_function.payments-prod-secret-*",
+        "who is throttled is called again; AWS reserves only what leaves 100 to other functions",
+    ),
+    Accepted(
+        "CKV_AWS_117",
+        "aws_lambda_function.payments-prod-*",
+        "it calls APIs of AWS only; inside it would hang on the network that it may have to cut",
+    ),
+    Accepted(
+        "CKV_AWS_173",
+        "aws_lambda_function.payments-prod-secret-*",
+        "its one setting is the environment's name",
+    ),
+    Accepted(
+        "CKV_AWS_272",
+        "aws_lambda_function.payments-prod-*",
+        "its code comes with the stack, from whoever runs it, and who would sign it, too",
+    ),
+    Accepted(
+        "CKV_AWS_50",
+        "aws_lambda_function.payments-prod-secret-*",
+        "one call after the other to one service: its log says as much",
     ),
 )
 

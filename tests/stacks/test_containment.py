@@ -18,7 +18,7 @@ from example import EXAMPLE
 
 from ringfence.cloud import containment, roles
 from ringfence.environment import Environment
-from ringfence.rehearsal.record import Rehearsal
+from ringfence.rehearsal.record import Rehearsal, Resource
 from ringfence.rehearsal.rehearse import rehearsed
 from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.access import Decision, Principal, Request, decide
@@ -134,7 +134,7 @@ def place() -> Iterator[Rehearsal]:
             Name="debian-13", RootDeviceName="/dev/xvda", BlockDeviceMappings=[root]
         )
         client("sqs").create_queue(QueueName="told")
-        topic = client("sns").list_topics()["Topics"][0]["TopicArn"]
+        topic = rehearsal.exports["alerts_topic_arn"]
         queue = rehearsal.account.arn("sqs", "told")
         client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
         yield rehearsal
@@ -574,8 +574,14 @@ def test_the_role_may_do_what_the_function_does_and_no_more(
     assert implied < allowed
 
 
+def _function(rehearsal: Rehearsal) -> Resource:
+    arn = rehearsal.exports["containment_function_arn"]
+    functions = rehearsal.of_type("aws:lambda/function:Function")
+    return next(function for function in functions if function.outputs["arn"] == arn)
+
+
 def test_the_code_runs_where_lambda_unpacks_it(rehearsal: Rehearsal, tmp_path: Path) -> None:
-    (function,) = rehearsal.of_type("aws:lambda/function:Function")
+    function = _function(rehearsal)
     assets = function.inputs["code"].assets
     assert len(assets) == 5
     for name, asset in assets.items():
@@ -597,7 +603,7 @@ def test_the_code_runs_where_lambda_unpacks_it(rehearsal: Rehearsal, tmp_path: P
 
 
 def test_nothing_secret_is_in_the_settings(rehearsal: Rehearsal) -> None:
-    (function,) = rehearsal.of_type("aws:lambda/function:Function")
+    function = _function(rehearsal)
     variables = function.inputs["environment"]["variables"]
     assert variables.keys() == {"ENVIRONMENT", "QUARANTINE_GROUP", "RECORDS", "SEVERITY", "TOPIC"}
     assert function.inputs["kmsKeyArn"].startswith("arn:aws:kms:")
@@ -632,7 +638,7 @@ def test_a_detector_and_a_boundary_narrow_it(environment: Environment) -> None:
     patterns = {rule.name: json.loads(rule.inputs["eventPattern"]) for rule in rules}
     finding = patterns["containment-guardduty"]["detail"]
     assert finding["service"] == {"detectorId": [detector.id]}
-    role = f"arn:aws:iam::{rehearsal.account.id}:role/ringfence/payments-prod/machine/time"
+    role = f"arn:aws:iam::{rehearsal.account.id}:role/ringfence/payments-prod/workloads/time/x"
     for under, expected in ((boundary, Decision.ALLOWED), (f"{boundary}2", Decision.NOT_ALLOWED)):
         request = Request("iam:PutRolePolicy", role, context={"iam:PermissionsBoundary": under})
         assert decide(request, [json.loads(policy.inputs["policy"])]) is expected

@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT, SEGMENT
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.cloud import Cloud
 
 ANYWHERE = "0.0.0.0/0"
@@ -295,12 +293,11 @@ def a_key_may_be_used_directly(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

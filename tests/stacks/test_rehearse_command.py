@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from ringfence import cli
@@ -44,6 +50,39 @@ def test_an_environment_without_provisioning_is_told(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == (
         "lab: nothing of it is provisioned; add provisioning.aws to rehearse it\n"
     )
+
+
+def test_the_account_is_served_to_other_tools_until_ctrl_c() -> None:
+    command = [sys.executable, "-m", "ringfence", "rehearse", EXAMPLE, "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as serving:
+        assert serving.stdout
+        try:
+            lines = iter(serving.stdout.readline, "")
+            exported = [line for line in lines_to("AWS_SESSION_TOKEN", lines) if "export " in line]
+            variables = dict(line.removeprefix("export ").split("=", 1) for line in exported)
+            keys = {name: shlex.split(value)[0] for name, value in variables.items()}
+            session = boto3.Session(
+                region_name=keys["AWS_DEFAULT_REGION"],
+                aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+                aws_session_token=keys["AWS_SESSION_TOKEN"],
+            )
+            make: Any = session.client
+            ec2 = make("ec2", endpoint_url=keys["AWS_ENDPOINT_URL"])
+            names = {tag["Value"] for v in ec2.describe_vpcs()["Vpcs"] for tag in v.get("Tags", [])}
+            serving.send_signal(signal.SIGINT)
+            ended = serving.wait(20)
+        finally:
+            serving.kill()
+    assert "payments-prod" in names
+    assert ended == 0
+
+
+def lines_to(last: str, lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if last in line:
+            return
 
 
 def test_a_missing_extra_is_told(

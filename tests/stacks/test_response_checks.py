@@ -9,14 +9,12 @@ import zipfile
 from typing import Any
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.cloud import Cloud
 
 CHECKS = checks("test_cloud_response")
@@ -352,13 +350,11 @@ def it_may_delete_evidence(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        cloud = Cloud(rehearsal.account.session, environment, emulated=True)
-        said = failing(CHECKS, cloud)
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

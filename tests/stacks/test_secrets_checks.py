@@ -7,8 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing, inapplicable
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once, inapplicable
 from generated import BASE, documents, loaded, manifest
 from hypothesis import HealthCheck, given, settings
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
@@ -127,7 +126,7 @@ def every_workload_reads(aws: Aws, out: Exports) -> None:
 def the_host_at_the_other_end_is_shut_out(aws: Aws, out: Exports) -> None:
     account = _arn(out).split(":")[4]
     path = f"arn:aws:iam::{account}:role/ringfence/payments-prod/workloads"
-    readers = [f"{path}/server-ledger/*", f"{path}/secret-rotation/*"]
+    readers = [f"{path}/host-mcp-ledger/*", f"{path}/secret-rotation/*"]
     condition = {"ArnNotLike": {"aws:PrincipalArn": readers}}
     _change(aws, _arn(out), "OthersDoNotRead", Condition=condition)
 
@@ -263,12 +262,11 @@ def the_alarm_is_silenced(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

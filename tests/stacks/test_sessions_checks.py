@@ -4,38 +4,25 @@ defaults and on ours with exactly its property broken."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.sessions import PREFERENCES
 from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.cloud import Cloud
 
 CHECKS = checks("test_cloud_sessions")
 REGION = "eu-central-1"
 
 
-@contextmanager
-def both_stacks(environment: Environment) -> Iterator[Rehearsal]:
-    with (
-        rehearsed_stack(environment, "account", preview=False) as shared,
-        rehearsed_stack(environment, preview=False, account=shared.account) as own,
-    ):
-        yield own
-
-
-def test_our_account_passes(environment: Environment) -> None:
-    with both_stacks(environment) as rehearsal:
-        assert failing(CHECKS, Cloud(rehearsal.account.session, environment)) == {}
+def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:
+    assert failing(CHECKS, Cloud(rehearsal.account.session, environment)) == {}
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
@@ -288,12 +275,11 @@ def the_log_is_under_a_lesser_key(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with both_stacks(environment) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

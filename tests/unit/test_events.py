@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_finding_that_concerns_no_instance_starts_nothing() -> None:
 
 
 def test_only_findings_of_the_named_detector_count() -> None:
-    event = SENDER.guardduty(INSTANCE, detector="ours")
+    event = replace(SENDER, detector="ours").guardduty(INSTANCE)
     assert started(event, "ours") == ["guardduty"]
     assert started(event, "another") == []
 
