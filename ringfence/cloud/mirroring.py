@@ -129,4 +129,10 @@ def permissions(environment: str, place: Place) -> str:
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
             "Resource": f"{place.log_group}:*",
         },
+        {
+            "Sid": "Trace",
+            "Effect": "Allow",
+            "Action": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
+            "Resource": "*",
+        },
     )

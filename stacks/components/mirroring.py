@@ -161,6 +161,7 @@ class Mirroring(pulumi.ComponentResource):
                 }
             },
             logging_config={"log_format": "JSON", "log_group": log_group.name},
+            tracing_config={"mode": "Active"},
             tags=named,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[permitted]),
         )

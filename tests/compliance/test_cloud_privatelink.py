@@ -83,6 +83,7 @@ def test_only_accepted_principals_may_connect(cloud: Cloud):
 
 @pytest.mark.control("NET-03")
 def test_every_accepted_principal_may_connect(cloud: Cloud):
+    """Whoever is turned away asks for a way in over the internet."""
     query = ("ec2", "describe_vpc_endpoint_service_permissions", "AllowedPrincipals")
     allowed = {
         principal["Principal"]

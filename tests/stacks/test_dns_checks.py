@@ -9,15 +9,13 @@ from functools import cache
 from typing import Any
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once
 from moto.route53resolver.models import route53resolver_backends
 
 from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.cloud import Cloud
 
 REGION = "eu-central-1"
@@ -60,12 +58,11 @@ def questions_are_kept_briefly(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 

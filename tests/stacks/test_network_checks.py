@@ -120,8 +120,8 @@ def a_load_balancer_leads_elsewhere(aws: Aws, out: Exports) -> None:
 @BROKEN.by("declared_flows_are_possible")
 def the_gateway_is_published_on_no_port(aws: Aws, out: Exports) -> None:
     elbv2 = aws("elbv2")
-    (balancer,) = elbv2.describe_load_balancers()["LoadBalancers"]
-    arn = balancer["LoadBalancerArn"]
+    found = elbv2.describe_load_balancers()["LoadBalancers"]
+    arn = next(b["LoadBalancerArn"] for b in found if "gateway" in b["LoadBalancerName"])
     (listener,) = elbv2.describe_listeners(LoadBalancerArn=arn)["Listeners"]
     elbv2.delete_listener(ListenerArn=listener["ListenerArn"])
 

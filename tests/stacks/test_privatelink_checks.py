@@ -4,8 +4,7 @@ fail, on an account with defaults and on ours with exactly its property broken."
 from __future__ import annotations
 
 import pytest
-from breaking import Aws, Broken, Exports, checks, failing, inapplicable
-from example import EXAMPLE
+from breaking import Aws, Broken, Exports, checks, failing, failing_once, inapplicable
 from generated import BASE, manifest
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP
@@ -191,12 +190,11 @@ def a_load_balancer_has_no_group(aws: Aws, out: Exports) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
+def test_a_broken_property_turns_exactly_its_checks_red(
+    name: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
     change, expected = BROKEN[name]
-    environment = Environment.load(EXAMPLE)
-    with rehearsed_stack(environment, preview=False) as rehearsal:
-        change(rehearsal.account.client, rehearsal.exports)
-        said = failing(CHECKS, Cloud(rehearsal.account.session, environment))
+    said = failing_once(change, CHECKS, rehearsal, environment)
     assert said.keys() == expected, said
 
 
