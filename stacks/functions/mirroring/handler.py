@@ -82,7 +82,7 @@ def mirror(ec2: Any, settings: Settings) -> Mapping[str, str]:
 
 
 def _interfaces(ec2: Any, settings: Settings) -> Iterator[tuple[str, str]]:
-    """With the instance of each. A contained one stays mirrored: that is when it matters."""
+    """With the instance of each."""
     filters = [
         {"Name": f"tag:{ENVIRONMENT}", "Values": [settings.environment]},
         {"Name": "instance-state-name", "Values": ["pending", "running"]},
