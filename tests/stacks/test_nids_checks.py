@@ -4,6 +4,7 @@ and the function then runs on the emulated account."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from ringfence.environment import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.rehearsal.stacks import rehearsed_stack
+from ringfence.verify.access import Decision, Request, decide
 from ringfence.verify.cloud import Cloud
 from stacks.functions.mirroring import handler
 
@@ -253,6 +255,30 @@ def test_one_that_fails_does_not_keep_the_others_from_being_mirrored() -> None:
         mirrored = {s["NetworkInterfaceId"] for s in sessions}
         assert interfaces[1] in mirrored
         assert interfaces[0] not in mirrored
+
+
+def test_the_role_mirrors_this_network_to_these_sensors_only() -> None:
+    with running() as (made, _):
+        name = f"{ENVIRONMENT_NAME}-mirroring"
+        policy = next(r for r in made.of_type("aws:iam/rolePolicy:RolePolicy") if r.name == name)
+        out, arn = made.exports, lambda kind, id_: made.account.arn("ec2", f"{kind}/{id_}")
+    vpc = {"ec2:Vpc": arn("vpc", out["vpc_id"])}
+    own = {f"aws:RequestTag/{ENVIRONMENT}": ENVIRONMENT_NAME, f"aws:RequestTag/{CONTROL}": "NET-04"}
+    mirror, target = "ec2:CreateTrafficMirrorSession", "traffic-mirror-target"
+    asked = [
+        (Request(mirror, arn("network-interface", "eni-1"), context=vpc), True),
+        (Request(mirror, arn("network-interface", "eni-1"), context={"ec2:Vpc": "else"}), False),
+        (Request(mirror, arn(target, out["mirroring"]["target_id"])), True),
+        (Request(mirror, arn(target, "tmt-else")), False),
+        (Request(mirror, arn("traffic-mirror-session", "*"), context=own), True),
+        (Request(mirror, arn("traffic-mirror-session", "*")), False),
+        (Request("ec2:DeleteTrafficMirrorSession", arn("traffic-mirror-session", "tms-1")), False),
+    ]
+    said = [
+        decide(request, [json.loads(policy.inputs["policy"])]) is Decision.ALLOWED
+        for request, _ in asked
+    ]
+    assert said == [allowed for _, allowed in asked]
 
 
 class _Refusing:
