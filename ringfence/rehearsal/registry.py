@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from ringfence.rehearsal import (
     alerts,
+    balancers,
     configuration,
     detection,
+    dns,
     functions,
     identity,
     keys,
     logs,
+    mirroring,
     network,
     secrets,
     sessions,
@@ -38,12 +41,17 @@ RECORDED: tuple[str, ...] = (
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
     "aws:networkfirewall/ruleGroup:RuleGroup",
+    "aws:route53/resolverFirewallConfig:ResolverFirewallConfig",
+    "aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList",
     "aws:route53/resolverFirewallRule:ResolverFirewallRule",
+    "aws:route53/resolverFirewallRuleGroup:ResolverFirewallRuleGroup",
+    "aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation",
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
 MODULES = (
-    *(alerts, configuration, detection, functions, identity, keys, logs, network),
+    *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
+    *(mirroring, network),
     *(secrets, sessions, storage, trail),
 )
 

@@ -68,6 +68,33 @@ class Cloud:
         return [endpoint for endpoint in found if endpoint["State"].lower() == "available"]
 
     @cached_property
+    def balancers(self) -> list[Document]:
+        """Load balancers in the environment's VPCs, with their tags."""
+        vpcs = {vpc["VpcId"] for vpc in self.vpcs}
+        found = [
+            each
+            for each in self.all("elbv2", "describe_load_balancers", "LoadBalancers")
+            if each["VpcId"] in vpcs
+        ]
+        tags = self.client("elbv2").describe_tags
+        return [
+            {**each, "Tags": tags(ResourceArns=[arn])["TagDescriptions"][0]["Tags"]}
+            for each in found
+            for arn in (each["LoadBalancerArn"],)
+        ]
+
+    @cached_property
+    def published(self) -> list[Document]:
+        """Endpoint services that lead to one of those."""
+        own = {balancer["LoadBalancerArn"] for balancer in self.balancers}
+        operation = "describe_vpc_endpoint_service_configurations"
+        return [
+            service
+            for service in self.all("ec2", operation, "ServiceConfigurations")
+            if own & {*service.get("NetworkLoadBalancerArns", ())}
+        ]
+
+    @cached_property
     def keys(self) -> Mapping[str, list[Document]]:
         """Metadata of the environment's KMS keys by data class."""
         kms = self.client("kms")
