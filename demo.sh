@@ -11,6 +11,8 @@ run() { { printf '\033[2m$'; printf ' %q' "$@"; printf '\033[0m\n'; } >&2; "$@";
 rehearse() {
   step 'The same in AWS: the stacks of another manifest, in an emulated account'
   run ringfence rehearse "$cloud" | sed -n '/resources to create/,$p'
+  # A new account, as AWS gives it, fails: that is what the measurement is for.
+  run pytest tests/compliance --environment "$cloud" --rehearsed --measurement before -q || [ $? = 1 ]
   run pytest tests/compliance --environment "$cloud" --rehearsed
 }
 

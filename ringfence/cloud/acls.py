@@ -12,6 +12,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network, ip_network
 from typing import Literal
 
+from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
 from ringfence.environment import Egress, Environment, Protocol, Segment
 
@@ -50,7 +51,7 @@ class _Way:
     target: IPv4Network
     protocol: Protocol
     port: int
-    answers: tuple[int, int] = ANSWERS
+    answers: tuple[int, int] | None = ANSWERS
 
 
 def endpoints_segment(environment: Environment) -> Segment:
@@ -68,10 +69,12 @@ def entries(environment: Environment, segment: Segment) -> tuple[Entry, ...]:
     for way in _ways(environment):
         if way.target == segment.cidr:
             add(("ingress", "requests", way.protocol, way.source), way.port, way.port)
-            add(("egress", "answers", way.protocol, way.source), *way.answers)
+            if way.answers:
+                add(("egress", "answers", way.protocol, way.source), *way.answers)
         if way.source == segment.cidr:
             add(("egress", "requests", way.protocol, way.target), way.port, way.port)
-            add(("ingress", "answers", way.protocol, way.target), *way.answers)
+            if way.answers:
+                add(("ingress", "answers", way.protocol, way.target), *way.answers)
     numbers = _numbers(sorted(ranges, key=str))
     return tuple(
         Entry(direction, purpose, protocol, first, last, network, numbers[key])
@@ -86,8 +89,16 @@ def _ways(environment: Environment) -> Iterator[_Way]:
         yield _Way(source.cidr, flow.target.segment.cidr, flow.protocol, flow.port)
     for server in environment.servers.values():
         for egress in server.egress:
-            for network in _targets(egress):
+            for network in _targets(environment, egress):
                 yield _Way(server.segment.cidr, network, egress.protocol, egress.port)
+    for balancer in balancers(environment):
+        for host, protocol, port in balancer.ways:
+            yield _Way(balancer.segment.cidr, host.segment.cidr, protocol, port)
+    if balancer := sensors(environment):
+        # To the load balancer, which passes it on with the address it came from.
+        for target in dict.fromkeys((balancer.segment, *(h.segment for h, _, _ in balancer.ways))):
+            for segment in inhabited(environment):
+                yield _Way(segment.cidr, target.cidr, "udp", VXLAN, answers=None)
     endpoints = endpoints_segment(environment).cidr
     for segment in inhabited(environment):
         yield _Way(segment.cidr, endpoints, "tcp", HTTPS)
@@ -102,9 +113,11 @@ def inhabited(environment: Environment) -> tuple[Segment, ...]:
     return tuple(dict.fromkeys(host.segment for host in environment.hosts.values()))
 
 
-def _targets(egress: Egress) -> Iterator[IPv4Network]:
+def _targets(environment: Environment, egress: Egress) -> Iterator[IPv4Network]:
     if egress.host:
         yield egress.host.segment.cidr
+    elif egress.private_link:
+        yield endpoints_segment(environment).cidr
     elif isinstance(egress.cidr, IPv4Network):
         yield egress.cidr
 

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from ringfence.cloud.balancers import VXLAN, gateway, sensors
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
 from ringfence.cloud.services import interface_endpoints
 from ringfence.environment import Environment, Flow, Host, Protocol, Segment
+
+CALLERS = "accepted callers"
+"""Of other accounts, over PrivateLink."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,12 +56,27 @@ def service_end(service: str) -> str:
     return f"service {service}"
 
 
+def mirror_end(interface: str) -> str:
+    """Copies of its packets, which are sent without its doing."""
+    return f"mirror of {interface}"
+
+
+def balancer_end(name: str) -> str:
+    return f"balancer {name}"
+
+
+def link_end(link: str) -> str:
+    return f"link {link}"
+
+
 def _declared(environment: Environment) -> Iterator[Path]:
     for flow in (*environment.flows, *environment.administration):
         target = f"host {flow.target.name}"
         for source in _sources(environment, flow):
             if source != target:
                 yield Path(source, target, flow.protocol, flow.port, flow.port)
+    yield from _published(environment)
+    yield from _mirrored(environment)
     for interface in interfaces(environment):
         yield from _of_everyone(environment, interface)
     for server in environment.servers.values():
@@ -66,9 +85,35 @@ def _declared(environment: Environment) -> Iterator[Path]:
             if egress.host and egress.host != server.host:
                 target = f"host {egress.host.name}"
                 yield Path(own, target, egress.protocol, egress.port, egress.port)
+            elif egress.private_link:
+                target = link_end(egress.private_link)
+                yield Path(own, target, egress.protocol, egress.port, egress.port)
             elif isinstance(egress.cidr, IPv4Network):
                 place = (own, server.segment)
                 yield from _into(environment, place, egress.cidr, egress.protocol, egress.port)
+
+
+def _published(environment: Environment) -> Iterator[Path]:
+    """From accounts that were accepted, by way of the load balancer, to the gateway."""
+    if not (balancer := gateway(environment)):
+        return
+    own = balancer_end(balancer.name)
+    for listener in balancer.listeners:
+        port = listener.port
+        yield Path(CALLERS, own, "tcp", port, port)
+        for host in listener.hosts:
+            yield Path(own, f"host {host.name}", "tcp", port, port)
+
+
+def _mirrored(environment: Environment) -> Iterator[Path]:
+    """From every interface, as security groups have it; the function leaves out the sensors'."""
+    if not (balancer := sensors(environment)):
+        return
+    own = balancer_end(balancer.name)
+    for interface in interfaces(environment):
+        yield Path(mirror_end(interface.name), own, "udp", VXLAN, VXLAN)
+    for host, protocol, port in balancer.ways:
+        yield Path(own, f"host {host.name}", protocol, port, port)
 
 
 def _of_everyone(environment: Environment, interface: Interface) -> Iterator[Path]:

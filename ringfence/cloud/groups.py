@@ -15,7 +15,16 @@ from itertools import groupby
 from typing import Literal
 
 from ringfence.cloud import addressing
-from ringfence.environment import Environment, Flow, Host, Protocol, Segment, Server
+from ringfence.cloud.balancers import VXLAN, balancers, sensors
+from ringfence.environment import (
+    Environment,
+    Flow,
+    Host,
+    PrivateLink,
+    Protocol,
+    Segment,
+    Server,
+)
 
 BASE, ENDPOINTS = "base", "endpoints"
 S3 = "s3"
@@ -72,6 +81,15 @@ def server_group(server: Server) -> str:
     return f"server-{server.name}"
 
 
+def link_group(link: PrivateLink) -> str:
+    return f"link-{link.name}"
+
+
+def private_links(environment: Environment) -> tuple[PrivateLink, ...]:
+    place = environment.provisioning
+    return tuple(place.private_links.values()) if place else ()
+
+
 def groups(environment: Environment) -> tuple[Group, ...]:
     return (
         Group(BASE, None, "Every interface of the environment"),
@@ -83,6 +101,14 @@ def groups(environment: Environment) -> tuple[Group, ...]:
         *(
             Group(server_group(server), server.segment, f"MCP server {server.name}")
             for server in environment.servers.values()
+        ),
+        *(
+            Group(link_group(link), None, f"Private link {link.name}")
+            for link in private_links(environment)
+        ),
+        *(
+            Group(balancer.group, balancer.segment, f"Load balancer {balancer.name}")
+            for balancer in balancers(environment)
         ),
     )
 
@@ -123,7 +149,17 @@ def _rules(environment: Environment) -> Iterator[Rule]:
     for host in environment.hosts.values():
         yield from _outbound(environment, host)
     for server in environment.servers.values():
-        yield from _server_egress(server)
+        yield from _server_egress(environment, server)
+    for balancer in balancers(environment):
+        for host, protocol, port in balancer.ways:
+            own, target, why = balancer.group, host_group(host), f"load balancer {balancer.name}"
+            yield Rule(own, "egress", protocol, port, port, _group(target), why)
+            yield Rule(target, "ingress", protocol, port, port, _group(own), why)
+    if balancer := sensors(environment):
+        # No outbound rule: what is mirrored is not asked for one, and a host sends none itself.
+        # https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
+        why = "mirrored traffic"
+        yield Rule(balancer.group, "ingress", "udp", VXLAN, VXLAN, _group(BASE), why)
     yield from _base(environment)
 
 
@@ -164,11 +200,15 @@ def merged(flows: Iterable[Flow]) -> Iterator[tuple[Protocol, int, int, str]]:
         yield protocol, found[0][1], found[-1][1], "; ".join(whys)
 
 
-def _server_egress(server: Server) -> Iterator[Rule]:
-    own = server_group(server)
+def _server_egress(environment: Environment, server: Server) -> Iterator[Rule]:
+    own, links = server_group(server), {link.name: link for link in private_links(environment)}
     for egress in server.egress:
+        target = None
         if egress.host and egress.host != server.host:
             target = host_group(egress.host)
+        elif egress.private_link:
+            target = link_group(links[egress.private_link])
+        if target:
             ports = (egress.protocol, egress.port, egress.port)
             yield Rule(own, "egress", *ports, _group(target), egress.why)
             yield Rule(target, "ingress", *ports, _group(own), egress.why)

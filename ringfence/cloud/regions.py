@@ -42,3 +42,10 @@ ZONES: Mapping[str, str] = {
 }
 """Letters of the zones by region, in the partition aws; as DescribeAvailabilityZones gave them
 to moto 5.2.5 (2026-11). Not every account sees every zone of us-east-1 and ap-northeast-1."""
+
+_WITHOUT_MACIE = """
+    ap-east-2 ap-south-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 ap-southeast-6 ap-southeast-7
+    ca-west-1 eu-central-2 eu-south-2 me-central-1 mx-central-1
+"""
+WITHOUT_MACIE = frozenset(_WITHOUT_MACIE.split())
+"""By botocore's endpoints (2026-11). Every other service of the stacks is in every region."""

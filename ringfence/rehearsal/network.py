@@ -281,6 +281,10 @@ def vpc_endpoint(aws: Account, _: str, inputs: Inputs) -> Created:
         "ownerId": aws.id,
         "state": made["State"],
         "networkInterfaceIds": made.get("NetworkInterfaceIds", []),
+        "dnsEntries": [
+            {"dnsName": entry["DnsName"], "hostedZoneId": entry["HostedZoneId"]}
+            for entry in made.get("DnsEntries", [])
+        ],
     }
     if kind == "Gateway":
         filters = [{"Name": "prefix-list-name", "Values": [inputs["serviceName"]]}]

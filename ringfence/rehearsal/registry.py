@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from ringfence.rehearsal import (
     alerts,
+    balancers,
     configuration,
     detection,
+    dns,
     functions,
     identity,
     keys,
     logs,
     machines,
+    mirroring,
     network,
     secrets,
     sessions,
@@ -39,13 +42,18 @@ RECORDED: tuple[str, ...] = (
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
     "aws:networkfirewall/ruleGroup:RuleGroup",
+    "aws:route53/resolverFirewallConfig:ResolverFirewallConfig",
+    "aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList",
     "aws:route53/resolverFirewallRule:ResolverFirewallRule",
+    "aws:route53/resolverFirewallRuleGroup:ResolverFirewallRuleGroup",
+    "aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation",
     "aws:securityhub/standardsSubscription:StandardsSubscription",
 )
 
 MODULES = (
-    *(alerts, configuration, detection, functions, identity, keys, logs, machines),
-    *(network, secrets, sessions, storage, trail),
+    *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
+    *(machines, mirroring, network),
+    *(secrets, sessions, storage, trail),
 )
 
 TYPES: dict[str, Entry] = {

@@ -68,6 +68,33 @@ class Cloud:
         return [endpoint for endpoint in found if endpoint["State"].lower() == "available"]
 
     @cached_property
+    def balancers(self) -> list[Document]:
+        """Load balancers in the environment's VPCs, with their tags."""
+        vpcs = {vpc["VpcId"] for vpc in self.vpcs}
+        found = [
+            each
+            for each in self.all("elbv2", "describe_load_balancers", "LoadBalancers")
+            if each["VpcId"] in vpcs
+        ]
+        tags = self.client("elbv2").describe_tags
+        return [
+            {**each, "Tags": tags(ResourceArns=[arn])["TagDescriptions"][0]["Tags"]}
+            for each in found
+            for arn in (each["LoadBalancerArn"],)
+        ]
+
+    @cached_property
+    def published(self) -> list[Document]:
+        """Endpoint services that lead to one of those."""
+        own = {balancer["LoadBalancerArn"] for balancer in self.balancers}
+        operation = "describe_vpc_endpoint_service_configurations"
+        return [
+            service
+            for service in self.all("ec2", operation, "ServiceConfigurations")
+            if own & {*service.get("NetworkLoadBalancerArns", ())}
+        ]
+
+    @cached_property
     def keys(self) -> Mapping[str, list[Document]]:
         """Metadata of the environment's KMS keys by data class."""
         kms = self.client("kms")
@@ -97,8 +124,13 @@ def texts(value: str | list[str] | None) -> list[str]:
 
 
 @contextmanager
-def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
-    """Raises `UnverifiedError` where there is no account to look at."""
+def account_of(
+    environment: Environment, *, rehearsed: bool, provisioned: bool = True
+) -> Iterator[Cloud]:
+    """Raises `UnverifiedError` where there is no account to look at.
+
+    A rehearsed one that is not `provisioned` is as AWS gives it to a new customer.
+    """
     # An extra, that an environment of one's own hosts does without.
     try:
         import boto3
@@ -107,6 +139,13 @@ def account_of(environment: Environment, *, rehearsed: bool) -> Iterator[Cloud]:
         raise UnverifiedError(
             f"there is no Python package {error.name}; install it: pip install 'ringfence[aws]'"
         ) from None
+    if rehearsed and not provisioned:
+        from ringfence.rehearsal.account import emulated
+
+        assert environment.provisioning  # or no check of a cloud is collected
+        with emulated(environment.provisioning.region) as account:
+            yield Cloud(account.session, environment, emulated=True)
+        return
     if rehearsed:
         from ringfence.rehearsal.record import RehearsalError
         from ringfence.rehearsal.stacks import rehearsed_stack

@@ -56,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rehearsed",
         action="store_true",
         help="Verify the AWS account that the environment's stack would make, in an emulation "
-        "and without its hosts. Without it, the account that AWS_PROFILE and the like name.",
+        "and without its hosts; with --measurement before, a new account as AWS gives it. Without "
+        "it, the account that AWS_PROFILE and the like name.",
     )
 
 
@@ -108,6 +109,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if (
         min(jobs, len(groups)) < 2
         or session.testsfailed
+        or config.option.rehearsed  # it answers without waiting: threads are in each other's way
         or config.option.usepdb
         or config.option.collectonly
         or config.pluginmanager.hasplugin("dsession")
@@ -259,8 +261,13 @@ def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
 
 @pytest.fixture(scope="session")
 def cloud(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Cloud]:
-    """The AWS account of the environment, or the one that its stack would make."""
-    with account_of(environment, rehearsed=pytestconfig.option.rehearsed) as account:
+    """The AWS account of the environment, or the one that its stack would make.
+
+    Of a rehearsal, the measurement `before` is of a new account, before anything is made in it.
+    """
+    option = pytestconfig.option
+    provisioned = option.measurement != "before"
+    with account_of(environment, rehearsed=option.rehearsed, provisioned=provisioned) as account:
         yield account
 
 

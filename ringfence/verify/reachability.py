@@ -12,8 +12,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 
-from ringfence.cloud.flows import Path, segment_end, service_end
-from ringfence.cloud.groups import interfaces
+from ringfence.cloud.balancers import VXLAN
+from ringfence.cloud.flows import (
+    CALLERS,
+    Path,
+    balancer_end,
+    link_end,
+    mirror_end,
+    segment_end,
+    service_end,
+)
+from ringfence.cloud.groups import interfaces, link_group, private_links
 from ringfence.cloud.tags import GROUP, SEGMENT
 from ringfence.verify.cloud import Cloud, Document, tag
 
@@ -22,6 +31,10 @@ INTERNET = "internet"
 PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1"}
 """By the names of security groups, the numbers of ACLs."""
 ANSWERS = (1024, 65535)
+LISTENERS = {"UDP": ("udp",), "TCP_UDP": ("tcp", "udp")}
+"""What a load balancer listens on; the others are TCP."""
+ENFORCED = "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic"
+"""moto does not say it: that a caller is let in is verified in AWS alone."""
 
 Ports = tuple[int, int]
 
@@ -83,13 +96,18 @@ class Account:
     ends: tuple[End, ...]
     prefix_lists: Mapping[str, str]
     """Service by the id of its prefix list."""
+    published: tuple[tuple[str, Traffic], ...] = ()
+    """Load balancers that endpoint services lead to, and what they listen on."""
+    mirrors: frozenset[str] = frozenset()
+    """Load balancers that traffic is mirrored to."""
 
     def paths(self, *, acls: bool = True) -> frozenset[Path]:
         """What is possible; without ACLs, what security groups and routes alone would let be."""
         ends = self.ends if acls else tuple(map(_without_acls, self.ends))
+        from_others = ((CALLERS, end, traffic) for end, traffic in self.published)
         return frozenset(
             Path(source, target, traffic.protocol, *traffic.ports)
-            for source, target, traffic in self._possible(ends)
+            for source, target, traffic in (*self._possible(ends), *from_others)
         )
 
     def _possible(self, ends: tuple[End, ...]) -> Iterator[tuple[str, str, Traffic]]:
@@ -99,6 +117,9 @@ class Account:
                 if source != target and (source.groups is not None or target.groups is not None):
                     for traffic in _between(source, target):
                         yield source.name, target.name, traffic
+                if target.name in self.mirrors and source.groups is not None and source != target:
+                    for traffic in _mirrored(source, target):
+                        yield mirror_end(source.name), target.name, traffic
             for traffic in _outwards(source):
                 yield source.name, INTERNET, traffic
             for prefix_list, service in self.prefix_lists.items():
@@ -138,10 +159,50 @@ class _Reader:
             ends.append(end(interface.name, self._in(interface.segment.name), groups))
         for endpoint in self._cloud.endpoints:
             if endpoint["VpcEndpointType"] == "Interface":
-                service = service_end(endpoint["ServiceName"].rsplit(".", 1)[1])
                 subnets = [s for s in self._subnets if s.id in endpoint["SubnetIds"]]
-                ends.append(end(service, subnets, (g["GroupId"] for g in endpoint["Groups"])))
-        return Account(tuple(ends), self._prefix_lists)
+                ends.append(
+                    end(self._served(endpoint), subnets, (g["GroupId"] for g in endpoint["Groups"]))
+                )
+        for balancer in self._cloud.balancers:
+            ids = {zone["SubnetId"] for zone in balancer["AvailabilityZones"]}
+            subnets, name = [s for s in self._subnets if s.id in ids], _balancer(balancer)
+            if groups := balancer.get("SecurityGroups"):
+                ends.append(end(name, subnets, groups))
+            else:  # whoever reaches it is let in, and it reaches everything
+                ends.append(End(name, tuple(subnets), None))
+        return Account(
+            tuple(ends), self._prefix_lists, tuple(self._published(ends)), self._mirrors()
+        )
+
+    def _mirrors(self) -> frozenset[str]:
+        query = ("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
+        arns = {target.get("NetworkLoadBalancerArn") for target in self._cloud.all(*query)}
+        found = (b for b in self._cloud.balancers if b["LoadBalancerArn"] in arns)
+        return frozenset(map(_balancer, found))
+
+    def _published(self, ends: list[End]) -> Iterator[tuple[str, Traffic]]:
+        """Callers have addresses that nobody here knows, where the groups are asked at all."""
+        inbound = {end.name: end.inbound for end in ends}
+        served = {arn for each in self._cloud.published for arn in each["NetworkLoadBalancerArns"]}
+        query = ("elbv2", "describe_listeners", "Listeners")
+        for balancer in self._cloud.balancers:
+            name, arn = _balancer(balancer), balancer["LoadBalancerArn"]
+            if arn not in served:
+                continue
+            for listener in self._cloud.all(*query, LoadBalancerArn=arn):
+                for protocol in LISTENERS.get(listener["Protocol"], ("tcp",)):
+                    traffic = Traffic(protocol, (listener["Port"], listener["Port"]))
+                    asked = balancer.get(ENFORCED) == "on"
+                    if not asked or traffic in {rule.traffic for rule in inbound[name]}:
+                        yield name, traffic
+
+    def _served(self, endpoint: Document) -> str:
+        """A link is what the manifest says it is, and leads where the manifest says."""
+        service, group = endpoint["ServiceName"], tag(endpoint, GROUP)
+        for link in private_links(self._environment):
+            if (link.service, link_group(link)) == (service, group):
+                return link_end(link.name)
+        return service_end(service.rsplit(".", 1)[1])
 
     def _in(self, segment: str) -> tuple[Subnet, ...]:
         return tuple(subnet for subnet in self._subnets if subnet.segment == segment)
@@ -172,6 +233,11 @@ class _Reader:
                 made = rules.setdefault(rule["GroupId"], [])
                 made += [(each, rule["IsEgress"]) for each in _group_rules(rule, own)]
         return rules
+
+
+def _balancer(balancer: Document) -> str:
+    name = tag(balancer, GROUP) or balancer["LoadBalancerName"]
+    return balancer_end(name.removeprefix("balancer-"))
 
 
 def _group_rules(rule: Document, own: frozenset[str]) -> Iterator[GroupRule]:
@@ -247,6 +313,23 @@ def _between(source: End, target: End) -> Iterator[Traffic]:
     entering = _by_groups(target.groups, target.inbound, source)
     for traffic in _both(leaving, entering):
         yield from _through_acls(source, target, traffic)
+
+
+def _mirrored(source: End, target: End) -> Iterator[Traffic]:
+    """Copies leave without asking the source's groups, and have no answers.
+
+    https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
+    """
+    copies = (Traffic("udp", (VXLAN, VXLAN)),)
+    for traffic in _both(copies, _by_groups(target.groups, target.inbound, source)):
+        here, there = source.subnets, target.subnets
+        if {subnet.id for subnet in here} & {subnet.id for subnet in there} or any(
+            _allowed(two.acl, False, traffic.protocol, one.network, left)
+            for one in here
+            for two in there
+            for left in _allowed(one.acl, True, traffic.protocol, two.network, traffic.ports)
+        ):
+            yield traffic
 
 
 def _by_groups(

@@ -7,8 +7,10 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, containment, notices, quotas
+from ringfence.cloud import addressing, balancers, containment, notices, quotas
+from ringfence.cloud.dns import QUERY_CLASS
 from ringfence.cloud.groups import ENDPOINTS
+from ringfence.cloud.mirroring import MIRROR_CLASS
 from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
@@ -17,6 +19,7 @@ from ringfence.environment import Environment
 from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
+from stacks.components.dns import Dns, DnsArgs
 from stacks.components.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
@@ -28,8 +31,11 @@ from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
 from stacks.components.machines import Machines, MachinesArgs
+from stacks.components.mirroring import Mirroring, MirroringArgs
 from stacks.components.network import Network, NetworkArgs
 from stacks.components.operators import Operators, OperatorsArgs
+from stacks.components.private_links import PrivateLinks, PrivateLinksArgs
+from stacks.components.published_gateway import PublishedGateway, PublishedGatewayArgs
 from stacks.components.secrets import Secrets, SecretsArgs
 from stacks.components.session_manager import SessionManager, SessionManagerArgs
 
@@ -67,6 +73,25 @@ InterfaceEndpoints(
     InterfaceEndpointsArgs(environment, network, account, region, groups.ids[ENDPOINTS]),
     opts,
 )
+link_ids, link_names = {}, []
+if place.private_links:
+    links = PrivateLinks(f"{name}-link", PrivateLinksArgs(environment, network, groups.ids), opts)
+    link_ids, link_names = links.ids, links.names
+names = Dns(
+    f"{name}-dns",
+    DnsArgs(environment, network.vpc.id, keys.arns[QUERY_CLASS], region, link_names),
+    opts,
+)
+target_group_arns, published = {}, {}
+if balancer := balancers.gateway(environment):
+    group_id = groups.ids[balancer.group]
+    offered = PublishedGateway(
+        f"{name}-gateway",
+        PublishedGatewayArgs(environment, network, balancer, group_id, place.accepted),
+        opts,
+    )
+    target_group_arns = offered.target_group_arns
+    published = {"service_id": offered.service_id, "service_name": offered.service_name}
 flow_logs = FlowLogs(
     f"{name}-flow-logs",
     FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
@@ -106,6 +131,25 @@ machines = Machines(
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
+mirrored = {}
+if balancer := balancers.sensors(environment):
+    mirror = Mirroring(
+        f"{name}-mirroring",
+        MirroringArgs(
+            environment,
+            network,
+            balancer,
+            groups.ids[balancer.group],
+            keys.arns[MIRROR_CLASS],
+            alerts.topic_arn,
+            alerts.key_arn,
+            account,
+            region,
+        ),
+        opts,
+    )
+    target_group_arns = {**target_group_arns, **mirror.target_group_arns}
+    mirrored = {"target_id": mirror.target_id, "filter_id": mirror.filter_id}
 response = Containment(
     f"{name}-containment",
     ContainmentArgs(
@@ -131,10 +175,15 @@ pulumi.export(
     },
 )
 pulumi.export("group_ids", groups.ids)
+pulumi.export("private_link_ids", link_ids)
+pulumi.export("mirroring", mirrored)
+pulumi.export("published_gateway", published)
+pulumi.export("target_group_arns", target_group_arns)
 pulumi.export("key_arns", keys.arns)
 pulumi.export("host_role_arns", machines.role_arns)
 pulumi.export("boundary_arn", machines.boundary_arn)
 pulumi.export("flow_log_group", flow_logs.group_name)
+pulumi.export("dns_log_group", names.log_group_name)
 pulumi.export("containment_function_arn", response.function_arn)
 pulumi.export("quarantine_group_id", response.quarantine_group_id)
 pulumi.export("failed_events_url", response.failed_events_url)

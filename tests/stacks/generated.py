@@ -24,6 +24,13 @@ SEGMENTS = {
     "monitoring": "monitoring",
 }
 FIRST_PORT = 8400
+LINKS = {
+    "fx": {"service": "com.amazonaws.vpce.eu-central-1.vpce-svc-0123456789abcdef0"},
+    "rates": {
+        "service": "com.amazonaws.vpce.eu-central-1.vpce-svc-0fedcba9876543210",
+        "private_dns": True,
+    },
+}
 SECRETS = {
     "api-key": {"rotation": "generated", "rotation_days": 7, "readers": ["db-0"]},
     "password": {"rotation": "external"},
@@ -55,6 +62,9 @@ def documents(draw: st.DrawFn, servers: int = 6) -> dict[str, Any]:
     hosts |= {
         f"db-{n}": {"segment": "data", "groups": ["data"]} for n in range(draw(st.integers(1, 3)))
     }
+    for n in range(draw(st.integers(0, 2))):
+        place = draw(st.sampled_from(["monitoring", "edge"]))
+        hosts[f"sensor-{n}"] = {"segment": place, "groups": ["sensor"]}
     if draw(st.booleans()):
         hosts["jump-1"] = {"segment": "management", "groups": []}
     names = [f"mcp-{number}" for number in range(draw(st.integers(1, servers)))]
@@ -77,7 +87,7 @@ def documents(draw: st.DrawFn, servers: int = 6) -> dict[str, Any]:
                 flow for flow in unique.values() if flow["from"] != {"host": _host(flow, made)}
             ],
         },
-        "provisioning": {"aws": {**BASE["provisioning"]["aws"], "zones": draw(st.integers(2, 3))}},
+        "provisioning": {"aws": _aws(draw, made)},
         "hosts": hosts,
         "servers": made,
         "secrets": {
@@ -86,6 +96,15 @@ def documents(draw: st.DrawFn, servers: int = 6) -> dict[str, Any]:
             if any(name in server["secrets"] for server in made.values())
         },
     }
+
+
+def _aws(draw: st.DrawFn, servers: dict[str, Any]) -> dict[str, Any]:
+    used = {e["private_link"] for s in servers.values() for e in s["egress"] if "private_link" in e}
+    links = {name: link for name, link in LINKS.items() if name in used}
+    optional: dict[str, Any] = {"private_links": links} if links else {}
+    if draw(st.booleans()):
+        optional["publish"] = {"accept": ["arn:aws:iam::111122223333:root"]}
+    return {**BASE["provisioning"]["aws"], "zones": draw(st.integers(2, 3)), **optional}
 
 
 def _server(draw: st.DrawFn, hosts: dict[str, Any], number: int) -> dict[str, Any]:
@@ -100,6 +119,10 @@ def _server(draw: st.DrawFn, hosts: dict[str, Any], number: int) -> dict[str, An
     ]
     if draw(st.booleans()):
         egress.append({"cidr": "10.9.40.0/24", "port": 5433, "why": "what is not ours there"})
+    egress += [
+        {"private_link": name, "port": 443, "why": "a service of others"}
+        for name in draw(st.lists(st.sampled_from([*LINKS]), unique=True, max_size=2))
+    ]
     secrets = draw(st.lists(st.sampled_from([*SECRETS, "token"]), unique=True, max_size=2))
     own = {"port": FIRST_PORT + number, "egress": egress, "secrets": secrets}
     server = {**BASE["servers"]["git"], **own}

@@ -77,6 +77,12 @@ ACCEPTED = (
         "a year, as on hosts: NIST SP 800-63B advises against more, and MFA is required",
     ),
     Accepted(
+        "CKV_AWS_91",
+        "aws_lb.*",
+        "AWS logs the requests of TLS listeners only; flow logs have every connection: "
+        "https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-access-logs.html",
+    ),
+    Accepted(
         "CKV_AWS_338",
         "aws_cloudwatch_log_group.payments-prod-*",
         "as many days as the manifest keeps data of this class: 180",
@@ -95,6 +101,21 @@ ACCEPTED = (
         "CKV_AWS_116",
         "aws_lambda_function.payments-prod-containment",
         "what fails goes to a queue as its destination, which brings the error with the event",
+    ),
+    Accepted(
+        "CKV_AWS_24",
+        "aws_vpc_security_group_ingress_rule.*-host-sensor-1-ingress-tcp-22-balancer-sensors",
+        "from the group of a load balancer, which asks there whether the sensor is well",
+    ),
+    Accepted(
+        "CKV_AWS_116",
+        "aws_lambda_function.payments-prod-mirroring",
+        "what fails is told to people, and the next run does what a failed one did not",
+    ),
+    Accepted(
+        "CKV_AWS_173",
+        "aws_lambda_function.payments-prod-mirroring",
+        "its settings are names and ids",
     ),
     Accepted(
         "CKV_AWS_116",

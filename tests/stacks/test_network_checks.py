@@ -102,6 +102,30 @@ def a_server_may_open_anything(aws: Aws, out: Exports) -> None:
     )
 
 
+@BROKEN.by("segments_are_apart")
+def a_load_balancer_lets_everybody_in(aws: Aws, out: Exports) -> None:
+    _admit(aws, out["group_ids"]["balancer-gateway"], 443, "10.40.16.0/20")
+
+
+@BROKEN.by("segments_are_apart")
+def a_load_balancer_leads_elsewhere(aws: Aws, out: Exports) -> None:
+    permission = {"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432}
+    permission["IpRanges"] = [{"CidrIp": "10.40.32.0/22"}]
+    aws("ec2").authorize_security_group_egress(
+        GroupId=out["group_ids"]["balancer-gateway"], IpPermissions=[permission]
+    )
+    _admit(aws, out["group_ids"]["host-ledger-db-1"], 5432, "10.40.8.0/22")
+
+
+@BROKEN.by("declared_flows_are_possible")
+def the_gateway_is_published_on_no_port(aws: Aws, out: Exports) -> None:
+    elbv2 = aws("elbv2")
+    found = elbv2.describe_load_balancers()["LoadBalancers"]
+    arn = next(b["LoadBalancerArn"] for b in found if "gateway" in b["LoadBalancerName"])
+    (listener,) = elbv2.describe_listeners(LoadBalancerArn=arn)["Listeners"]
+    elbv2.delete_listener(ListenerArn=listener["ListenerArn"])
+
+
 @BROKEN.by("declared_flows_are_possible")
 def a_declared_rule_is_taken_away(aws: Aws, out: Exports) -> None:
     ec2, group = aws("ec2"), out["group_ids"]["server-time"]

@@ -55,6 +55,12 @@ UNAVOIDABLE = (
     ),
     Unavoidable(
         "aws:iam/rolePolicy:RolePolicy",
+        "RESOURCE_MISMATCH",
+        "ec2:CreateTrafficMirrorSession",
+        "the same, for interface, filter, target and session",
+    ),
+    Unavoidable(
+        "aws:iam/rolePolicy:RolePolicy",
         "UNKNOWN_CONDITION_FOR_ACTION",
         "ssm:SessionDocumentAccessCheck for action ssm:StartSession",
         "parliament does not know the key; AWS documents it for this action",

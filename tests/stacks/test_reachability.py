@@ -38,5 +38,11 @@ def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> 
         "segment servers -> host ledger-db-1 tcp/5432",
         *(f"host {name} -> host ledger-db-1 tcp/5432" for name in ("tools-1", "mcp-ledger")),
         *(f"segment management -> {host} tcp/22" for host in (*everyone, "host siem-1")),
+        "host mcp-ledger -> link fx tcp/443",
+        "accepted callers -> balancer gateway tcp/443",
+        "balancer gateway -> host edge-1 tcp/443",
+        *(f"mirror of {each} -> balancer sensors udp/4789" for each in (*everyone, "host siem-1")),
+        "balancer sensors -> host sensor-1 udp/4789",
+        "balancer sensors -> host sensor-1 tcp/22",
         *(f"{each} -> host siem-1 tcp/2514" for each in everyone),
     }

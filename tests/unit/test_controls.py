@@ -125,8 +125,11 @@ def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, clou
     assert {c["name"].split("::")[0] for c in cloud_checks} == {
         "tests/compliance/test_cloud_account.py",
         "tests/compliance/test_cloud_alerts.py",
+        "tests/compliance/test_cloud_dns.py",
         "tests/compliance/test_cloud_machines.py",
         "tests/compliance/test_cloud_network.py",
+        "tests/compliance/test_cloud_nids.py",
+        "tests/compliance/test_cloud_privatelink.py",
         "tests/compliance/test_cloud_response.py",
         "tests/compliance/test_cloud_secrets.py",
         "tests/compliance/test_cloud_sessions.py",

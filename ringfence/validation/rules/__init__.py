@@ -72,6 +72,7 @@ RULES: tuple[Rule, ...] = (
     trust.sink_has_an_address,
     trust.authority_files_are_used,
     cloud.region_has_the_zones,
+    cloud.macie_is_in_the_region,
     cloud.segments_lie_in_one_network,
     cloud.segments_have_no_ipv6,
     cloud.addresses_can_be_reached,

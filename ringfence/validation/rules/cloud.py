@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, ip_network
 from urllib.parse import urlsplit
 
 from ringfence.cloud.instance_types import ARCHITECTURES, family
-from ringfence.cloud.regions import ZONES
+from ringfence.cloud.regions import WITHOUT_MACIE, ZONES
 from ringfence.validation.cursor import Cursor
 from ringfence.validation.finding import Finding, quoted, suggestion
 from ringfence.validation.rules.network import Network, address, malformed_network, network
@@ -37,6 +37,14 @@ def region_has_the_zones(manifest: Cursor) -> Iterator[Finding]:
         yield at.finding(
             f"region {region.text} has {there} zones, not {wanted}; "
             "ask for fewer, or choose another region"
+        )
+
+
+def macie_is_in_the_region(manifest: Cursor) -> Iterator[Finding]:
+    place = manifest.at("provisioning", "aws")
+    if place["macie"].value is True and place["region"].text in WITHOUT_MACIE:
+        yield place["macie"].finding(
+            f"AWS has no Macie in {place['region'].text}; set it to false, or choose another region"
         )
 
 

@@ -1,0 +1,76 @@
+"""Network load balancers: before the gateway, for callers of other accounts, and before sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ringfence.environment import Environment, Host, Protocol, Segment
+
+GATEWAY, SENSORS = "gateway", "sensors"
+HTTPS = 443
+VXLAN = 4789
+"""What traffic mirroring wraps packets in, on the only port it has."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Listens on the port of its targets."""
+
+    protocol: Protocol
+    port: int
+    hosts: tuple[Host, ...]
+    health: int | None = None
+    """TCP port that tells whether a target is well, where it is another one."""
+
+
+@dataclass(frozen=True)
+class Balancer:
+    name: str
+    segment: Segment
+    listeners: tuple[Listener, ...]
+
+    @property
+    def group(self) -> str:
+        return f"balancer-{self.name}"
+
+    @property
+    def ways(self) -> Iterator[tuple[Host, Protocol, int]]:
+        """To its targets."""
+        for listener in self.listeners:
+            for host in listener.hosts:
+                yield host, listener.protocol, listener.port
+                if listener.health:
+                    yield host, "tcp", listener.health
+
+
+def balancers(environment: Environment) -> tuple[Balancer, ...]:
+    return tuple(found for found in (gateway(environment), sensors(environment)) if found)
+
+
+def gateway(environment: Environment) -> Balancer | None:
+    """With the ports that clients of the environment use; with HTTPS, where it has none."""
+    place, edge = environment.provisioning, environment.group("edge")
+    if not place or not place.accepted or not edge:
+        return None
+    ports: dict[int, dict[Host, None]] = {}
+    for flow in environment.flows:
+        source = flow.source if isinstance(flow.source, Segment) else flow.source.segment
+        to_gateway = flow.target in edge and not flow.server and flow.protocol == "tcp"
+        if to_gateway and source.purpose == "clients":
+            ports.setdefault(flow.port, {})[flow.target] = None
+    listeners = {port: tuple(hosts) for port, hosts in ports.items()} or {HTTPS: edge}
+    return Balancer(
+        GATEWAY,
+        edge[0].segment,
+        tuple(Listener("tcp", port, hosts) for port, hosts in sorted(listeners.items())),
+    )
+
+
+def sensors(environment: Environment) -> Balancer | None:
+    """SSH tells whether one is well: VXLAN has no answer, and nothing else listens there."""
+    hosts = environment.group("sensor")
+    if not hosts or not environment.provisioning:
+        return None
+    listener = Listener("udp", VXLAN, hosts, health=hosts[0].ssh_port)
+    return Balancer(SENSORS, hosts[0].segment, (listener,))

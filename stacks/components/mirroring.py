@@ -1,0 +1,222 @@
+"""A copy of all traffic for the sensors, of instances that come and go (NET-04)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from ringfence.cloud import mirroring
+from ringfence.cloud.balancers import Balancer
+from ringfence.cloud.groups import host_group
+from ringfence.cloud.services import retention_days
+from ringfence.cloud.tags import tags
+from ringfence.environment import Environment
+from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
+from stacks.components.network import Network
+
+CONTROL = "NET-04"
+
+
+@dataclass(frozen=True)
+class MirroringArgs:
+    environment: Environment
+    network: Network
+    balancer: Balancer
+    group_id: pulumi.Input[str]
+    key_arn: pulumi.Input[str]
+    """Of the class of the log: `ringfence.cloud.mirroring.MIRROR_CLASS`."""
+    topic_arn: pulumi.Input[str]
+    topic_key_arn: pulumi.Input[str]
+    account: str
+    region: str
+
+
+class Mirroring(pulumi.ComponentResource):
+    target_id: pulumi.Output[str]
+    filter_id: pulumi.Output[str]
+    function_arn: pulumi.Output[str]
+    target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
+    """By host: for the Auto Scaling group of each sensor."""
+
+    def __init__(
+        self, name: str, args: MirroringArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ringfence:aws:Mirroring", name, None, opts)
+        self._name, self._args = name, args
+        self._child = pulumi.ResourceOptions(parent=self)
+        balancer = NetworkBalancer(
+            name,
+            NetworkBalancerArgs(
+                args.environment, args.network, args.balancer, args.group_id, CONTROL
+            ),
+            self._child,
+        )
+        target = aws.ec2.TrafficMirrorTarget(
+            name,
+            description=f"Sensors of {args.environment.name}",
+            network_load_balancer_arn=balancer.arn,
+            tags=self._tags("mirror"),
+            opts=self._child,
+        )
+        self.target_id, self.filter_id = target.id, self._filter()
+        function = self._function()
+        for key, says, when in (
+            ("started", "An instance runs", {"event_pattern": mirroring.started(args.account)}),
+            ("sweep", "What was missed is mirrored", {"schedule_expression": mirroring.SWEEP}),
+        ):
+            self._trigger(key, says, when, function)
+        self._alarm(function.name)
+        self.function_arn = function.arn
+        self.target_group_arns = balancer.target_group_arns
+        self.register_outputs(
+            {
+                "target_id": self.target_id,
+                "filter_id": self.filter_id,
+                "function_arn": self.function_arn,
+                "target_group_arns": self.target_group_arns,
+            }
+        )
+
+    def _tags(self, name: str) -> dict[str, str]:
+        return tags(self._args.environment, name, CONTROL)
+
+    def _filter(self) -> pulumi.Output[str]:
+        """Everything, and questions to Amazon's resolver, which are left out otherwise."""
+        made = aws.ec2.TrafficMirrorFilter(
+            self._name,
+            description=f"All traffic of {self._args.environment.name}",
+            network_services=["amazon-dns"],
+            tags=self._tags("mirror"),
+            opts=self._child,
+        )
+        for direction in mirroring.DIRECTIONS:
+            aws.ec2.TrafficMirrorFilterRule(
+                f"{self._name}-{direction}",
+                traffic_mirror_filter_id=made.id,
+                traffic_direction=direction,
+                rule_number=1,
+                rule_action="accept",
+                source_cidr_block="0.0.0.0/0",
+                destination_cidr_block="0.0.0.0/0",
+                opts=self._child,
+            )
+        return made.id
+
+    def _function(self) -> aws.lambda_.Function:
+        name, args = self._name, self._args
+        named = tags(args.environment, "mirroring", CONTROL, mirroring.MIRROR_CLASS)
+        log_group = aws.cloudwatch.LogGroup(
+            name,
+            kms_key_id=args.key_arn,
+            retention_in_days=retention_days(args.environment, mirroring.MIRROR_CLASS),
+            tags=named,
+            # Evidence: since when the sensors saw which interface.
+            opts=pulumi.ResourceOptions(parent=self, protect=True),
+        )
+        role = aws.iam.Role(
+            name,
+            assume_role_policy=mirroring.function_trust(),
+            description=f"Mirrors the traffic of {args.environment.name}",
+            tags=named,
+            opts=self._child,
+        )
+        policy = pulumi.Output.all(
+            vpc=args.network.vpc.id,
+            filter=self.filter_id,
+            target=self.target_id,
+            log_group=log_group.arn,
+            topic=args.topic_arn,
+            topic_key=args.topic_key_arn,
+        ).apply(
+            lambda found: mirroring.permissions(
+                args.environment.name, mirroring.Place(args.account, args.region, **found)
+            )
+        )
+        permitted = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=self._child)
+        sensors = args.environment.group("sensor")
+        function = aws.lambda_.Function(
+            name,
+            description=f"Mirrors the traffic of {args.environment.name} to its sensors",
+            code=pulumi.AssetArchive(
+                {
+                    f"{mirroring.CODE.name}/{path.name}": pulumi.FileAsset(str(path))
+                    for path in sorted(mirroring.CODE.glob("*.py"))
+                }
+            ),
+            handler=mirroring.HANDLER,
+            runtime=mirroring.RUNTIME,
+            architectures=[mirroring.ARCHITECTURE],
+            timeout=mirroring.TIMEOUT_SECONDS,
+            reserved_concurrent_executions=mirroring.CONCURRENCY,
+            role=role.arn,
+            environment={
+                "variables": {
+                    "ENVIRONMENT": args.environment.name,
+                    "FILTER": self.filter_id,
+                    "SENSORS": ",".join(map(host_group, sensors)),
+                    "TARGET": self.target_id,
+                }
+            },
+            logging_config={"log_format": "JSON", "log_group": log_group.name},
+            tracing_config={"mode": "Active"},
+            tags=named,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[permitted]),
+        )
+        aws.lambda_.FunctionEventInvokeConfig(
+            name,
+            function_name=function.name,
+            maximum_retry_attempts=mirroring.RETRIES,
+            maximum_event_age_in_seconds=mirroring.EVENT_SECONDS,
+            destination_config={"on_failure": {"destination": args.topic_arn}},
+            opts=self._child,
+        )
+        return function
+
+    def _trigger(
+        self, key: str, says: str, when: Mapping[str, str], function: aws.lambda_.Function
+    ) -> None:
+        name = f"{self._name}-{key}"
+        rule = aws.cloudwatch.EventRule(
+            name,
+            description=says,
+            event_pattern=when.get("event_pattern"),
+            schedule_expression=when.get("schedule_expression"),
+            tags=self._tags(f"mirroring-{key}"),
+            opts=self._child,
+        )
+        permission = aws.lambda_.Permission(
+            name,
+            action="lambda:InvokeFunction",
+            function=function.name,
+            principal="events.amazonaws.com",
+            source_arn=rule.arn,
+            source_account=self._args.account,
+            opts=self._child,
+        )
+        aws.cloudwatch.EventTarget(
+            name,
+            rule=rule.name,
+            arn=function.arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
+        )
+
+    def _alarm(self, function: pulumi.Output[str]) -> None:
+        aws.cloudwatch.MetricAlarm(
+            f"{self._name}-errors",
+            alarm_description="The traffic of an instance could not be mirrored: no sensor sees it",
+            namespace="AWS/Lambda",
+            metric_name="Errors",
+            dimensions={"FunctionName": function},
+            statistic="Sum",
+            comparison_operator="GreaterThanOrEqualToThreshold",
+            threshold=1,
+            period=60,
+            evaluation_periods=1,
+            treat_missing_data="notBreaching",
+            alarm_actions=[self._args.topic_arn],
+            tags=self._tags("mirroring-errors"),
+            opts=self._child,
+        )

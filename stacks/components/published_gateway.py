@@ -1,0 +1,59 @@
+"""Offers the gateway to other accounts, without a way from their network into ours (NET-03)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from ringfence.cloud.balancers import Balancer
+from ringfence.cloud.tags import tags
+from ringfence.environment import Environment
+from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
+from stacks.components.network import Network
+
+
+@dataclass(frozen=True)
+class PublishedGatewayArgs:
+    environment: Environment
+    network: Network
+    balancer: Balancer
+    group_id: pulumi.Input[str]
+    accepted: Sequence[str]
+
+
+class PublishedGateway(pulumi.ComponentResource):
+    service_name: pulumi.Output[str]
+    """What callers name in their endpoint."""
+    service_id: pulumi.Output[str]
+    target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
+    """By host: for the Auto Scaling group of each."""
+
+    def __init__(
+        self, name: str, args: PublishedGatewayArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ringfence:aws:PublishedGateway", name, None, opts)
+        # TCP, not TLS: callers show their certificate to the gateway, and a listener that ended
+        # TLS would take it from them.
+        balancer = NetworkBalancer(
+            name,
+            NetworkBalancerArgs(
+                args.environment, args.network, args.balancer, args.group_id, "NET-03"
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        service = aws.ec2.VpcEndpointService(
+            name,
+            acceptance_required=True,
+            allowed_principals=list(args.accepted),
+            network_load_balancer_arns=[balancer.arn],
+            tags=tags(args.environment, "gateway", "NET-03"),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.service_name, self.service_id = service.service_name, service.id
+        self.target_group_arns = balancer.target_group_arns
+        self.register_outputs(
+            {"service_name": self.service_name, "target_group_arns": self.target_group_arns}
+        )
