@@ -80,6 +80,7 @@ def group(aws: Account, name: str, inputs: Inputs) -> Created:
         MaxSize=inputs["maxSize"],
         DesiredCapacity=0,
         VPCZoneIdentifier=",".join(subnets),
+        TargetGroupARNs=inputs.get("targetGroupArns") or [],
         HealthCheckType=inputs.get("healthCheckType", "EC2"),
         HealthCheckGracePeriod=inputs.get("healthCheckGracePeriod", 300),
         NewInstancesProtectedFromScaleIn=inputs.get("protectFromScaleIn", False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -25,6 +25,8 @@ class MachinesArgs:
     key_arns: Mapping[DataClass, pulumi.Output[str]]
     secret_arns: Mapping[str, Mapping[str, pulumi.Output[str]]]
     """By server and name."""
+    target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
+    """Of balancers that lead to it, by host."""
     account: str
     region: str
     session_log_group_arn: pulumi.Output[str]
@@ -184,6 +186,7 @@ class Machines(pulumi.ComponentResource):
                 "id": template.id,
                 "version": template.latest_version.apply(str),
             },
+            target_group_arns=[*self._args.target_group_arns.get(host.name, ())],
             health_check_type="EC2",
             health_check_grace_period=300,
             protect_from_scale_in=True,

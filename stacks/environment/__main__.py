@@ -113,21 +113,6 @@ if own_secrets(environment):
     secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
     watched.append((secrets.age_log_group, notices.age_alarms()))
     secret_arns = secrets.arns
-machines = Machines(
-    f"{name}-host",
-    MachinesArgs(
-        environment,
-        network,
-        groups.ids,
-        keys.arns,
-        secret_arns,
-        account,
-        region,
-        sessions.log_group_arn,
-        sessions.key_arn,
-    ),
-    opts,
-)
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
 )
@@ -150,6 +135,22 @@ if balancer := balancers.sensors(environment):
     )
     target_group_arns = {**target_group_arns, **mirror.target_group_arns}
     mirrored = {"target_id": mirror.target_id, "filter_id": mirror.filter_id}
+machines = Machines(
+    f"{name}-host",
+    MachinesArgs(
+        environment,
+        network,
+        groups.ids,
+        keys.arns,
+        secret_arns,
+        target_group_arns,
+        account,
+        region,
+        sessions.log_group_arn,
+        sessions.key_arn,
+    ),
+    opts,
+)
 response = Containment(
     f"{name}-containment",
     ContainmentArgs(
