@@ -58,6 +58,8 @@ class Host:
     address: IPv4Address | None = None
     address6: IPv6Address | None = None
     ssh_port: int = 22
+    instance: str | None = None
+    """Id in EC2, of one that is provisioned and was found there."""
 
     @property
     def fqdn(self) -> str:

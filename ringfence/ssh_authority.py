@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -74,13 +75,22 @@ class Files:
         return self.directory / "issued.jsonl"
 
 
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+
+
 def management_networks(environment: Environment) -> tuple[Network, ...]:
-    """Where administration may come from."""
-    return tuple(
+    """Where administration may come from.
+
+    Of what is provisioned, it comes through Session Manager, whose agent connects to sshd from the
+    host itself. So does any process there: it needs a key and certificate as everybody does, and
+    the host's firewall keeps MCP servers from that port.
+    """
+    segments = tuple(
         network
         for segment in environment.segments_for("management")
         for network in segment.networks
     )
+    return (*segments, *LOOPBACK) if environment.provisioning else segments
 
 
 def public_key(files: Files) -> Ed25519PublicKey:

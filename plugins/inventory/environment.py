@@ -10,6 +10,7 @@ name: environment
 short_description: Hosts and role variables of a Ringfence environment
 description:
   - Reads C(environment.yaml) and gives every host the variables of the roles that apply to it.
+  - Asks AWS where the hosts are, if it provisions them; they are reached through Session Manager.
 options: {}
 """
 
@@ -26,6 +27,7 @@ class InventoryModule(BaseInventoryPlugin):
             from ringfence import inventory as ringfence_inventory
             from ringfence import ssh_authority
             from ringfence.environment import Environment
+            from ringfence.inventory import provisioned
             from ringfence.validation import ManifestError
         except ImportError as error:
             raise AnsibleParserError(
@@ -33,14 +35,16 @@ class InventoryModule(BaseInventoryPlugin):
                 "run ansible from the project's .venv"
             ) from error
         try:
-            environment = Environment.load(path)
-        except ManifestError as error:
+            environment = provisioned.with_instances(Environment.load(path))
+        except (ManifestError, provisioned.ProvisionedError) as error:
             raise AnsibleParserError(str(error)) from error
         try:
             # Whatever uses this inventory is about to need it; the first one is bootstrap.yml's.
             ssh_authority.keep_certificate(environment)
         except ssh_authority.SshAuthorityError as error:
             raise AnsibleParserError(str(error)) from error
+        if missing := provisioned.missing_tools(environment):
+            self.display.warning(missing)
         for host in environment.hosts.values():
             inventory.add_host(host.name)
             for name, value in ringfence_inventory.variables(environment, host).items():

@@ -96,7 +96,7 @@ def estimate(resources: Iterable[Declared], region: str) -> Estimate:
         for item in items(resource, templates):
             key = item.price, item.is_instance
             counts[key] += item.count
-            if control := (resource.inputs.get("tags") or {}).get(CONTROL):
+            if control := _control(resource):
                 controls[key].add(control)
     table, fixed, rates = prices.table(), [], []
     for (key, is_instance), count in counts.items():
@@ -128,6 +128,14 @@ def items(resource: Declared, templates: Templates) -> Iterator[Item]:
             f"{resource.type} has no price; enter it in PRICED of ringfence/cloud/cost.py, with "
             "its figures in prices.yaml, or in FREE if AWS asks nothing for it"
         )
+
+
+def _control(resource: Declared) -> str | None:
+    """Tags of an Auto Scaling group are a list, where all others have a mapping."""
+    tags = resource.inputs.get("tags") or {}
+    if not isinstance(tags, Mapping):
+        tags = {each["key"]: each["value"] for each in tags}
+    return tags.get(CONTROL)
 
 
 def _machines(kind: str, count: float, region: str, controls: tuple[str, ...]) -> Line:

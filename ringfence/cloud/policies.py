@@ -42,6 +42,7 @@ def key_policy(account: str, region: str, log_groups: str) -> str:
     return document(
         administration(account),
         *through_services(account, region, THROUGH),
+        *disks_of_auto_scaling(account, region),
         log_group_encryption(account, region, log_groups),
     )
 
@@ -85,6 +86,34 @@ def through_services(
         },
     }
     return (use, grant) if grants else (use,)
+
+
+def disks_of_auto_scaling(account: str, region: str) -> tuple[Statement, ...]:
+    """Use of a key by EC2 Auto Scaling, which starts hosts with its own role.
+
+    No policy of that role names keys, so that the key's own has to. By a condition, and not as
+    principal: the role is made with the account's first group, and a key's policy may only name
+    who exists.
+    https://docs.aws.amazon.com/autoscaling/ec2/userguide/key-policy-requirements-EBS-encryption.html
+    """
+    role = "role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
+    held: dict[str, Any] = {
+        "StringEquals": {
+            "kms:CallerAccount": account,
+            "kms:ViaService": f"ec2.{region}.amazonaws.com",
+        },
+        "ArnEquals": {"aws:PrincipalArn": f"arn:aws:iam::{account}:{role}"},
+    }
+    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Resource": "*"}
+    return (
+        {**statement, "Sid": "DisksOfAutoScaling", "Action": list(USE), "Condition": held},
+        {
+            **statement,
+            "Sid": "GrantsOfAutoScaling",
+            "Action": "kms:CreateGrant",
+            "Condition": {**held, "Bool": {"kms:GrantIsForAWSResource": "true"}},
+        },
+    )
 
 
 def log_group_encryption(account: str, region: str, log_groups: str) -> Statement:

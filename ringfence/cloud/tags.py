@@ -8,8 +8,8 @@ ENVIRONMENT, CONTROL, DATA_CLASS = "ringfence:environment", "ringfence:control",
 SCOPE = "ringfence:scope"
 """`account` on what all environments of an account share; nothing of one environment has it."""
 STAGE, OWNER = "ringfence:stage", "ringfence:owner"
-SEGMENT, GROUP = "ringfence:segment", "ringfence:group"
-"""What checks find subnets and security groups by."""
+SEGMENT, GROUP, HOST = "ringfence:segment", "ringfence:group", "ringfence:host"
+"""What checks find subnets, security groups and machines by, and the inventory finds hosts by."""
 
 SECRET, ROTATION, ROTATION_DAYS = (
     f"ringfence:{word}" for word in ("secret", "rotation", "rotation-days")
@@ -25,8 +25,9 @@ def tags(
     *,
     segment: str | None = None,
     group: str | None = None,
+    host: str | None = None,
 ) -> dict[str, str]:
-    optional = {DATA_CLASS: data_class, SEGMENT: segment, GROUP: group}
+    optional = {DATA_CLASS: data_class, SEGMENT: segment, GROUP: group, HOST: host}
     return {
         "Name": f"{environment.name}-{name}",
         ENVIRONMENT: environment.name,

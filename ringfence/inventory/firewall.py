@@ -18,7 +18,9 @@ from ringfence.inventory import mcp_servers
 COMMENT_BYTES = 120
 """Room that nftables has for the comment of a set element, less a margin."""
 
-DNS, NTP = 53, 123
+DNS, NTP, HTTP, HTTPS = 53, 123, 80, 443
+METADATA = ip_network("169.254.169.254")
+"""Where EC2 hands a host the credentials of its role."""
 LOOPBACK = ip_network("127.0.0.1")
 
 
@@ -159,6 +161,11 @@ def _to_services(environment: Environment) -> Iterator[Rule]:
         yield Rule(ip_network(address), "tcp", port, "packages")
     if sink.host is None and sink.address:
         yield Rule(ip_network(sink.address), "tcp", sink.port, "log shipping")
+    if environment.provisioning:
+        # Without them the agent of Session Manager is cut off, and the host is out of reach.
+        endpoints = endpoints_segment(environment).cidr
+        yield Rule(endpoints, "tcp", HTTPS, "AWS services through their endpoints")
+        yield Rule(METADATA, "tcp", HTTP, "credentials of the host's role")
 
 
 def _dns(environment: Environment) -> list[Rule]:

@@ -225,13 +225,16 @@ class Lab:
         account, port = self.environment.automation.account, machine.node.host.ssh_port
         if machine.run(["id", account]).returncode == 0:
             files = ssh_authority.keep_certificate(self.environment)
-            identity, options = files.key, connection.automation_options(self.environment)
+            identity, options = (
+                files.key,
+                connection.automation_options(self.environment, machine.node.host),
+            )
         else:
             bootstrap = self.environment.bootstrap
             account, port, identity = bootstrap.user, bootstrap.port, bootstrap.identity_file
             # The lab has recorded the host's key: nothing is left to first contact.
             options = ("-o", "StrictHostKeyChecking=yes")
-            options += connection.bootstrap_options(self.environment)
+            options += connection.bootstrap_options(self.environment, machine.node.host)
         target = [f"{account}@{machine.node.host.address}"]
         return ["ssh", "-q", "-p", str(port), "-i", str(identity), *options, *target, *argv]
 

@@ -14,6 +14,7 @@ from ringfence.rehearsal import (
     identity,
     keys,
     logs,
+    machines,
     mirroring,
     network,
     secrets,
@@ -51,7 +52,7 @@ RECORDED: tuple[str, ...] = (
 
 MODULES = (
     *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
-    *(mirroring, network),
+    *(machines, mirroring, network),
     *(secrets, sessions, storage, trail),
 )
 

@@ -10,6 +10,7 @@ from ringfence.cloud import quotas
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.rehearse import rehearsed
+from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 
 
 class NotProvisionableError(RehearsalError):
@@ -43,6 +44,11 @@ def rehearsed_stack(
         ):
             yield rehearsal
         return
+    if stack == "environment":
+        try:
+            ensure_authority(environment)
+        except SshAuthorityError as error:
+            raise NotProvisionableError(str(error)) from error
     with rehearsed(
         lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
         project=stack,

@@ -72,7 +72,7 @@ class Identities:
     def written_here(self) -> tuple[tuple[str, Document], ...]:
         """Policies of this account rather than AWS's, by where they are."""
         managed = (
-            (each["Arn"], self._document(each["Arn"]))
+            (each["Arn"], self.document(each["Arn"]))
             for each in self._cloud.all("iam", "list_policies", "Policies", Scope="Local")
         )
         inline = (
@@ -93,11 +93,12 @@ class Identities:
 
     def _policies(self, identity: Document, inline: str) -> Iterator[Document]:
         for attached in identity.get("AttachedManagedPolicies", ()):
-            yield self._document(attached["PolicyArn"])
+            yield self.document(attached["PolicyArn"])
         for policy in identity.get(inline, ()):
             yield _read(policy["PolicyDocument"])
 
-    def _document(self, arn: str) -> Document:
+    def document(self, arn: str) -> Document:
+        """Of a managed policy, in the version that is in effect."""
         if arn not in self._documents:
             iam = self._cloud.client("iam")
             version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]

@@ -14,7 +14,7 @@ from ringfence.environment import Environment, Host
 from ringfence.inventory import connection
 from ringfence.ssh_authority import Files
 
-SECONDS = 20
+SECONDS, CONNECT_SECONDS = 20, 5
 ADMITTED = "ringfence-admitted"
 
 
@@ -80,19 +80,20 @@ def try_login(
     arguments: Sequence[str] = (),
 ) -> Login:
     """Log in, or not. With `from_host` the connection comes from the host itself, not from here."""
+    seconds = connection.connect_seconds(host) if host.instance else CONNECT_SECONDS
     with tempfile.TemporaryDirectory(prefix="ringfence-") as directory:
         command = [
             *("ssh", "-vv", "-T", "-F", "none", "-p", str(host.ssh_port), "-l", account),
             *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "IdentitiesOnly=yes"),
             *("-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"UserKnownHostsFile={Files.of(environment).known_hosts}"),
-            *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"),
+            *("-o", "GlobalKnownHostsFile=/dev/null", "-o", f"ConnectTimeout={seconds}"),
             *("-o", "NumberOfPasswordPrompts=1"),
             *(identity.options if identity else ("-o", "PubkeyAuthentication=no")),
             *(("-o", "BatchMode=yes") if code is None else ()),
-            *(_relay(environment, host) if from_host else ()),
+            *(_relay(environment, host) if from_host else connection.tunnel(environment, host)),
             *arguments,
-            str(host.address),
+            connection.address(host),
             *(() if "-W" in arguments else ("--", f"echo {ADMITTED}")),
         ]
         # The code reaches ssh by a file and a prompt: no argument, no environment.
@@ -102,12 +103,12 @@ def try_login(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=SECONDS,
+                timeout=SECONDS + seconds,
                 check=False,
                 env=environ,
             )
         except subprocess.TimeoutExpired:
-            return Login(False, f"no end after {SECONDS} s")
+            return Login(False, f"no end after {SECONDS + seconds} s")
     return Login(
         admitted=ADMITTED.encode() in done.stdout,
         log=done.stderr.decode(errors="replace"),
@@ -147,8 +148,8 @@ def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
     outer = [
         *("ssh", "-F", "none", "-T", "-p", str(host.ssh_port)),
         *("-l", environment.automation.account, "-i", str(files.key)),
-        *connection.automation_options(environment),
-        str(host.address),
+        *connection.automation_options(environment, host),
+        connection.address(host),
         # As root: the firewall lets nobody else connect over loopback, and sshd is what is tried.
         shlex.join(["sudo", "-n", "python3", "-c", relay]),
     ]

@@ -245,7 +245,7 @@ def environment(pytestconfig: pytest.Config) -> Environment:
 @pytest.fixture(scope="session")
 def targets(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Targets]:
     """Every host of the environment: `targets[environment.hosts["siem-1"]]`."""
-    hosts = Targets(environment, pytestconfig.stash[SOCKETS])
+    hosts = Targets(environment, pytestconfig.stash[SOCKETS], selection.not_found(pytestconfig))
     yield hosts
     hosts.close()
 

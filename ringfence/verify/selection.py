@@ -8,9 +8,11 @@ import pytest
 
 from ringfence import controls
 from ringfence.environment import Environment, Host
+from ringfence.inventory import provisioned
 from ringfence.validation import ManifestError
 
 _ENVIRONMENT = pytest.StashKey[Environment]()
+_NOT_FOUND = pytest.StashKey[str]()
 
 _SELECTING = (
     *("rehearsed", "only_hosts", "only_controls", "keyword", "markexpr", "deselect"),
@@ -48,12 +50,36 @@ def environment(config: pytest.Config) -> Environment:
                 "which environment? Add --environment inventories/NAME/environment.yaml"
             )
         try:
-            config.stash[_ENVIRONMENT] = Environment.load(path)
+            loaded = Environment.load(path)
         except ManifestError as error:
             raise pytest.UsageError(str(error)) from None
         except OSError as error:
             raise pytest.UsageError(f"{error.filename or path}: {error.strerror}") from None
+        found, why = loaded, ""
+        # A rehearsal has no hosts to connect to.
+        if not (config.option.rehearsed or config.option.collectonly):
+            found, why = _with_instances(loaded)
+        config.stash[_ENVIRONMENT], config.stash[_NOT_FOUND] = found, why
     return config.stash[_ENVIRONMENT]
+
+
+def not_found(config: pytest.Config) -> str:
+    """Why hosts that are provisioned have no address, if any has none."""
+    environment(config)
+    return config.stash[_NOT_FOUND]
+
+
+def _with_instances(loaded: Environment) -> tuple[Environment, str]:
+    """Those that are found are verified, whatever happened to the others."""
+    try:
+        found = provisioned.instances(loaded)
+    except provisioned.ProvisionedError as error:
+        return loaded, str(error)
+    try:
+        provisioned.require_all(loaded, found)
+    except provisioned.ProvisionedError as error:
+        return provisioned.located(loaded, found), str(error)
+    return provisioned.located(loaded, found), ""
 
 
 def hosts(config: pytest.Config) -> tuple[Host, ...]:

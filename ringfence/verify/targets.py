@@ -18,7 +18,7 @@ from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.backend.local import LocalBackend
 
 from ringfence import environment as model
-from ringfence.inventory import connection
+from ringfence.inventory import connection, provisioned
 from ringfence.report import UnverifiedError
 from ringfence.ssh_authority import SshAuthorityError, keep_certificate
 from ringfence.verify.root_shell import EndedError, RootShell
@@ -37,12 +37,15 @@ class Door:
     name: str
     arguments: tuple[str, ...]
     sudo: bool
+    seconds: int
+    """In which ssh has to be connected."""
 
 
 def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
     """The ways into a host, in the order in which they are tried."""
     has_authority = keep_certificate(environment).authority.exists()
     ansible = connection.variables(environment, host)
+    seconds = connection.connect_seconds(host) if host.instance else CONNECT_SECONDS
     automation = _door(
         "automation",
         ansible["ansible_host"],
@@ -50,6 +53,7 @@ def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
         ansible["ansible_user"],
         ansible["ansible_ssh_private_key_file"],
         ansible["ansible_ssh_common_args"],
+        seconds,
     )
     bootstrap = _door(
         "bootstrap",
@@ -58,16 +62,19 @@ def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
         ansible["bootstrap_user"],
         ansible["bootstrap_ssh_private_key_file"],
         ansible["bootstrap_ssh_common_args"],
+        seconds,
     )
     return (automation, bootstrap) if has_authority else (bootstrap,)
 
 
-def _door(name: str, address: str, port: int, user: str, key: str, options: str) -> Door:
+def _door(
+    name: str, address: str, port: int, user: str, key: str, options: str, seconds: int
+) -> Door:
     destination = (f"HostName={address}", f"Port={port}", f"User={user}")
     # Quoted: blanks separate the values of this option.
     identity = (f'IdentityFile="{key}"'.replace("%", "%%"),) if key else ()
     settings = tuple(part for value in (*destination, *identity) for part in ("-o", value))
-    return Door(name, (*settings, *shlex.split(options)), sudo=user != "root")
+    return Door(name, (*settings, *shlex.split(options)), sudo=user != "root", seconds=seconds)
 
 
 class SshBackend(BaseBackend):
@@ -86,7 +93,7 @@ class SshBackend(BaseBackend):
         self._ssh = (
             "ssh",
             "-T",
-            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
+            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={door.seconds}"),
             *("-o", "ControlMaster=auto", "-o", "ControlPersist=60"),
             *("-o", f"ControlPath={sockets}/%C"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
@@ -137,9 +144,10 @@ class Target(testinfra.host.Host):
 class Targets:
     """The hosts of an environment, each connected at its first use."""
 
-    def __init__(self, environment: model.Environment, sockets: Path):
+    def __init__(self, environment: model.Environment, sockets: Path, not_found: str = ""):
         self._environment = environment
         self._sockets = sockets
+        self._not_found = not_found
         self._known: dict[str, Target | UnreachableError] = {}
 
     def __getitem__(self, host: model.Host) -> Target:
@@ -153,7 +161,10 @@ class Targets:
 
     def _connect(self, host: model.Host) -> Target | UnreachableError:
         if host.address is None:
-            return UnreachableError(f"{host.name} has no address yet; provision it first")
+            why = self._not_found or "provision it first: pulumi up"
+            return UnreachableError(f"{host.name} has no address yet: {why}")
+        if missing := provisioned.missing_tools(self._environment):
+            return UnreachableError(missing)
         try:
             ways = doors(self._environment, host)
         except SshAuthorityError as error:
@@ -170,8 +181,7 @@ class Targets:
             else:
                 return target
         return UnreachableError(
-            f"{host.name} ({host.address}) cannot be reached: {'; '.join(seen)}. "
-            "Is it up, and does this machine stand in a management segment?"
+            f"{host.name} ({host.address}) cannot be reached: {'; '.join(seen)}. {_hint(host)}"
         )
 
     def close(self) -> None:
@@ -184,6 +194,12 @@ class Targets:
         for known in self._known.values():
             if isinstance(known, Target):
                 known.once.cache_clear()
+
+
+def _hint(host: model.Host) -> str:
+    if host.instance:
+        return "Does aws ssm describe-instance-information list it, and may you open sessions?"
+    return "Is it up, and does this machine stand in a management segment?"
 
 
 def operator_machine() -> testinfra.host.Host:

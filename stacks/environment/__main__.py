@@ -16,6 +16,7 @@ from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
+from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
 from stacks.components.dns import Dns, DnsArgs
@@ -29,6 +30,7 @@ from stacks.components.environment_alerts import EnvironmentAlerts, EnvironmentA
 from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.groups import Groups, GroupsArgs
 from stacks.components.keys import Keys, KeysArgs
+from stacks.components.machines import Machines, MachinesArgs
 from stacks.components.mirroring import Mirroring, MirroringArgs
 from stacks.components.network import Network, NetworkArgs
 from stacks.components.operators import Operators, OperatorsArgs
@@ -43,6 +45,10 @@ if place is None:
     raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
 if too_much := quotas.exceeded(environment):
     raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
+try:
+    ensure_authority(environment)  # every host is born with its public half
+except SshAuthorityError as error:
+    raise pulumi.RunError(str(error)) from error
 name, region = environment.name, place.region
 
 # The manifest says where: neither the shell's region nor the stack's configuration does.
@@ -129,6 +135,22 @@ if balancer := balancers.sensors(environment):
     )
     target_group_arns = {**target_group_arns, **mirror.target_group_arns}
     mirrored = {"target_id": mirror.target_id, "filter_id": mirror.filter_id}
+machines = Machines(
+    f"{name}-host",
+    MachinesArgs(
+        environment,
+        network,
+        groups.ids,
+        keys.arns,
+        secret_arns,
+        target_group_arns,
+        account,
+        region,
+        sessions.log_group_arn,
+        sessions.key_arn,
+    ),
+    opts,
+)
 response = Containment(
     f"{name}-containment",
     ContainmentArgs(
@@ -140,6 +162,7 @@ response = Containment(
         alerts.topic_arn,
         alerts.key_arn,
         detector_id=shared.require_output("detector_id"),
+        boundary_arn=machines.boundary_arn,
     ),
     opts,
 )
@@ -158,6 +181,8 @@ pulumi.export("mirroring", mirrored)
 pulumi.export("published_gateway", published)
 pulumi.export("target_group_arns", target_group_arns)
 pulumi.export("key_arns", keys.arns)
+pulumi.export("host_role_arns", machines.role_arns)
+pulumi.export("boundary_arn", machines.boundary_arn)
 pulumi.export("flow_log_group", flow_logs.group_name)
 pulumi.export("dns_log_group", names.log_group_name)
 pulumi.export("containment_function_arn", response.function_arn)

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ def checks(module: str) -> Checks:
     assert spec
     assert spec.loader
     loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded  # dataclasses look for theirs there
     spec.loader.exec_module(loaded)
     return {name: f for name, f in vars(loaded).items() if name.startswith("test_")}
 

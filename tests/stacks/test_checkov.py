@@ -77,11 +77,6 @@ ACCEPTED = (
         "a year, as on hosts: NIST SP 800-63B advises against more, and MFA is required",
     ),
     Accepted(
-        "CKV2_AWS_5",
-        "aws_security_group.payments-prod-group-*",
-        "the hosts that will bear it are no part of the stack yet",
-    ),
-    Accepted(
         "CKV_AWS_91",
         "aws_lb.*",
         "AWS logs the requests of TLS listeners only; flow logs have every connection: "

@@ -12,7 +12,7 @@ import pytest
 
 from ringfence.cloud.secrets import own_secrets
 from ringfence.environment import Environment
-from ringfence.rehearsal.record import Rehearsal, Status
+from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
 UNTAGGABLE = {
     "aws:cloudwatch/eventTarget:EventTarget",
@@ -73,20 +73,27 @@ def test_every_resource_says_whose_it_is(rehearsal: Rehearsal) -> None:
         for resource in rehearsal.resources
         if resource.status is Status.MOTO
         and resource.type not in UNTAGGABLE
-        and resource.inputs.get("tags", {}).get("ringfence:environment") != "payments-prod"
+        and _tags(resource).get("ringfence:environment") != "payments-prod"
     ]
     assert not silent
 
 
+def _tags(resource: Resource) -> dict[str, str]:
+    """Those of an Auto Scaling group are a list."""
+    found = resource.inputs.get("tags", {})
+    return {t["key"]: t["value"] for t in found} if isinstance(found, list) else found
+
+
 def test_components_register_their_outputs(rehearsal: Rehearsal) -> None:
     components = [r for r in rehearsal.resources if r.type.startswith("ringfence:")]
-    assert len(components) == 19
+    assert len(components) == 20
     assert not [c.name for c in components if not c.outputs]
 
 
 def test_what_holds_data_or_evidence_is_protected(rehearsal: Rehearsal) -> None:
     protected = {resource.type for resource in rehearsal.resources if resource.protect}
     assert protected == {
+        "aws:autoscaling/group:Group",
         "aws:kms/key:Key",
         "aws:cloudwatch/logGroup:LogGroup",
         "aws:ec2/vpc:Vpc",

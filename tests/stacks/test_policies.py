@@ -65,6 +65,15 @@ UNAVOIDABLE = (
         "ssm:SessionDocumentAccessCheck for action ssm:StartSession",
         "parliament does not know the key; AWS documents it for this action",
     ),
+    *(
+        Unavoidable(
+            kind,
+            "RESOURCE_MISMATCH",
+            "'logs:DescribeLogGroups', 'required_format': '*'",
+            "parliament's definitions are older; AWS documents log groups as its resource",
+        )
+        for kind in ("aws:iam/policy:Policy", "aws:iam/rolePolicy:RolePolicy")
+    ),
     Unavoidable(
         "aws:kms/key:Key",
         "RESOURCE_STAR",

@@ -64,13 +64,13 @@ class TestDoors:
         assert (automation.name, bootstrap.name) == ("automation", "bootstrap")
         assert f"User={environment.automation.account}" in automation.arguments
         assert f"HostName={host.address}" in automation.arguments
-        options = connection.automation_options(environment)
+        options = connection.automation_options(environment, host)
         assert automation.arguments[-len(options) :] == options
         assert automation.sudo
 
 
 class TestBackend:
-    DOOR = Door("automation", ("-o", "User=ringfence"), sudo=True)
+    DOOR = Door("automation", ("-o", "User=ringfence"), sudo=True, seconds=5)
 
     @pytest.fixture
     def backend(self, ssh: Path, tmp_path: Path) -> Iterator[SshBackend]:
