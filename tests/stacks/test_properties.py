@@ -110,6 +110,18 @@ def test_two_hundred_servers_keep_within_the_quotas() -> None:
     assert quotas.exceeded(loaded(many_servers(200))) == ()
 
 
+def test_the_longest_names_fit() -> None:
+    """What validation lets pass AWS takes; one character more it would not."""
+    document = deepcopy(BASE)
+    document["name"], own = "e" * 25, "s" * 12
+    document["servers"] = {own: document["servers"]["git"] | {"segment": "servers"}}
+    del document["servers"][own]["host"]
+    document["network"]["flows"][0]["to"]["server"] = own
+    with manifest(document) as environment, rehearsed_stack(environment, preview=False) as made:
+        lengths = {len(r.outputs.get("name", "")) for r in made.resources if "iam/role" in r.type}
+    assert max(lengths) == 64
+
+
 def test_too_many_servers_on_a_host_are_told() -> None:
     document = many_servers(4)
     for server in document["servers"].values():

@@ -71,6 +71,7 @@ RULES: tuple[Rule, ...] = (
     trust.sink_is_a_collector,
     trust.sink_has_an_address,
     trust.authority_files_are_used,
+    cloud.names_fit,
     cloud.region_has_the_zones,
     cloud.macie_is_in_the_region,
     cloud.segments_lie_in_one_network,

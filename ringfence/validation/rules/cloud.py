@@ -15,6 +15,7 @@ from ringfence.validation.rules.reference import exists
 
 VPC_PREFIX = 16
 DEFAULT_ZONES = 2
+LONGEST_NAMES = 41
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
 
 
@@ -38,6 +39,25 @@ def region_has_the_zones(manifest: Cursor) -> Iterator[Finding]:
             f"region {region.text} has {there} zones, not {wanted}; "
             "ask for fewer, or choose another region"
         )
+
+
+def names_fit(manifest: Cursor) -> Iterator[Finding]:
+    """Names of IAM have 64 characters: those of the environment and a host, and what is added."""
+    environment = manifest["name"].text
+    if not _is_provisioned(manifest) or not environment:
+        return
+    named = [
+        *manifest["hosts"].entries(),
+        *((f"mcp-{name}", s) for name, s in manifest["servers"].entries() if "host" not in s),
+    ]
+    for name, cursor in named:
+        length = len(environment) + len(name)
+        if length > LONGEST_NAMES:
+            yield cursor.finding(
+                f"{environment} and {name} have {length} characters together, and names in AWS "
+                f"leave them {LONGEST_NAMES}; shorten one of them",
+                on_key=True,
+            )
 
 
 def macie_is_in_the_region(manifest: Cursor) -> Iterator[Finding]:
