@@ -17,7 +17,7 @@ from pulumi._types import input_type_py_to_pulumi_names, input_type_types
 
 from ringfence import controls
 from ringfence.cloud import tags as cloud_tags
-from ringfence.cloud.groups import server_group
+from ringfence.cloud.groups import host_group, server_group
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import Rehearsal, Resource
 from ringfence.rehearsal.stacks import rehearsed_stack
@@ -135,8 +135,9 @@ def test_tags_have_the_names_that_our_stacks_give(environment: Environment) -> N
         cloud_tags.SCOPE,
         cloud_tags.GROUP,
     )
-    groups = [server_group(server) for server in environment.servers.values()]
-    assert all(group.startswith(tags.SERVER_PREFIX) for group in groups)
+    servers = [server_group(server) for server in environment.servers.values()]
+    hosts = [host_group(host) for host in environment.hosts.values()]
+    assert all(group.startswith(tags.WORKLOADS) for group in (*servers, *hosts))
 
 
 def test_whatever_our_stacks_tag_has_to_be_tagged(stacks: tuple[Rehearsal, ...]) -> None:

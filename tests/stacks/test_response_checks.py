@@ -235,7 +235,11 @@ def the_queue_goes(aws: Aws, out: Exports) -> None:
 
 def _alarm(aws: Aws, metric: str) -> dict[str, Any]:
     found = aws("cloudwatch").describe_alarms()["MetricAlarms"]
-    (alarm,) = (alarm for alarm in found if alarm["MetricName"] == metric)
+    (alarm,) = (
+        alarm
+        for alarm in found
+        if alarm["MetricName"] == metric and "-containment-" in alarm["AlarmName"]
+    )
     return alarm
 
 

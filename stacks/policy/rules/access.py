@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .rule import Properties, is_true, items
 from .statements import Statement, allowing, condition_keys, is_for_anybody, label, limits, texts
-from .tags import is_of_server
+from .tags import is_of_workload
 
 ROLE = "aws:iam/role:Role"
 PERMISSIONS = (
@@ -123,8 +123,8 @@ def attaches_broad_policies(_: str, properties: Properties) -> Iterator[str]:
 
 
 def lacks_boundary(_: str, properties: Properties) -> Iterator[str]:
-    if is_of_server(properties) and properties.get("permissionsBoundary") is None:
-        yield "it is the role of an MCP server, and permissionsBoundary is absent"
+    if is_of_workload(properties) and properties.get("permissionsBoundary") is None:
+        yield "it is the role of a host or an MCP server, and permissionsBoundary is absent"
 
 
 def serves_anybody(kind: str, properties: Properties) -> Iterator[str]:

@@ -14,14 +14,15 @@ SCOPE, GROUP = "ringfence:scope", "ringfence:group"
 
 EGRESS = "egress"
 """Group of an environment's way out, which may have a gateway: it filters by domain."""
-SERVER_PREFIX = "server-"
-"""How groups of MCP servers begin."""
+WORKLOADS = ("host-", "server-")
+"""How groups of hosts and of MCP servers begin."""
 CONTROL_ID = re.compile(r"[A-Z]{3}-\d{2}")
 
 TAGGED = (
     "aws:accessanalyzer/analyzer:Analyzer",
     "aws:alb/listener:Listener",
     "aws:alb/loadBalancer:LoadBalancer",
+    "aws:autoscaling/group:Group",
     "aws:backup/vault:Vault",
     "aws:cfg/rule:Rule",
     "aws:cloudtrail/trail:Trail",
@@ -99,8 +100,11 @@ HOLD_DATA = (
 
 
 def tag(properties: Properties, name: str) -> Any:
-    tags = properties.get("tags")
-    return None if tags is None else tags.get(name)
+    """Of a mapping, or of the list that Auto Scaling has."""
+    tags = properties.get("tags") or {}
+    if isinstance(tags, list):
+        tags = {each.get("key"): each.get("value") for each in tags}
+    return tags.get(name)
 
 
 def owned(_: str, properties: Properties) -> Iterator[str]:
@@ -121,6 +125,6 @@ def is_egress(properties: Properties) -> bool:
     return bool(tag(properties, ENVIRONMENT)) and tag(properties, GROUP) == EGRESS
 
 
-def is_of_server(properties: Properties) -> bool:
+def is_of_workload(properties: Properties) -> bool:
     group = tag(properties, GROUP)
-    return group is not None and group.startswith(SERVER_PREFIX)
+    return group is not None and group.startswith(WORKLOADS)
