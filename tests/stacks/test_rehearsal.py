@@ -71,6 +71,31 @@ def test_a_record_says_what_was_declared_and_made() -> None:
     assert rehearsal.counts == {Status.MOTO: 1, Status.RECORDED: 0, Status.NONE: 1}
 
 
+def test_a_program_reads_outputs_of_other_stacks() -> None:
+    def program() -> None:
+        account = pulumi.StackReference("account", "organization/account/main")
+        pulumi.export("detector", account.require_output("detector_id"))
+
+    shared = {"organization/account/main": {"detector_id": "12ab"}}
+    assert rehearse(program, references=shared).exports == {"detector": "12ab"}
+    with pytest.raises(RehearsalError, match="nothing was rehearsed under the name organization/"):
+        rehearse(program)
+
+
+def test_an_output_that_another_stack_does_not_have_is_refused() -> None:
+    def program() -> None:
+        pulumi.export("it", pulumi.StackReference("other").require_output("absent"))
+
+    with pytest.raises(KeyError, match="absent"):
+        rehearse(program, references={"other": {}})
+
+
+def test_both_runs_make_one_object() -> None:
+    with rehearsed(lambda: vpc(), **TEST) as rehearsal:
+        vpcs = rehearsal.account.client("ec2").describe_vpcs()["Vpcs"]
+    assert [each["VpcId"] for each in vpcs if not each["IsDefault"]] == [rehearsal.resources[0].id]
+
+
 def test_a_program_reads_its_configuration() -> None:
     def program() -> None:
         pulumi.export("manifest", pulumi.Config().require("manifest"))
