@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ringfence.cloud.policies import (
@@ -23,13 +22,7 @@ from ringfence.cloud.roles import workloads_path
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.environment import DataClass, Environment
 
-CODE = Path(__file__).parents[2] / "stacks" / "functions" / "containment"
-HANDLER, RUNTIME = "containment.handler.handle", "python3.13"
-ARCHITECTURE = "arm64"
-"""A fifth cheaper than x86_64 for the same; the code is Python only.
-
-https://aws.amazon.com/lambda/pricing/
-"""
+HANDLER = "containment.handler.handle"
 TIMEOUT_SECONDS, MEMORY_MIB = 120, 256
 CONCURRENCY = 5
 """Reserved: the account's other functions cannot use it up, nor this one what is theirs.
@@ -118,16 +111,6 @@ def _pattern(
 def records(environment: Environment) -> str:
     """How the names of the parameters begin that say how an instance was."""
     return f"/ringfence/{environment.name}/containment/"
-
-
-def function_trust() -> str:
-    return document(
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "lambda.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ringfence.cloud.policies import document
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.environment import DataClass
 
-CODE = Path(__file__).parents[2] / "stacks" / "functions" / "mirroring"
-HANDLER, RUNTIME, ARCHITECTURE = "mirroring.handler.handle", "python3.13", "arm64"
+HANDLER = "mirroring.handler.handle"
 TIMEOUT_SECONDS = 120
 CONCURRENCY = 1
 """Two runs at once would each start a session for the same interface."""
@@ -53,16 +51,6 @@ def started(account: str) -> str:
             "source": ["aws.ec2"],
             "detail-type": ["EC2 Instance State-change Notification"],
             "detail": {"state": ["running"]},
-        }
-    )
-
-
-def function_trust() -> str:
-    return document(
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "lambda.amazonaws.com"},
-            "Action": "sts:AssumeRole",
         }
     )
 

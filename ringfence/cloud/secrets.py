@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.policies import Statement, document
@@ -25,9 +24,7 @@ from ringfence.cloud.tags import ENVIRONMENT, ROTATION
 from ringfence.environment import DataClass, Environment, Secret, Server
 
 ROTATION_WORKLOAD, AGE_WORKLOAD = "secret-rotation", "secret-age"
-CODE = Path(__file__).parents[2] / "stacks" / "functions" / "rotation"
 HANDLERS = {ROTATION_WORKLOAD: "rotation.handler.rotate", AGE_WORKLOAD: "rotation.age.check"}
-RUNTIME, ARCHITECTURE = "python3.13", "arm64"
 TIMEOUT_SECONDS = {ROTATION_WORKLOAD: 30, AGE_WORKLOAD: 120}
 RECOVERY_DAYS = 30
 """In which a deleted secret can be had back; the longest that AWS offers."""
@@ -156,16 +153,6 @@ def reader_permissions(secrets: Sequence[str], keys: Sequence[str], region: str)
             "Resource": sorted(secrets),
         },
         _keys("OpenThem", ("kms:Decrypt",), keys, region),
-    )
-
-
-def function_trust() -> str:
-    return document(
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "lambda.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
     )
 
 

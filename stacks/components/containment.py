@@ -8,9 +8,9 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import containment
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
+from stacks.components.function import Function, FunctionArgs
 
 CONTROL = "IRP-01"
 
@@ -123,85 +123,55 @@ class Containment(pulumi.ComponentResource):
         key_arn: pulumi.Output[str],
         quarantine: pulumi.Output[str],
         queue_arn: pulumi.Output[str],
-    ) -> aws.lambda_.Function:
-        name, args, named = self._name, self._args, self._tags("containment")
-        log_group = aws.cloudwatch.LogGroup(
-            name,
-            kms_key_id=args.key_arn,
-            retention_in_days=retention_days(args.environment, containment.CLASS),
-            tags=named,
-            # Evidence: what was done to which instance, and why.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
-        )
-        role = aws.iam.Role(
-            name,
-            assume_role_policy=containment.function_trust(),
-            description=f"Contains instances of {args.environment.name}",
-            tags=named,
-            opts=self._child,
-        )
-        policy = pulumi.Output.all(
-            vpc=args.vpc_id,
-            key=key_arn,
-            topic=args.topic_arn,
-            topic_key=args.topic_key_arn,
-            queue=queue_arn,
-            log_group=log_group.arn,
-            boundary=args.boundary_arn,
-        ).apply(
-            lambda found: containment.permissions(
-                args.environment, containment.Place(args.account, args.region, **found)
-            )
-        )
-        permissions = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=self._child)
-        function = aws.lambda_.Function(
-            name,
-            description=f"Contains and releases instances of {args.environment.name}",
-            code=pulumi.AssetArchive(
+    ) -> Function:
+        args = self._args
+        return Function(
+            self._name,
+            FunctionArgs(
+                args.environment,
+                containment.HANDLER,
+                f"Contains and releases instances of {args.environment.name}",
+                self._tags("containment"),
+                containment.CLASS,
+                args.key_arn,
+                lambda found: containment.permissions(
+                    args.environment, containment.Place(args.account, args.region, **found)
+                ),
                 {
-                    f"{containment.CODE.name}/{path.name}": pulumi.FileAsset(str(path))
-                    for path in sorted(containment.CODE.glob("*.py"))
-                }
-            ),
-            handler=containment.HANDLER,
-            runtime=containment.RUNTIME,
-            architectures=[containment.ARCHITECTURE],
-            memory_size=containment.MEMORY_MIB,
-            timeout=containment.TIMEOUT_SECONDS,
-            reserved_concurrent_executions=containment.CONCURRENCY,
-            role=role.arn,
-            kms_key_arn=key_arn,
-            environment={
-                "variables": {
+                    "vpc": args.vpc_id,
+                    "key": key_arn,
+                    "topic": args.topic_arn,
+                    "topic_key": args.topic_key_arn,
+                    "queue": queue_arn,
+                    "boundary": args.boundary_arn,
+                },
+                containment.TIMEOUT_SECONDS,
+                {
                     "ENVIRONMENT": args.environment.name,
                     "QUARANTINE_GROUP": quarantine,
                     "RECORDS": containment.records(args.environment),
                     "SEVERITY": str(self._severity),
                     "TOPIC": args.topic_arn,
-                }
-            },
-            logging_config={"log_format": "JSON", "log_group": log_group.name},
-            tracing_config={"mode": "Active"},
-            tags=named,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permissions]),
+                },
+                variables_key_arn=key_arn,
+                memory_mib=containment.MEMORY_MIB,
+                concurrency=containment.CONCURRENCY,
+                # A destination rather than a dead-letter queue: it brings the error, too.
+                # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+                invoked={
+                    "maximum_retry_attempts": containment.RETRIES,
+                    "maximum_event_age_in_seconds": containment.EVENT_SECONDS,
+                    "destination_config": {"on_failure": {"destination": queue_arn}},
+                },
+            ),
+            self._child,
         )
-        # As a destination rather than a dead-letter queue: it brings the error with the event.
-        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
-        aws.lambda_.FunctionEventInvokeConfig(
-            name,
-            function_name=function.name,
-            maximum_retry_attempts=containment.RETRIES,
-            maximum_event_age_in_seconds=containment.EVENT_SECONDS,
-            destination_config={"on_failure": {"destination": queue_arn}},
-            opts=self._child,
-        )
-        return function
 
     def _trigger(
         self,
         trigger: containment.Trigger,
         pattern: pulumi.Output[str],
-        function: aws.lambda_.Function,
+        function: Function,
         queue_arn: pulumi.Output[str],
     ) -> None:
         name = f"{self._name}-{trigger.key}"

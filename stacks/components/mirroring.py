@@ -11,10 +11,10 @@ import pulumi_aws as aws
 from ringfence.cloud import mirroring
 from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.groups import host_group
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
 from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
+from stacks.components.function import Function, FunctionArgs
 from stacks.components.network import Network
 
 CONTROL = "NET-04"
@@ -105,79 +105,45 @@ class Mirroring(pulumi.ComponentResource):
             )
         return made.id
 
-    def _function(self) -> aws.lambda_.Function:
-        name, args = self._name, self._args
-        named = tags(args.environment, "mirroring", CONTROL, mirroring.MIRROR_CLASS)
-        log_group = aws.cloudwatch.LogGroup(
-            name,
-            kms_key_id=args.key_arn,
-            retention_in_days=retention_days(args.environment, mirroring.MIRROR_CLASS),
-            tags=named,
-            # Evidence: since when the sensors saw which interface.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
-        )
-        role = aws.iam.Role(
-            name,
-            assume_role_policy=mirroring.function_trust(),
-            description=f"Mirrors the traffic of {args.environment.name}",
-            tags=named,
-            opts=self._child,
-        )
-        policy = pulumi.Output.all(
-            vpc=args.network.vpc.id,
-            filter=self.filter_id,
-            target=self.target_id,
-            log_group=log_group.arn,
-            topic=args.topic_arn,
-            topic_key=args.topic_key_arn,
-        ).apply(
-            lambda found: mirroring.permissions(
-                args.environment.name, mirroring.Place(args.account, args.region, **found)
-            )
-        )
-        permitted = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=self._child)
-        sensors = args.environment.group("sensor")
-        function = aws.lambda_.Function(
-            name,
-            description=f"Mirrors the traffic of {args.environment.name} to its sensors",
-            code=pulumi.AssetArchive(
+    def _function(self) -> Function:
+        args, environment = self._args, self._args.environment
+        return Function(
+            self._name,
+            FunctionArgs(
+                environment,
+                mirroring.HANDLER,
+                f"Mirrors the traffic of {environment.name} to its sensors",
+                tags(environment, "mirroring", CONTROL, mirroring.MIRROR_CLASS),
+                mirroring.MIRROR_CLASS,
+                args.key_arn,
+                lambda found: mirroring.permissions(
+                    environment.name, mirroring.Place(args.account, args.region, **found)
+                ),
                 {
-                    f"{mirroring.CODE.name}/{path.name}": pulumi.FileAsset(str(path))
-                    for path in sorted(mirroring.CODE.glob("*.py"))
-                }
-            ),
-            handler=mirroring.HANDLER,
-            runtime=mirroring.RUNTIME,
-            architectures=[mirroring.ARCHITECTURE],
-            timeout=mirroring.TIMEOUT_SECONDS,
-            reserved_concurrent_executions=mirroring.CONCURRENCY,
-            role=role.arn,
-            environment={
-                "variables": {
-                    "ENVIRONMENT": args.environment.name,
+                    "vpc": args.network.vpc.id,
+                    "filter": self.filter_id,
+                    "target": self.target_id,
+                    "topic": args.topic_arn,
+                    "topic_key": args.topic_key_arn,
+                },
+                mirroring.TIMEOUT_SECONDS,
+                {
+                    "ENVIRONMENT": environment.name,
                     "FILTER": self.filter_id,
-                    "SENSORS": ",".join(map(host_group, sensors)),
+                    "SENSORS": ",".join(map(host_group, environment.group("sensor"))),
                     "TARGET": self.target_id,
-                }
-            },
-            logging_config={"log_format": "JSON", "log_group": log_group.name},
-            tracing_config={"mode": "Active"},
-            tags=named,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permitted]),
+                },
+                concurrency=mirroring.CONCURRENCY,
+                invoked={
+                    "maximum_retry_attempts": mirroring.RETRIES,
+                    "maximum_event_age_in_seconds": mirroring.EVENT_SECONDS,
+                    "destination_config": {"on_failure": {"destination": args.topic_arn}},
+                },
+            ),
+            self._child,
         )
-        aws.lambda_.FunctionEventInvokeConfig(
-            name,
-            function_name=function.name,
-            maximum_retry_attempts=mirroring.RETRIES,
-            maximum_event_age_in_seconds=mirroring.EVENT_SECONDS,
-            destination_config={"on_failure": {"destination": args.topic_arn}},
-            opts=self._child,
-        )
-        return function
 
-    def _trigger(
-        self, key: str, says: str, when: Mapping[str, str], function: aws.lambda_.Function
-    ) -> None:
+    def _trigger(self, key: str, says: str, when: Mapping[str, str], function: Function) -> None:
         name = f"{self._name}-{key}"
         rule = aws.cloudwatch.EventRule(
             name,

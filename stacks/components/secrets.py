@@ -11,9 +11,9 @@ import pulumi_aws as aws
 from ringfence.cloud import secrets
 from ringfence.cloud.groups import server_group
 from ringfence.cloud.roles import workload_path
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import ROTATION, ROTATION_DAYS, SECRET, tags
 from ringfence.environment import DataClass, Environment
+from stacks.components.function import Function, FunctionArgs
 
 CONTROL = "IAM-08"
 
@@ -97,7 +97,7 @@ class Secrets(pulumi.ComponentResource):
     def _rotation(self, generated: list[secrets.OwnSecret]) -> aws.lambda_.Permission:
         args, workload = self._args, secrets.ROTATION_WORKLOAD
         used: dict[DataClass, None] = dict.fromkeys(own.data_class for own in generated)
-        function, _ = self._function(
+        function = self._function(
             workload,
             f"Makes the generated secrets of {args.environment.name}",
             lambda log_group, keys: secrets.rotation_permissions(
@@ -116,7 +116,7 @@ class Secrets(pulumi.ComponentResource):
 
     def _age(self) -> pulumi.Output[str]:
         args, workload = self._args, secrets.AGE_WORKLOAD
-        function, log_group = self._function(
+        function = self._function(
             workload,
             f"Finds secrets of {args.environment.name} that are due",
             lambda log_group, _: secrets.age_permissions(
@@ -146,7 +146,7 @@ class Secrets(pulumi.ComponentResource):
             arn=function.arn,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
         )
-        return log_group
+        return function.log_group_name
 
     def _function(
         self,
@@ -154,50 +154,25 @@ class Secrets(pulumi.ComponentResource):
         description: str,
         permissions: Callable[[str, list[str]], str],
         keys: list[pulumi.Output[str]],
-    ) -> tuple[aws.lambda_.Function, pulumi.Output[str]]:
-        """Outside the VPC: it calls Secrets Manager and nothing else."""
+    ) -> Function:
         environment = self._args.environment
-        name, key_arn = f"{environment.name}-{workload}", self._args.key_arns[secrets.LOG_CLASS]
-        named = tags(environment, workload, CONTROL, secrets.LOG_CLASS)
-        log_group = aws.cloudwatch.LogGroup(
-            name,
-            kms_key_id=key_arn,
-            retention_in_days=retention_days(environment, secrets.LOG_CLASS),
-            tags=named,
-            # Evidence of every rotation.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
-        )
-        role = aws.iam.Role(
-            name,
-            assume_role_policy=secrets.function_trust(),
-            description=description,
-            # Policies of secrets know it by its path.
-            path=workload_path(environment, workload),
-            tags=named,
-            opts=self._child,
-        )
-        policy = pulumi.Output.all(log_group.arn, *keys).apply(
-            lambda found: permissions(found[0], found[1:])
-        )
-        permitted = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=self._child)
-        function = aws.lambda_.Function(
-            name,
-            description=description,
-            code=pulumi.AssetArchive(
-                {
-                    f"{secrets.CODE.name}/{path.name}": pulumi.FileAsset(str(path))
-                    for path in sorted(secrets.CODE.glob("*.py"))
-                }
+        return Function(
+            f"{environment.name}-{workload}",
+            FunctionArgs(
+                environment,
+                secrets.HANDLERS[workload],
+                description,
+                tags(environment, workload, CONTROL, secrets.LOG_CLASS),
+                secrets.LOG_CLASS,
+                self._args.key_arns[secrets.LOG_CLASS],
+                lambda found: permissions(found["log_group"], found["keys"]),
+                {"keys": pulumi.Output.all(*keys)},
+                secrets.TIMEOUT_SECONDS[workload],
+                {"ENVIRONMENT": environment.name},
+                # Policies of secrets know it by its path.
+                role_path=workload_path(environment, workload),
+                traced=False,
+                log_format="Text",  # a metric filter reads the lines as the function writes them
             ),
-            handler=secrets.HANDLERS[workload],
-            runtime=secrets.RUNTIME,
-            architectures=[secrets.ARCHITECTURE],
-            timeout=secrets.TIMEOUT_SECONDS[workload],
-            role=role.arn,
-            environment={"variables": {"ENVIRONMENT": environment.name}},
-            # Plain text: a metric filter reads the lines as the function writes them.
-            logging_config={"log_format": "Text", "log_group": log_group.name},
-            tags=named,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permitted]),
+            self._child,
         )
-        return function, log_group.name
