@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise, permutations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +20,7 @@ from ringfence import cli
 from ringfence.cloud.flows import CALLERS, declared
 from ringfence.environment import Environment
 from ringfence.rehearsal.diagram import arrows, layout, page, picture
+from ringfence.rehearsal.diagram.arrows import Arrow
 from ringfence.rehearsal.diagram.layout import Box, Drawing, Text
 from ringfence.rehearsal.diagram.picture import Block, Node, Picture
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
@@ -152,8 +153,9 @@ def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal, environment: Envi
 def test_a_changed_stack_changes_the_page(
     shown: str, rehearsal: Rehearsal, environment: Environment
 ) -> None:
-    for token in (picture.TEMPLATE, picture.ENDPOINT, picture.BALANCER, picture.DOMAINS):
-        left = tuple(each for each in rehearsal.resources if each.type != token)
+    machines = (picture.TEMPLATE, "aws:autoscaling/group:Group")
+    for tokens in (machines, (picture.ENDPOINT,), (picture.BALANCER,), (picture.DOMAINS,)):
+        left = tuple(each for each in rehearsal.resources if each.type not in tokens)
         assert page.render(replace(rehearsal, resources=left), environment) != shown
 
 
@@ -187,7 +189,7 @@ def test_what_leads_outside_has_a_band_of_its_own(
     place = {"availabilityZone": "eu-central-1a", "cidrBlock": "10.40.240.0/26"}
     more = (
         made(picture.SUBNET, "egress-a", **place),
-        replace(made(firewall, "firewall"), status=Status.RECORDED),
+        replace(made(firewall, "firewall", subnetMappings=[place]), status=Status.RECORDED),
         made(nat, "nat-a"),
         made(nat, "nat-b"),
         made(gateway, "gateway"),
@@ -270,6 +272,32 @@ def test_any_manifest_is_readable(document: dict[str, Any]) -> None:
     assert_readable(layout.of(plain(environment), found))
 
 
+def test_segments_of_one_purpose_and_rows_of_hosts_are_readable() -> None:
+    """Six hosts do not fit side by side, and every segment has a second one."""
+    blocks = tuple(
+        Block(
+            f"segment {purpose}-{number}",
+            purpose,
+            f"{purpose}-{number}",
+            "10.9.0.0/24",
+            (("ap-southeast-1a", "10.9.0.0/25"),),
+            tuple(Node(f"host {purpose}-{number}-{n}", "host", f"h-{n}") for n in range(6)),
+        )
+        for purpose in (*layout.ROWS, "edge", "servers", "data")
+        for number in range(2)
+    )
+    ends = [end for block in blocks for end in (block.key, block.nodes[0].key, block.nodes[5].key)]
+    found = tuple(
+        Arrow((source,), target, f"tcp/{port}", ())
+        for port, (source, target) in enumerate(permutations(ends, 2), 1000)
+        if port % 5 == 0
+    )
+    shown = Picture("many", "ap-southeast-1", "10.9.0.0/16", (), blocks, (), ())
+    drawing = layout.of(shown, found)
+    assert len(drawing.lines) == len(found)
+    assert_readable(drawing)
+
+
 def test_long_names_end_inside_their_boxes() -> None:
     assert layout.fitted("a" * 63, "title", 100) == f"{'a' * 11}…"
     assert layout.fitted("short", "title", 100) == "short"
@@ -324,7 +352,7 @@ def touches(drawing: Drawing, point: tuple[float, float], key: str) -> None:
 
 
 def pieces(points: tuple[tuple[float, float], ...]) -> Iterator[Box]:
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in pairwise(points):
         yield Box("", "", min(x, to_x), min(y, to_y), abs(to_x - x), abs(to_y - y))
 
 

@@ -23,9 +23,8 @@ class Arrow:
 
     @property
     def origin(self) -> str:
-        if len(self.sources) > 1:
-            return f"{len(self.sources)} hosts"
-        return self.sources[0].rpartition(" ")[2]
+        names = [source.rpartition(" ")[2] for source in self.sources]
+        return names[0] if len(names) == 1 else f"{len(names)} hosts"
 
     @property
     def says(self) -> str:

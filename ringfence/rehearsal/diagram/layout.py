@@ -284,7 +284,8 @@ class _Layout:
         end = right
         if beside and beside[-1].outside:
             beside[-1].x = right + 3 * GRID
-            end = beside[-1].x + WIDTH
+            last = _Slot(BESIDE, len(beside))
+            end = self._channelled(last, beside[-1].x + WIDTH)
         top = MARGIN
         y = top + 5 * GRID
         self._text(left + PAD, top + 3 * GRID, f"VPC {self._picture.cidr}", "title")
@@ -318,17 +319,13 @@ class _Layout:
 
     def _measure(self, row: int, x: float) -> float:
         """Places columns and tracks; where the last channel ends inside of the network."""
-        shift = HALF if row == BESIDE else 0
         columns, inside = self._rows[row], x
         for number in range(len(columns) + 1):
             slot = _Slot(row, number)
             column = columns[number] if number < len(columns) else None
             if number and columns[number - 1].outside and column:
                 x += GAP
-            for track, net in enumerate(self._tracks[slot]):
-                self._x[slot, net.sources] = x + GRID + GRID * track + shift
-            x += self._channel(slot)
-            inside = x
+            inside = x = self._channelled(slot, x)
             if column:
                 if column.outside and number:
                     return inside
@@ -336,6 +333,13 @@ class _Layout:
                 column.x = x
                 x += WIDTH + (PAD if column.closes else 0)
         return inside
+
+    def _channelled(self, slot: _Slot, x: float) -> float:
+        """Places the tracks of a channel; where it ends."""
+        shift = HALF if slot.row == BESIDE else 0
+        for number, net in enumerate(self._tracks[slot]):
+            self._x[slot, net.sources] = x + GRID + GRID * number + shift
+        return x + self._channel(slot)
 
     def _flat(self, row: int, top: float, right: float) -> float:
         """Management, or monitoring: blocks side by side."""

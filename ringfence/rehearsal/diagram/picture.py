@@ -30,6 +30,7 @@ LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 RULE = "aws:cloudwatch/eventRule:EventRule"
 FUNCTION = "aws:lambda/function:Function"
+NAME_RULE = "aws:route53/resolverFirewallRule:ResolverFirewallRule"
 DOMAINS = "aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList"
 
 OUTWARD = {
@@ -298,8 +299,11 @@ def _flow_logs(rehearsal: Rehearsal, logs: Iterable[Resource]) -> Iterator[str]:
 def _names(
     rehearsal: Rehearsal, lists: Iterable[Resource], queries: Iterable[Resource]
 ) -> Iterator[str]:
-    for each in lists:
-        yield f"{each.name.rpartition('-')[2]}: {len(each.inputs.get('domains', ()))} names"
+    listed = {each.id: each.inputs.get("domains", ()) for each in lists}
+    for rule in sorted(rehearsal.of_type(NAME_RULE), key=lambda each: each.inputs["priority"]):
+        names = listed.get(rule.inputs.get("firewallDomainListId", ""), ())
+        count = "every other name" if "*" in names else f"{len(names)} names"
+        yield f"{rule.inputs['action'].lower()} {count}"
     for query in queries:
         yield "every question is logged"
         yield from _kept(rehearsal, query.inputs["destinationArn"])
