@@ -38,6 +38,15 @@ def declared(environment: Environment) -> frozenset[Path]:
     return frozenset(_declared(environment))
 
 
+def of_everyone(environment: Environment) -> frozenset[Path]:
+    """Those that every host has: to services, to the log sink, to infrastructure."""
+    return frozenset(
+        path
+        for interface in interfaces(environment)
+        for path in _of_everyone(environment, interface)
+    )
+
+
 def to_domains(environment: Environment) -> tuple[str, ...]:
     """Declared egress to names outside, which no stack provisions yet: nothing routes there."""
     return tuple(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ringfence.rehearsal.account import Account
@@ -34,6 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--framework terraform_plan)",
     )
     parser.add_argument(
+        "--diagram",
+        type=Path,
+        metavar="PAGE.html",
+        help="also draw the environment: its network, hosts, and the connections between them",
+    )
+    parser.add_argument(
         "--serve",
         action="store_true",
         help="keep the account, and let any AWS tool look at it over loopback, until Ctrl-C",
@@ -41,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class UnwritableError(Exception):
-    """The plan cannot be written where it was asked for."""
+    """A file cannot be written where it was asked for."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
     from ringfence.rehearsal import bill, plan, tree
+    from ringfence.rehearsal.diagram import page
+    from ringfence.rehearsal.diagram.picture import NothingToDrawError
     from ringfence.rehearsal.record import RehearsalError
     from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
@@ -67,13 +74,15 @@ def run(args: argparse.Namespace) -> int:
         with rehearsed_stack(environment, args.stack) as rehearsal:
             print(tree.render(rehearsal))
             if args.export:
-                _export(args.export, plan.document(rehearsal))
+                _write(args.export, json.dumps(plan.document(rehearsal), indent=1) + "\n")
+            if args.diagram:
+                _write(args.diagram, page.render(rehearsal, environment))
             for path in to_domains(environment) if args.stack == "environment" else ():
                 print(f"declared, and not possible yet (it needs an egress firewall): {path}")
             print(f"\n{bill.render(bill.of(rehearsal))}")
             if args.serve:
                 _serve(rehearsal.account)
-    except (NotProvisionableError, UnwritableError) as error:
+    except (NotProvisionableError, NothingToDrawError, UnwritableError) as error:
         print(error, file=sys.stderr)
         return 2
     except RehearsalError as error:
@@ -92,9 +101,9 @@ def _serve(account: Account) -> None:
             Event().wait()
 
 
-def _export(path: Path, document: Mapping[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UnwritableError(
             f"{path}: {error.strerror}; name a file that can be written"

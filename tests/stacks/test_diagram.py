@@ -1,0 +1,414 @@
+"""The architecture as a page: what it shows, and that everything on it can be read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise, permutations
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from example import EXAMPLE
+from generated import BASE, documents, loaded, manifest
+from hypothesis import HealthCheck, given, settings
+
+from ringfence import cli
+from ringfence.cloud.flows import CALLERS, declared
+from ringfence.environment import Environment
+from ringfence.rehearsal.diagram import arrows, layout, page, picture
+from ringfence.rehearsal.diagram.arrows import Arrow
+from ringfence.rehearsal.diagram.layout import Box, Drawing, Text
+from ringfence.rehearsal.diagram.picture import Block, Node, Picture
+from ringfence.rehearsal.record import Rehearsal, Resource, Status
+from ringfence.rehearsal.stacks import rehearsed_stack
+
+SERVERS = 60
+HEIGHT = {"title": 13, "mono": 11, "small": 12}
+
+
+@pytest.fixture(scope="module")
+def drawing(rehearsal: Rehearsal, environment: Environment) -> Drawing:
+    return layout.of(picture.of(rehearsal, environment), arrows.drawn(environment))
+
+
+@pytest.fixture(scope="module")
+def shown(rehearsal: Rehearsal, environment: Environment) -> str:
+    return page.render(rehearsal, environment)
+
+
+def plain(environment: Environment) -> Picture:
+    """Of the hosts and segments of a manifest alone, for layouts of any shape."""
+    blocks = tuple(
+        Block(
+            f"segment {segment.name}",
+            segment.purpose,
+            segment.name,
+            str(segment.cidr),
+            (("eu-central-1a", str(segment.cidr)),),
+            tuple(
+                Node(f"host {host.name}", "host", host.name, ("t4g.small",))
+                for host in environment.hosts.values()
+                if host.segment == segment
+            ),
+        )
+        for segment in environment.segments.values()
+    )
+    return Picture(environment.name, "eu-central-1", "10.9.0.0/16", (), blocks, (), ())
+
+
+def many(count: int) -> dict[str, Any]:
+    servers = {
+        f"mcp-{number:02}": {
+            **{key: value for key, value in BASE["servers"]["git"].items() if key != "host"},
+            "segment": "servers",
+            "port": 8400 + number,
+            "egress": [],
+            "secrets": [],
+        }
+        for number in range(count)
+    }
+    flows = [
+        {"from": {"segment": "edge"}, "to": {"server": name}, "why": "calls"} for name in servers
+    ]
+    network = {**BASE["network"], "flows": flows}
+    return {**BASE, "network": network, "servers": servers, "secrets": {}}
+
+
+# What it shows.
+
+
+def test_every_host_is_drawn_once(drawing: Drawing, environment: Environment) -> None:
+    drawn = Counter(box.key for box in drawing.boxes if box.key.startswith("host "))
+    assert drawn == {f"host {name}": 1 for name in environment.hosts}
+
+
+def test_every_segment_shows_its_subnets(drawing: Drawing, rehearsal: Rehearsal) -> None:
+    texts = {text.text for text in drawing.texts}
+    for subnet in rehearsal.of_type(picture.SUBNET):
+        assert f"{subnet.inputs['availabilityZone']} {subnet.inputs['cidrBlock']}" in texts
+
+
+def test_every_declared_flow_has_an_arrow(drawing: Drawing, environment: Environment) -> None:
+    drawn = {path for line in drawing.lines for path in line.arrow.paths}
+    assert drawn | arrows.summed(environment) == declared(environment)
+    assert drawn
+
+
+def test_what_is_not_drawn_concerns_all_hosts(environment: Environment) -> None:
+    sink = environment.log_sink.host
+    assert sink
+    for path in arrows.summed(environment):
+        assert (
+            path.target.startswith("service ")
+            or path.source.startswith("mirror of ")
+            or path.target == f"host {sink.name}"
+        )
+
+
+def test_arrows_tell_protocol_and_port_at_their_heads(drawing: Drawing) -> None:
+    for line in drawing.lines:
+        x, y = line.points[-1]
+        (text,) = [
+            t for t in drawing.texts if t.style == "mono" and 0 < t.x - x <= 12 and near(t, y)
+        ]
+        assert text.text == line.arrow.ports
+
+
+def test_the_page_is_complete_and_needs_nothing_beside_it(
+    shown: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
+    for flow in environment.flows:
+        assert flow.why.replace("'", "&#39;") in shown
+    for service, real, _ in picture.services(rehearsal):
+        assert re.search(rf"<td>{service}</td><td class=\"number\">{real}</td>", shown)
+    assert "USD a month in eu-central-1" in shown
+    assert not re.search(r"(?:src|href)=\"(?!data:)|<script|url\((?!#)|@import", shown)
+
+
+def test_the_picture_is_well_formed_and_has_a_title_and_a_description(shown: str) -> None:
+    (svg,) = re.findall(r"<svg class=\"picture\".*?</svg>", shown, re.DOTALL)
+    root = ElementTree.fromstring(svg)  # noqa: S314  our own page
+    named = root.attrib["aria-labelledby"].split()
+    by_id = {element.attrib.get("id"): element.text for element in root}
+    assert all(by_id[name] for name in named)
+    sizes = [int(size) for size in re.findall(r"\.picture [^{]*\{[^}]*font-size: (\d+)px", shown)]
+    assert min(sizes) >= 11
+
+
+def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal, environment: Environment) -> None:
+    resources = tuple(
+        replace(each, status=Status.RECORDED) if each.type == picture.TEMPLATE else each
+        for each in rehearsal.resources
+    )
+    shown = picture.of(replace(rehearsal, resources=resources), environment)
+    drawing = layout.of(shown, arrows.drawn(environment))
+    assert {box.recorded for box in drawing.boxes if box.key.startswith("host ")} == {True}
+    assert "edge-1 ?" in {text.text for text in drawing.texts}
+
+
+def test_a_changed_stack_changes_the_page(
+    shown: str, rehearsal: Rehearsal, environment: Environment
+) -> None:
+    machines = (picture.TEMPLATE, "aws:autoscaling/group:Group")
+    for tokens in (machines, (picture.ENDPOINT,), (picture.BALANCER,), (picture.DOMAINS,)):
+        left = tuple(each for each in rehearsal.resources if each.type not in tokens)
+        assert page.render(replace(rehearsal, resources=left), environment) != shown
+
+
+def test_a_host_that_the_stack_lacks_stands_outside(
+    rehearsal: Rehearsal, environment: Environment
+) -> None:
+    left = tuple(each for each in rehearsal.resources if "edge-1" not in each.name)
+    shown = picture.of(replace(rehearsal, resources=left), environment)
+    assert "host edge-1" not in {node.key for block in shown.blocks for node in block.nodes}
+    drawing = layout.of(shown, arrows.drawn(environment))
+    (box,) = [box for box in drawing.boxes if box.key == "host edge-1"]
+    assert box.kind == "node outside"
+
+
+def test_hosts_without_machines_are_drawn_from_their_groups(
+    rehearsal: Rehearsal, environment: Environment
+) -> None:
+    left = tuple(each for each in rehearsal.resources if each.type != picture.TEMPLATE)
+    shown = picture.of(replace(rehearsal, resources=left), environment)
+    drawn = {node.key for block in shown.blocks for node in block.nodes}
+    assert {f"host {name}" for name in environment.hosts} <= drawn
+
+
+def test_what_leads_outside_has_a_band_of_its_own(
+    rehearsal: Rehearsal, environment: Environment
+) -> None:
+    def made(token: str, name: str, **inputs: object) -> Resource:
+        return Resource(name, token, name, inputs, name, inputs, "", Status.MOTO)
+
+    firewall, nat, gateway = picture.OUTWARD.values()
+    place = {"availabilityZone": "eu-central-1a", "cidrBlock": "10.40.240.0/26"}
+    more = (
+        made(picture.SUBNET, "egress-a", **place),
+        replace(made(firewall, "firewall", subnetMappings=[place]), status=Status.RECORDED),
+        made(nat, "nat-a"),
+        made(nat, "nat-b"),
+        made(gateway, "gateway"),
+    )
+    own = replace(rehearsal, resources=(*rehearsal.resources, *more))
+    shown = picture.of(own, environment)
+    (band,) = [block for block in shown.blocks if block.purpose == picture.EGRESS]
+    assert band.subnets == (("eu-central-1a", "10.40.240.0/26"),)
+    assert [(node.title, node.recorded) for node in band.nodes] == [
+        ("network firewall", True),
+        ("2 NAT gateways", False),
+        ("internet gateway", False),
+    ]
+    assert "no way to the internet" not in shown.notes
+    drawing = layout.of(shown, arrows.drawn(environment))
+    frames = {frame.key: frame for frame in drawing.frames}
+    assert frames[picture.EGRESS].x > frames["segment data"].right
+    assert_readable(drawing)
+    assert "it needs an egress firewall" not in page.render(own, environment)
+
+
+def test_callers_stand_left_of_the_network(drawing: Drawing) -> None:
+    boxes = {box.key: box for box in (*drawing.boxes, *drawing.frames)}
+    assert boxes[CALLERS].right < boxes["vpc"].x
+
+
+def test_names_are_escaped(rehearsal: Rehearsal, environment: Environment) -> None:
+    first, *flows = environment.flows
+    hostile = replace(
+        environment,
+        name="<b>&",
+        description="<script>alert(1)</script>",
+        flows=(replace(first, why="a < b & c > d"), *flows),
+    )
+    resources = tuple(
+        replace(each, inputs={**each.inputs, "instanceType": "<i>&amp;</i>"})
+        if each.type == picture.TEMPLATE
+        else each
+        for each in rehearsal.resources
+    )
+    shown = page.render(replace(rehearsal, resources=resources), hostile)
+    assert "<script" not in shown
+    assert "<b>" not in shown
+    assert "<i>&" not in shown
+    assert "a &lt; b &amp; c &gt; d" in shown
+    assert "&lt;i&gt;&amp;amp;&lt;/i&gt;" in shown
+
+
+# That it can be read.
+
+
+def test_the_example_is_readable(drawing: Drawing) -> None:
+    assert_readable(drawing)
+    assert drawing.width <= 1400 - 48
+
+
+def test_sixty_servers_are_readable() -> None:
+    environment = loaded(many(SERVERS))
+    drawing = layout.of(plain(environment), arrows.drawn(environment))
+    hosts = [box for box in drawing.boxes if box.key.startswith("host mcp-")]
+    assert len(hosts) == SERVERS
+    assert len({box.x for box in hosts}) > 1
+    assert_readable(drawing)
+
+
+def test_sixty_servers_are_rehearsed_and_drawn() -> None:
+    with manifest(many(SERVERS)) as environment, rehearsed_stack(environment) as rehearsal:
+        shown = page.render(rehearsal, environment)
+    assert shown.count('data-key="host mcp-') == SERVERS
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(documents())
+def test_any_manifest_is_readable(document: dict[str, Any]) -> None:
+    environment = loaded(document)
+    found = arrows.drawn(environment)
+    assert {path for arrow in found for path in arrow.paths} | arrows.summed(
+        environment
+    ) == declared(environment)
+    assert_readable(layout.of(plain(environment), found))
+
+
+def test_segments_of_one_purpose_and_rows_of_hosts_are_readable() -> None:
+    """Six hosts do not fit side by side, and every segment has a second one."""
+    blocks = tuple(
+        Block(
+            f"segment {purpose}-{number}",
+            purpose,
+            f"{purpose}-{number}",
+            "10.9.0.0/24",
+            (("ap-southeast-1a", "10.9.0.0/25"),),
+            tuple(Node(f"host {purpose}-{number}-{n}", "host", f"h-{n}") for n in range(6)),
+        )
+        for purpose in (*layout.ROWS, "edge", "servers", "data")
+        for number in range(2)
+    )
+    ends = [end for block in blocks for end in (block.key, block.nodes[0].key, block.nodes[5].key)]
+    found = tuple(
+        Arrow((source,), target, f"tcp/{port}", ())
+        for port, (source, target) in enumerate(permutations(ends, 2), 1000)
+        if port % 5 == 0
+    )
+    shown = Picture("many", "ap-southeast-1", "10.9.0.0/16", (), blocks, (), ())
+    drawing = layout.of(shown, found)
+    assert len(drawing.lines) == len(found)
+    assert_readable(drawing)
+
+
+def test_long_names_end_inside_their_boxes() -> None:
+    assert layout.fitted("a" * 63, "title", 100) == f"{'a' * 11}…"
+    assert layout.fitted("short", "title", 100) == "short"
+
+
+def assert_readable(drawing: Drawing) -> None:
+    for one, other in combinations(drawing.boxes, 2):
+        assert not overlap(one, other), (one.key, other.key)
+    frames = [frame for frame in drawing.frames if frame.key != "vpc"]
+    for one, other in combinations(frames, 2):
+        assert not overlap(one, other), (one.key, other.key)
+    for box in drawing.boxes:
+        for frame in frames:
+            inside = contains(frame, box)
+            assert inside or not overlap(frame, box), (frame.key, box.key)
+        assert box.x >= 0
+        assert box.right <= drawing.width
+        assert box.bottom <= drawing.height
+    places = [room(text) for text in drawing.texts]
+    for one, other in combinations(places, 2):
+        assert not overlap(one, other), (one.key, other.key)
+    for place in places:
+        holders = [box for box in (*drawing.boxes, *drawing.frames) if contains(box, place)]
+        assert holders, place.key
+    assert_lines_are_free(drawing, places)
+
+
+def assert_lines_are_free(drawing: Drawing, texts: list[Box]) -> None:
+    stretches: dict[tuple[str, float], set[tuple[float, float, tuple[str, ...]]]] = {}
+    for line in drawing.lines:
+        ends = {*line.arrow.sources, line.arrow.target}
+        for stretch in pieces(line.points):
+            assert stretch.width == 0 or stretch.height == 0, line.arrow.says
+            for text in texts:
+                assert not overlap(stretch, text), (line.arrow.says, text.key)
+            for box in drawing.boxes:
+                assert box.key in ends or not overlap(stretch, box), (line.arrow.says, box.key)
+            along = stretch.width > 0
+            key = ("y", stretch.y) if along else ("x", stretch.x)
+            span = (stretch.x, stretch.right) if along else (stretch.y, stretch.bottom)
+            stretches.setdefault(key, set()).add((*span, line.arrow.sources))
+        touches(drawing, line.points[-1], line.arrow.target)
+    for key, found in stretches.items():
+        for (start, end, one), (begin, stop, other) in combinations(found, 2):
+            assert one == other or end <= begin or stop <= start, (key, one, other)
+
+
+def touches(drawing: Drawing, point: tuple[float, float], key: str) -> None:
+    (box,) = [box for box in (*drawing.boxes, *drawing.frames) if box.key == key]
+    assert point[0] == box.x
+    assert box.y < point[1] < box.bottom
+
+
+def pieces(points: tuple[tuple[float, float], ...]) -> Iterator[Box]:
+    for (x, y), (to_x, to_y) in pairwise(points):
+        yield Box("", "", min(x, to_x), min(y, to_y), abs(to_x - x), abs(to_y - y))
+
+
+def room(text: Text) -> Box:
+    height = HEIGHT[text.style]
+    return Box(text.text, text.style, text.x, text.y - 0.8 * height, text.width, height)
+
+
+def near(text: Text, y: float) -> bool:
+    return abs(text.y - y) <= 4
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return (
+        one.x < other.right
+        and other.x < one.right
+        and one.y < other.bottom
+        and other.y < one.bottom
+    )
+
+
+def contains(box: Box, other: Box) -> bool:
+    return (
+        box.x <= other.x
+        and other.right <= box.right
+        and box.y <= other.y
+        and other.bottom <= box.bottom
+    )
+
+
+# The command.
+
+
+def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "page.html"
+    assert cli.main(["rehearse", str(EXAMPLE), "--diagram", str(path)]) == 0
+    assert path.read_text().startswith("<!doctype html>")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unwritable_path_is_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nowhere" / "page.html"
+    assert cli.main(["rehearse", str(EXAMPLE), "--diagram", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"{path}: No such file or directory; name a file that can be written\n"
+    )
+
+
+def test_a_stack_without_network_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.html"
+    command = ["rehearse", str(EXAMPLE), "--stack", "account", "--diagram", str(path)]
+    assert cli.main(command) == 2
+    said = "payments-prod: there is no VPC to draw; name the stack of an environment\n"
+    assert capsys.readouterr().err == said
+    assert not path.exists()
