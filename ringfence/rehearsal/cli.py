@@ -56,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
     from ringfence.rehearsal import bill, plan, tree
     from ringfence.rehearsal.record import RehearsalError
@@ -68,8 +67,6 @@ def run(args: argparse.Namespace) -> int:
             print(tree.render(rehearsal))
             if args.export:
                 _export(args.export, plan.document(rehearsal))
-            for path in to_domains(environment) if args.stack == "environment" else ():
-                print(f"declared, and not possible yet (it needs an egress firewall): {path}")
             print(f"\n{bill.render(bill.of(rehearsal))}")
             if args.serve:
                 _serve(rehearsal.account)

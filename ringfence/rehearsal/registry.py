@@ -10,6 +10,7 @@ from ringfence.rehearsal import (
     configuration,
     detection,
     dns,
+    egress,
     functions,
     identity,
     keys,
@@ -38,6 +39,7 @@ RECORDED: tuple[str, ...] = (
     "aws:ec2/instanceMetadataDefaults:InstanceMetadataDefaults",
     "aws:ec2/serialConsoleAccess:SerialConsoleAccess",
     "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
+    "aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion",
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
     "aws:networkfirewall/ruleGroup:RuleGroup",
@@ -50,7 +52,7 @@ RECORDED: tuple[str, ...] = (
 )
 
 MODULES = (
-    *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
+    *(alerts, balancers, configuration, detection, dns, egress, functions, identity, keys, logs),
     *(mirroring, network),
     *(secrets, sessions, storage, trail),
 )

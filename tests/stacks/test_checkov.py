@@ -82,6 +82,11 @@ ACCEPTED = (
         "the hosts that will bear it are no part of the stack yet",
     ),
     Accepted(
+        "CKV_AWS_231",
+        "aws_network_acl_rule.payments-prod-egress-ingress-answers-tcp-0-0-0-0-0",
+        "answers to a NAT gateway, which takes 1024 and higher for its own and lets nobody in",
+    ),
+    Accepted(
         "CKV_AWS_91",
         "aws_lb.*",
         "AWS logs the requests of TLS listeners only; flow logs have every connection: "

@@ -126,6 +126,7 @@ def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, clou
         "tests/compliance/test_cloud_account.py",
         "tests/compliance/test_cloud_alerts.py",
         "tests/compliance/test_cloud_dns.py",
+        "tests/compliance/test_cloud_egress.py",
         "tests/compliance/test_cloud_network.py",
         "tests/compliance/test_cloud_nids.py",
         "tests/compliance/test_cloud_privatelink.py",
