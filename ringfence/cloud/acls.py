@@ -6,12 +6,13 @@ entries, so the ports of several flows between two segments become one range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Network, ip_network
 from typing import Literal
 
+from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
 from ringfence.environment import Egress, Environment, Protocol, Segment
@@ -60,18 +61,41 @@ def endpoints_segment(environment: Environment) -> Segment:
 
 
 def entries(environment: Environment, segment: Segment) -> tuple[Entry, ...]:
+    return _entries(_ways(environment), segment.cidr)
+
+
+def egress_entries(environment: Environment) -> tuple[Entry, ...]:
+    """Of the subnets of the firewall and the NAT gateways, which segments' packets pass through.
+
+    Answers come to the NAT gateway's own ports: 1024 and higher.
+    https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-basics.html
+    """
+    own = way_out.network(environment)
+    assert own  # or there is nothing to hold
+    ways = [
+        each
+        for way in way_out.ways(environment)
+        for each in (
+            _Way(way.network, own, "tcp", way.port, ANSWERS_TO_HOSTS),
+            _Way(own, EVERYWHERE, "tcp", way.port),
+        )
+    ]
+    return _entries(ways, own)
+
+
+def _entries(ways: Iterable[_Way], own: IPv4Network) -> tuple[Entry, ...]:
     ranges: dict[Key, tuple[int, int]] = {}
 
     def add(key: Key, first: int, last: int) -> None:
         known = ranges.get(key, (first, last))
         ranges[key] = min(known[0], first), max(known[1], last)
 
-    for way in _ways(environment):
-        if way.target == segment.cidr:
+    for way in ways:
+        if way.target == own:
             add(("ingress", "requests", way.protocol, way.source), way.port, way.port)
             if way.answers:
                 add(("egress", "answers", way.protocol, way.source), *way.answers)
-        if way.source == segment.cidr:
+        if way.source == own:
             add(("egress", "requests", way.protocol, way.target), way.port, way.port)
             if way.answers:
                 add(("ingress", "answers", way.protocol, way.target), *way.answers)
@@ -91,6 +115,8 @@ def _ways(environment: Environment) -> Iterator[_Way]:
         for egress in server.egress:
             for network in _targets(environment, egress):
                 yield _Way(server.segment.cidr, network, egress.protocol, egress.port)
+    for way in way_out.ways(environment):
+        yield _Way(way.network, EVERYWHERE, "tcp", way.port, ANSWERS_TO_HOSTS)
     for balancer in balancers(environment):
         for host, protocol, port in balancer.ways:
             yield _Way(balancer.segment.cidr, host.segment.cidr, protocol, port)

@@ -341,6 +341,7 @@ FREE = frozenset(
         "aws:ec2/trafficMirrorFilter:TrafficMirrorFilter",
         "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
         "aws:ec2/vpc:Vpc",
+        "aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion",
         "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
         "aws:ec2/vpcEndpointService:VpcEndpointService",
         "aws:ec2/vpcEndpointServiceAllowedPrinciple:VpcEndpointServiceAllowedPrinciple",

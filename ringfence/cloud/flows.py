@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, gateway, sensors
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
-from ringfence.cloud.services import interface_endpoints
+from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
 from ringfence.environment import Environment, Flow, Host, Protocol, Segment
 
 CALLERS = "accepted callers"
 """Of other accounts, over PrivateLink."""
+FIREWALL = "egress firewall"
+"""That leads to names outside. Which, its own rules say: tests/compliance/test_cloud_egress.py."""
 
 
 @dataclass(frozen=True, order=True)
@@ -44,16 +47,6 @@ def of_everyone(environment: Environment) -> frozenset[Path]:
         path
         for interface in interfaces(environment)
         for path in _of_everyone(environment, interface)
-    )
-
-
-def to_domains(environment: Environment) -> tuple[str, ...]:
-    """Declared egress to names outside, which no stack provisions yet: nothing routes there."""
-    return tuple(
-        f"host {server.host.name} -> {egress.domain} {egress.protocol}/{egress.port}"
-        for server in environment.servers.values()
-        for egress in server.egress
-        if egress.domain
     )
 
 
@@ -97,6 +90,12 @@ def _declared(environment: Environment) -> Iterator[Path]:
             elif egress.private_link:
                 target = link_end(egress.private_link)
                 yield Path(own, target, egress.protocol, egress.port, egress.port)
+            elif egress.domain and way_out.network(environment):
+                yield Path(own, FIREWALL, egress.protocol, egress.port, egress.port)
+                # Their public addresses are outside, too, and a route of their own leads there.
+                for service in GATEWAY_ENDPOINTS:
+                    target = service_end(service)
+                    yield Path(own, target, egress.protocol, egress.port, egress.port)
             elif isinstance(egress.cidr, IPv4Network):
                 place = (own, server.segment)
                 yield from _into(environment, place, egress.cidr, egress.protocol, egress.port)

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Literal
 
 from ringfence.cloud import addressing
+from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.environment import (
     Environment,
@@ -32,7 +33,7 @@ HTTPS = 443
 DNS, NTP = 53, 123
 
 Direction = Literal["ingress", "egress"]
-Kind = Literal["group", "network", "prefix_list"]
+Kind = Literal["group", "network", "outside", "prefix_list"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,10 @@ def _server_egress(environment: Environment, server: Server) -> Iterator[Rule]:
         elif egress.cidr:
             peer = Peer("network", str(egress.cidr))
             yield Rule(own, "egress", egress.protocol, egress.port, egress.port, peer, egress.why)
+        elif egress.domain and way_out.network(environment):
+            for network in way_out.outside(environment):
+                peer, port = Peer("outside", str(network)), egress.port
+                yield Rule(own, "egress", egress.protocol, port, port, peer, egress.why)
 
 
 def _base(environment: Environment) -> Iterator[Rule]:

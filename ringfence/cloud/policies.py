@@ -23,7 +23,7 @@ USE = (
     *("kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"),
     *("kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"),
 )
-THROUGH = ("ec2", "s3", "secretsmanager")
+THROUGH = ("ec2", "network-firewall", "s3", "secretsmanager")
 """Services that principals of the account may use a key through, never directly."""
 
 

@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from ringfence.cloud.flows import to_domains
     from ringfence.environment import Environment
     from ringfence.rehearsal import bill, plan, tree
     from ringfence.rehearsal.diagram import page
@@ -77,8 +76,6 @@ def run(args: argparse.Namespace) -> int:
                 _write(args.export, json.dumps(plan.document(rehearsal), indent=1) + "\n")
             if args.diagram:
                 _write(args.diagram, page.render(rehearsal, environment))
-            for path in to_domains(environment) if args.stack == "environment" else ():
-                print(f"declared, and not possible yet (it needs an egress firewall): {path}")
             print(f"\n{bill.render(bill.of(rehearsal))}")
             if args.serve:
                 _serve(rehearsal.account)

@@ -107,6 +107,7 @@ def _route(aws: Account, table: str, inputs: Inputs, destination: str) -> None:
         "GatewayId": inputs.get("gatewayId"),
         "NatGatewayId": inputs.get("natGatewayId"),
         "TransitGatewayId": inputs.get("transitGatewayId"),
+        "VpcEndpointId": inputs.get("vpcEndpointId"),
         "VpcPeeringConnectionId": inputs.get("vpcPeeringConnectionId"),
     }
     aws.client("ec2").create_route(

@@ -10,6 +10,7 @@ from ringfence.rehearsal import (
     configuration,
     detection,
     dns,
+    egress,
     functions,
     identity,
     keys,
@@ -39,6 +40,7 @@ RECORDED: tuple[str, ...] = (
     "aws:ec2/instanceMetadataDefaults:InstanceMetadataDefaults",
     "aws:ec2/serialConsoleAccess:SerialConsoleAccess",
     "aws:ec2/trafficMirrorFilterRule:TrafficMirrorFilterRule",
+    "aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion",
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions",
     "aws:networkfirewall/firewallPolicy:FirewallPolicy",
     "aws:networkfirewall/ruleGroup:RuleGroup",
@@ -51,7 +53,7 @@ RECORDED: tuple[str, ...] = (
 )
 
 MODULES = (
-    *(alerts, balancers, configuration, detection, dns, functions, identity, keys, logs),
+    *(alerts, balancers, configuration, detection, dns, egress, functions, identity, keys, logs),
     *(machines, mirroring, network),
     *(secrets, sessions, storage, trail),
 )

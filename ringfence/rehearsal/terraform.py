@@ -53,6 +53,7 @@ TYPES: Mapping[str, str] = {
     "aws:ec2/defaultRouteTable:DefaultRouteTable": "aws_default_route_table",
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": "aws_default_security_group",
     "aws:ec2/defaultVpc:DefaultVpc": "aws_default_vpc",
+    "aws:ec2/eip:Eip": "aws_eip",
     "aws:ec2/flowLog:FlowLog": "aws_flow_log",
     "aws:ec2/imageBlockPublicAccess:ImageBlockPublicAccess": "aws_ec2_image_block_public_access",
     "aws:ec2/instanceMetadataDefaults:InstanceMetadataDefaults": (
@@ -60,6 +61,7 @@ TYPES: Mapping[str, str] = {
     ),
     "aws:ec2/internetGateway:InternetGateway": "aws_internet_gateway",
     "aws:ec2/launchTemplate:LaunchTemplate": "aws_launch_template",
+    "aws:ec2/natGateway:NatGateway": "aws_nat_gateway",
     "aws:ec2/networkAcl:NetworkAcl": "aws_network_acl",
     "aws:ec2/networkAclRule:NetworkAclRule": "aws_network_acl_rule",
     "aws:ec2/networkInterface:NetworkInterface": "aws_network_interface",
@@ -77,6 +79,9 @@ TYPES: Mapping[str, str] = {
     "aws:ec2/trafficMirrorSession:TrafficMirrorSession": "aws_ec2_traffic_mirror_session",
     "aws:ec2/trafficMirrorTarget:TrafficMirrorTarget": "aws_ec2_traffic_mirror_target",
     "aws:ec2/vpc:Vpc": "aws_vpc",
+    "aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion": (
+        "aws_vpc_block_public_access_exclusion"
+    ),
     "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions": (
         "aws_vpc_block_public_access_options"
     ),

@@ -84,6 +84,24 @@ class Cloud:
         ]
 
     @cached_property
+    def firewalls(self) -> list[Document]:
+        """Of Network Firewall, in the environment's VPCs, as AWS describes them in full."""
+        ids = [vpc["VpcId"] for vpc in self.vpcs]
+        found = self.all("network-firewall", "list_firewalls", "Firewalls", VpcIds=ids)
+        describe = self.client("network-firewall").describe_firewall
+        return [describe(FirewallArn=each["FirewallArn"]) for each in found]
+
+    @cached_property
+    def firewall_endpoints(self) -> frozenset[str]:
+        """That routes lead to a firewall through."""
+        return frozenset(
+            endpoint
+            for firewall in self.firewalls
+            for state in firewall["FirewallStatus"].get("SyncStates", {}).values()
+            if (endpoint := state.get("Attachment", {}).get("EndpointId"))
+        )
+
+    @cached_property
     def published(self) -> list[Document]:
         """Endpoint services that lead to one of those."""
         own = {balancer["LoadBalancerArn"] for balancer in self.balancers}

@@ -15,6 +15,7 @@ from ipaddress import IPv4Network
 from ringfence.cloud.balancers import VXLAN
 from ringfence.cloud.flows import (
     CALLERS,
+    FIREWALL,
     Path,
     balancer_end,
     link_end,
@@ -74,6 +75,8 @@ class Subnet:
     """In the order in which they are asked."""
     outside: tuple[IPv4Network, ...]
     """Destinations that a route leads to beyond the VPC."""
+    firewalled: tuple[IPv4Network, ...]
+    """Of those, what a route leads to through an egress firewall."""
     prefix_lists: frozenset[str]
     """That a route leads to a gateway endpoint for."""
 
@@ -122,6 +125,9 @@ class Account:
                         yield mirror_end(source.name), target.name, traffic
             for traffic in _outwards(source):
                 yield source.name, INTERNET, traffic
+            if source.groups is not None:
+                for traffic in _through_firewall(source):
+                    yield source.name, FIREWALL, traffic
             for prefix_list, service in self.prefix_lists.items():
                 if source.groups is not None:
                     for traffic in _to_service(source, prefix_list):
@@ -221,7 +227,8 @@ class _Reader:
         acls = self._cloud.in_vpcs("describe_network_acls", "NetworkAcls")
         tables = self._cloud.in_vpcs("describe_route_tables", "RouteTables")
         found = self._cloud.in_vpcs("describe_subnets", "Subnets")
-        return tuple(_subnet(subnet, acls, tables) for subnet in found)
+        firewalls = self._cloud.firewall_endpoints
+        return tuple(_subnet(subnet, acls, tables, firewalls) for subnet in found)
 
     def _rules(self, own: frozenset[str]) -> Mapping[str, list[tuple[GroupRule, bool]]]:
         ids = [group["GroupId"] for group in self._groups] or ["sg-none"]
@@ -256,7 +263,9 @@ def _group_rules(rule: Document, own: frozenset[str]) -> Iterator[GroupRule]:
         )
 
 
-def _subnet(subnet: Document, acls: list[Document], tables: list[Document]) -> Subnet:
+def _subnet(
+    subnet: Document, acls: list[Document], tables: list[Document], firewalls: frozenset[str]
+) -> Subnet:
     id_ = subnet["SubnetId"]
 
     def associated(things: list[Document]) -> Document | None:
@@ -269,15 +278,23 @@ def _subnet(subnet: Document, acls: list[Document], tables: list[Document]) -> S
     table = associated(tables) or main or {"Routes": []}
     acl = associated(acls) or {"Entries": []}
     routes = table["Routes"]
+    leading = [
+        (IPv4Network(route["DestinationCidrBlock"]), route.get("GatewayId"))
+        for route in routes
+        if "DestinationCidrBlock" in route
+    ]
+    local = [network for network, target in leading if target == "local"]
     return Subnet(
         id=id_,
         network=IPv4Network(subnet["CidrBlock"]),
         segment=tag(subnet, SEGMENT),
         acl=tuple(_acl_entries(acl["Entries"])),
-        outside=tuple(
-            IPv4Network(route["DestinationCidrBlock"])
-            for route in routes
-            if "DestinationCidrBlock" in route and route.get("GatewayId") != "local"
+        outside=tuple(n for n, target in leading if target not in {"local", *firewalls}),
+        firewalled=tuple(
+            part
+            for network, target in leading
+            if target in firewalls
+            for part in _without_local(network, local)
         ),
         prefix_lists=frozenset(
             route["DestinationPrefixListId"]
@@ -285,6 +302,19 @@ def _subnet(subnet: Document, acls: list[Document], tables: list[Document]) -> S
             if "DestinationPrefixListId" in route
         ),
     )
+
+
+def _without_local(network: IPv4Network, local: Iterable[IPv4Network]) -> list[IPv4Network]:
+    """The more exact route is taken: none leads out to an address of the VPC itself."""
+    parts = [network]
+    for own in local:
+        parts = [
+            left
+            for part in parts
+            if not part.subnet_of(own)
+            for left in (part.address_exclude(own) if own.subnet_of(part) else (part,))
+        ]
+    return parts
 
 
 def _acl_entries(entries: list[Document]) -> Iterator[AclEntry]:
@@ -428,8 +458,22 @@ def _outwards(source: End) -> set[Traffic]:
     return found
 
 
+def _through_firewall(source: End) -> set[Traffic]:
+    """What a firewall is asked for. Where nothing could be answered, nothing is possible."""
+    found: set[Traffic] = set()
+    for subnet in source.subnets:
+        for destination in subnet.firewalled:
+            beyond = End(FIREWALL, (_anywhere(destination),), None)
+            for traffic in _by_groups(source.groups, source.outbound, beyond):
+                protocol = traffic.protocol
+                if _allowed(subnet.acl, False, protocol, destination, ANSWERS):
+                    ports = _allowed(subnet.acl, True, protocol, destination, traffic.ports)
+                    found |= {Traffic(protocol, each) for each in ports}
+    return found
+
+
 def _anywhere(network: IPv4Network) -> Subnet:
-    return Subnet("", network, None, (), (), frozenset())
+    return Subnet("", network, None, (), (), (), frozenset())
 
 
 def _to_service(source: End, prefix_list: str) -> set[Traffic]:
@@ -439,7 +483,8 @@ def _to_service(source: End, prefix_list: str) -> set[Traffic]:
         if prefix_list not in subnet.prefix_lists:
             continue
         for rule in source.outbound:
-            if rule.prefix_list != prefix_list and rule.network != EVERYTHING:
+            public = rule.network is not None and not rule.network.is_private
+            if rule.prefix_list != prefix_list and not public:
                 continue
             protocol = rule.traffic.protocol
             answers = _allowed(subnet.acl, False, protocol, EVERYTHING, ANSWERS)

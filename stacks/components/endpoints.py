@@ -33,13 +33,15 @@ class GatewayEndpoints(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:GatewayEndpoints", name, None, opts)
         own = policies.endpoint_policy(args.account)
+        by_zone = args.network.route_tables.values()
+        tables = dict.fromkeys(table for zones in by_zone for table in zones.values())
         made = {
             service: aws.ec2.VpcEndpoint(
                 f"{name}-{service}",
                 vpc_id=args.network.vpc.id,
                 service_name=f"com.amazonaws.{args.region}.{service}",
                 vpc_endpoint_type="Gateway",
-                route_table_ids=[table.id for table in args.network.route_tables.values()],
+                route_table_ids=[table.id for table in tables],
                 policy=policies.s3_endpoint_policy(args.account, args.region)
                 if service == "s3"
                 else own,

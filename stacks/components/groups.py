@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import groups
+from ringfence.cloud import egress, groups
 from ringfence.cloud.tags import tags
 from ringfence.environment import Environment
 
@@ -60,9 +60,14 @@ class Groups(pulumi.ComponentResource):
             from_port=rule.first,
             to_port=rule.last,
             referenced_security_group_id=self.ids[peer.name] if peer.kind == "group" else None,
-            cidr_ipv4=peer.name if peer.kind == "network" else None,
+            cidr_ipv4=peer.name if peer.kind in ("network", "outside") else None,
             prefix_list_id=args.s3_prefix_list_id if peer.kind == "prefix_list" else None,
             description=groups.description(rule.why),
-            tags=tags(args.environment, rule.key, "NET-02"),
+            tags=tags(
+                args.environment,
+                rule.key,
+                "NET-02",
+                group=egress.GROUP_NAME if peer.kind == "outside" else None,
+            ),
             opts=opts,
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing
+from ringfence.cloud import addressing, egress
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.environment import Environment, Segment
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Network(pulumi.ComponentResource):
     vpc: aws.ec2.Vpc
     subnets: Mapping[str, Mapping[str, aws.ec2.Subnet]]
     """By segment and zone."""
-    route_tables: Mapping[str, aws.ec2.RouteTable]
-    """By segment."""
+    route_tables: Mapping[str, Mapping[str, aws.ec2.RouteTable]]
+    """By segment and zone: one for all zones, but where a way leads out of the segment."""
 
     def __init__(
         self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None
@@ -43,12 +43,7 @@ class Network(pulumi.ComponentResource):
         self._lock_defaults(name, environment, child)
         self.subnets, self.route_tables = {}, {}
         for segment in environment.segments.values():
-            table = aws.ec2.RouteTable(
-                f"{name}-{segment.name}",
-                vpc_id=self.vpc.id,
-                tags=tags(environment, segment.name, "NET-01", segment=segment.name),
-                opts=child,
-            )
+            tables = self._tables(name, args, segment)
             subnets: dict[str, aws.ec2.Subnet] = {}
             for zone, cidr in addressing.subnets(segment, args.zones).items():
                 place = f"{segment.name}-{zone}"
@@ -64,11 +59,28 @@ class Network(pulumi.ComponentResource):
                 aws.ec2.RouteTableAssociation(
                     f"{name}-{place}",
                     subnet_id=subnets[zone].id,
-                    route_table_id=table.id,
+                    route_table_id=tables[zone].id,
                     opts=child,
                 )
-            self.subnets[segment.name], self.route_tables[segment.name] = subnets, table
+            self.subnets[segment.name], self.route_tables[segment.name] = subnets, tables
         self.register_outputs({"vpc_id": self.vpc.id})
+
+    def _tables(
+        self, name: str, args: NetworkArgs, segment: Segment
+    ) -> Mapping[str, aws.ec2.RouteTable]:
+        """A way out leads through the firewall of the same zone, and so needs a table in each."""
+
+        def table(place: str) -> aws.ec2.RouteTable:
+            return aws.ec2.RouteTable(
+                f"{name}-{place}",
+                vpc_id=self.vpc.id,
+                tags=tags(args.environment, place, "NET-01", segment=segment.name),
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+
+        if segment in egress.segments(args.environment):
+            return {zone: table(f"{segment.name}-{zone}") for zone in args.zones}
+        return dict.fromkeys(args.zones, table(segment.name))
 
     def _lock_defaults(
         self, name: str, environment: Environment, child: pulumi.ResourceOptions

@@ -7,7 +7,7 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, balancers, containment, notices, quotas
+from ringfence.cloud import addressing, balancers, containment, egress, notices, quotas
 from ringfence.cloud.dns import QUERY_CLASS
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.mirroring import MIRROR_CLASS
@@ -20,6 +20,7 @@ from ringfence.ssh_authority import SshAuthorityError, ensure_authority
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
 from stacks.components.dns import Dns, DnsArgs
+from stacks.components.egress import Egress, EgressArgs
 from stacks.components.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
@@ -60,7 +61,8 @@ tagged = partial(tags, environment)
 shared = pulumi.StackReference("account", place.account_stack)
 
 keys = Keys(f"{name}-key", KeysArgs(environment, account, region), opts)
-network = Network(name, NetworkArgs(environment, addressing.zones(region, place.zones)), opts)
+zones = addressing.zones(region, place.zones)
+network = Network(name, NetworkArgs(environment, zones), opts)
 Acls(f"{name}-acl", AclsArgs(environment, network), opts)
 gateways = GatewayEndpoints(
     f"{name}-gateway", GatewayEndpointsArgs(environment, network, account, region), opts
@@ -82,6 +84,11 @@ names = Dns(
     DnsArgs(environment, network.vpc.id, keys.arns[QUERY_CLASS], region, link_names),
     opts,
 )
+egress_logs = None
+if egress.ways(environment):
+    key_arn = keys.arns[egress.LOG_CLASS]
+    way_out = Egress(f"{name}-egress", EgressArgs(environment, network, zones, key_arn), opts)
+    egress_logs = way_out.log_group_name
 target_group_arns, published = {}, {}
 if balancer := balancers.gateway(environment):
     group_id = groups.ids[balancer.group]
@@ -185,6 +192,7 @@ pulumi.export("host_role_arns", machines.role_arns)
 pulumi.export("boundary_arn", machines.boundary_arn)
 pulumi.export("flow_log_group", flow_logs.group_name)
 pulumi.export("dns_log_group", names.log_group_name)
+pulumi.export("egress_log_group", egress_logs)
 pulumi.export("containment_function_arn", response.function_arn)
 pulumi.export("quarantine_group_id", response.quarantine_group_id)
 pulumi.export("failed_events_url", response.failed_events_url)

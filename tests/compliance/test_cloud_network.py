@@ -7,10 +7,11 @@ from functools import cache
 
 import pytest
 
+from ringfence.cloud import egress
 from ringfence.cloud.flows import Path, declared
 from ringfence.cloud.groups import interfaces, server_group
 from ringfence.cloud.services import DATA_CLASSES, FLOW_LOG_CLASS, interface_endpoints
-from ringfence.cloud.tags import GROUP
+from ringfence.cloud.tags import GROUP, SEGMENT
 from ringfence.environment import Environment
 from ringfence.verify import reachability
 from ringfence.verify.cloud import Cloud, Document, statements, tag, texts
@@ -23,14 +24,21 @@ CRYPTOGRAPHY = ("kms:*", "kms:decrypt", "kms:encrypt", "kms:generatedatakey", "*
 
 @pytest.mark.control("NET-01")
 def test_no_gateway_leads_out_of_the_network(cloud: Cloud):
-    """A segment is one only while nothing connects it to the internet behind its back."""
+    """A segment is one only while nothing connects it to the internet behind its back.
+
+    Where the manifest declares a way out, that has gateways: what passes them is for the routes.
+    """
     found = [
-        *(g["InternetGatewayId"] for g in _attached(cloud, "internet_gateways")),
+        *(
+            gateway["InternetGatewayId"]
+            for gateway in _attached(cloud, "internet_gateways")
+            if not _is_egress(cloud, gateway)
+        ),
         *(g["EgressOnlyInternetGatewayId"] for g in _egress_only(cloud)),
         *(
             gateway["NatGatewayId"]
             for gateway in cloud.in_vpcs("describe_nat_gateways", "NatGateways")
-            if gateway["State"] != "deleted"
+            if gateway["State"] != "deleted" and not _is_egress(cloud, gateway)
         ),
         *(
             attachment["TransitGatewayAttachmentId"]
@@ -49,7 +57,10 @@ def test_no_route_leads_out_of_the_network(cloud: Cloud):
         f"{table['RouteTableId']} leads {route['DestinationCidrBlock']} out"
         for table in cloud.in_vpcs("describe_route_tables", "RouteTables")
         for route in table["Routes"]
-        if "DestinationCidrBlock" in route and route.get("GatewayId") != "local"
+        if "DestinationCidrBlock" in route
+        and route.get("GatewayId") not in {"local", *cloud.firewall_endpoints}
+        # Behind the firewall: a segment that has such a table is not held by it.
+        and not (_is_egress(cloud, table) and not _holds_segments(cloud, table))
     ]
     assert not found, f"{', '.join(found)}; {UP}"
 
@@ -118,11 +129,21 @@ def test_subnets_give_no_public_addresses(cloud: Cloud):
 
 @pytest.mark.control("NET-03")
 def test_no_interface_has_a_public_address(cloud: Cloud):
-    """People come in through Session Manager, callers through private links."""
+    """People come in through Session Manager, callers through private links.
+
+    A NAT gateway has one, which lets nobody in.
+    """
+    gateways = {
+        address.get("NetworkInterfaceId")
+        for gateway in cloud.in_vpcs("describe_nat_gateways", "NatGateways")
+        if _is_egress(cloud, gateway)
+        for address in gateway["NatGatewayAddresses"]
+    }
     found = [
         f"{interface['NetworkInterfaceId']} ({interface['Association']['PublicIp']})"
         for interface in cloud.in_vpcs("describe_network_interfaces", "NetworkInterfaces")
         if "PublicIp" in interface.get("Association", {})
+        and interface["NetworkInterfaceId"] not in gateways
     ]
     assert not found, f"public addresses: {', '.join(found)}; release them"
 
@@ -259,6 +280,16 @@ def _listed(paths: Iterable[Path]) -> str:
 
 def _attached(cloud: Cloud, kind: str) -> list[Document]:
     return cloud.in_vpcs(f"describe_{kind}", "InternetGateways", "attachment.vpc-id")
+
+
+def _is_egress(cloud: Cloud, thing: Document) -> bool:
+    return bool(egress.ways(cloud.environment)) and tag(thing, GROUP) == egress.GROUP_NAME
+
+
+def _holds_segments(cloud: Cloud, table: Document) -> bool:
+    own = {association.get("SubnetId") for association in table["Associations"]}
+    found = cloud.in_vpcs("describe_subnets", "Subnets")
+    return any(tag(subnet, SEGMENT) for subnet in found if subnet["SubnetId"] in own)
 
 
 def _egress_only(cloud: Cloud) -> Iterator[Document]:

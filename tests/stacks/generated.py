@@ -31,6 +31,7 @@ LINKS = {
         "private_dns": True,
     },
 }
+DOMAINS = (("rates.example.com", 443), ("api.example.com", 8443), ("plain.example.com", 80))
 SECRETS = {
     "api-key": {"rotation": "generated", "rotation_days": 7, "readers": ["db-0"]},
     "password": {"rotation": "external"},
@@ -102,6 +103,9 @@ def _aws(draw: st.DrawFn, servers: dict[str, Any]) -> dict[str, Any]:
     used = {e["private_link"] for s in servers.values() for e in s["egress"] if "private_link" in e}
     links = {name: link for name, link in LINKS.items() if name in used}
     optional: dict[str, Any] = {"private_links": links} if links else {}
+    domains = any("domain" in e for s in servers.values() for e in s["egress"])
+    if domains or draw(st.booleans()):
+        optional["egress"] = {"cidr": "10.9.250.0/24"}
     if draw(st.booleans()):
         optional["publish"] = {"accept": ["arn:aws:iam::111122223333:root"]}
     return {**BASE["provisioning"]["aws"], "zones": draw(st.integers(2, 3)), **optional}
@@ -122,6 +126,10 @@ def _server(draw: st.DrawFn, hosts: dict[str, Any], number: int) -> dict[str, An
     egress += [
         {"private_link": name, "port": 443, "why": "a service of others"}
         for name in draw(st.lists(st.sampled_from([*LINKS]), unique=True, max_size=2))
+    ]
+    egress += [
+        {"domain": domain, "port": port, "why": "something outside"}
+        for domain, port in draw(st.lists(st.sampled_from(DOMAINS), unique=True, max_size=2))
     ]
     secrets = draw(st.lists(st.sampled_from([*SECRETS, "token"]), unique=True, max_size=2))
     own = {"port": FIRST_PORT + number, "egress": egress, "secrets": secrets}

@@ -77,6 +77,11 @@ ACCEPTED = (
         "a year, as on hosts: NIST SP 800-63B advises against more, and MFA is required",
     ),
     Accepted(
+        "CKV_AWS_231",
+        "aws_network_acl_rule.payments-prod-egress-ingress-answers-tcp-0-0-0-0-0",
+        "answers to a NAT gateway, which takes 1024 and higher for its own and lets nobody in",
+    ),
+    Accepted(
         "CKV_AWS_91",
         "aws_lb.*",
         "AWS logs the requests of TLS listeners only; flow logs have every connection: "

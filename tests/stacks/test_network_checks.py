@@ -163,9 +163,9 @@ def a_route_leads_out(aws: Aws, out: Exports) -> None:
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=out["vpc_id"])
     filters = [{"Name": "association.subnet-id", "Values": [subnet]}]
     (table,) = ec2.describe_route_tables(Filters=filters)["RouteTables"]
-    ec2.create_route(
-        RouteTableId=table["RouteTableId"], DestinationCidrBlock=ANYWHERE, GatewayId=gateway
-    )
+    way = {"RouteTableId": table["RouteTableId"], "DestinationCidrBlock": ANYWHERE}
+    ec2.delete_route(**way)  # through the firewall
+    ec2.create_route(**way, GatewayId=gateway)
     ec2.authorize_security_group_egress(
         GroupId=out["group_ids"]["base"],
         IpPermissions=[

@@ -12,7 +12,7 @@ from generated import BASE, documents, loaded, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringfence.cloud import acls, addressing, groups, quotas
+from ringfence.cloud import acls, addressing, egress, groups, quotas
 from ringfence.cloud.flows import declared
 from ringfence.environment import Environment
 from ringfence.rehearsal.record import RehearsalError
@@ -79,6 +79,8 @@ def test_subnets_are_apart_and_names_are_unique(document: dict[str, Any]) -> Non
         for segment in environment.segments.values()
         for network in addressing.subnets(segment, zones).values()
     ]
+    for place in egress.places(environment, zones).values():
+        networks += [place.firewall, place.nat]
     assert not any(one.overlaps(other) for one, other in combinations(networks, 2))
     vpc = addressing.vpc_network(environment)
     assert all(network.subnet_of(vpc) for network in networks)

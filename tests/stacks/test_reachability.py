@@ -39,6 +39,7 @@ def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> 
         *(f"host {name} -> host ledger-db-1 tcp/5432" for name in ("tools-1", "mcp-ledger")),
         *(f"segment management -> {host} tcp/22" for host in (*everyone, "host siem-1")),
         "host mcp-ledger -> link fx tcp/443",
+        "host mcp-ledger -> egress firewall tcp/443",
         "accepted callers -> balancer gateway tcp/443",
         "balancer gateway -> host edge-1 tcp/443",
         *(f"mirror of {each} -> balancer sensors udp/4789" for each in (*everyone, "host siem-1")),

@@ -80,6 +80,7 @@ RULES: tuple[Rule, ...] = (
     cloud.machines_are_known,
     cloud.egress_network_fits,
     cloud.domains_have_a_way_out,
+    cloud.domains_are_reached_over_tcp,
     cloud.private_links_exist,
     cloud.published_gateway_exists,
 )

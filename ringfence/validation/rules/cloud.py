@@ -188,6 +188,16 @@ def domains_have_a_way_out(manifest: Cursor) -> Iterator[Finding]:
                 )
 
 
+def domains_are_reached_over_tcp(manifest: Cursor) -> Iterator[Finding]:
+    """A firewall reads the name where a client says it: in TLS or HTTP."""
+    for _, server in manifest["servers"].entries():
+        for target in server["egress"].elements():
+            if target["domain"].text is not None and target["protocol"].text == "udp":
+                yield target["protocol"].finding(
+                    "names are held in TLS and HTTP only; remove it, or name the 'cidr'"
+                )
+
+
 def private_links_exist(manifest: Cursor) -> Iterator[Finding]:
     links = manifest.at("provisioning", "aws", "private_links")
     links = links if links.is_mapping else Cursor({}, links.path)

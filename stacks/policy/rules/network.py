@@ -57,6 +57,7 @@ GROUPS = (
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
 )
+EGRESS_RULE = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 CIDRS = ("cidrBlocks", "ipv6CidrBlocks", "cidrIpv4", "cidrIpv6")
 SHORTEST = {4: 8, 6: 16}
 """Prefixes of the largest networks that are still somebody's. 0.0.0.0/1 is half of everybody."""
@@ -142,6 +143,8 @@ def has_public_address(kind: str, properties: Properties) -> Iterator[str]:
 
 
 def open_to_everybody(kind: str, properties: Properties) -> Iterator[str]:
+    if kind == EGRESS_RULE and is_egress(properties):  # to a firewall, which holds the names
+        return
     for block in (properties, *items(properties.get("ingress")), *items(properties.get("egress"))):
         for name in CIDRS:
             for cidr in items(block.get(name)):

@@ -51,6 +51,7 @@ TAGGED = (
     "aws:ec2/trafficMirrorSession:TrafficMirrorSession",
     "aws:ec2/trafficMirrorTarget:TrafficMirrorTarget",
     "aws:ec2/vpc:Vpc",
+    "aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion",
     "aws:ec2/vpcEndpoint:VpcEndpoint",
     "aws:ec2/vpcEndpointService:VpcEndpointService",
     "aws:ecr/repository:Repository",
