@@ -346,7 +346,9 @@ def _mirroring(rehearsal: Rehearsal) -> Iterator[str]:
 
 
 def _of_component(rehearsal: Rehearsal, token: str) -> tuple[Resource, ...]:
+    """Its resources, those of the components in it too."""
     parents = {component.urn for component in rehearsal.of_type(token)}
+    parents |= {each.urn for each in rehearsal.resources if each.parent in parents}
     return tuple(each for each in rehearsal.resources if each.parent in parents)
 
 
