@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -253,6 +254,7 @@ def _by_host(cloud: Cloud, things: list[Document]) -> dict[str, list[Document]]:
     return found
 
 
+@cache
 def _instances(cloud: Cloud) -> Mapping[str, list[Document]]:
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     pages = cloud.all("ec2", "describe_instances", "Reservations", Filters=alive)
@@ -261,12 +263,14 @@ def _instances(cloud: Cloud) -> Mapping[str, list[Document]]:
     return _by_host(cloud, [each for each in found if tag(each, STATE_TAGS[0]) is None])
 
 
+@cache
 def _groups(cloud: Cloud) -> Mapping[str, list[Document]]:
     return _by_host(
         cloud, cloud.all("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups")
     )
 
 
+@cache
 def _templates(cloud: Cloud) -> Mapping[str, list[Document]]:
     """Data of the version that a host's group starts."""
     found: dict[str, list[Document]] = {}
