@@ -67,7 +67,7 @@ def test_the_account_is_served_to_other_tools_until_ctrl_c() -> None:
             ec2 = make("ec2", endpoint_url=keys["AWS_ENDPOINT_URL"])
             names = {tag["Value"] for v in ec2.describe_vpcs()["Vpcs"] for tag in v.get("Tags", [])}
             serving.send_signal(signal.SIGINT)
-            ended = serving.wait(20)
+            ended = serving.wait(90)
         finally:
             serving.kill()
     assert "payments-prod" in names
