@@ -196,7 +196,6 @@ def test_what_leads_outside_has_a_band_of_its_own(
     frames = {frame.key: frame for frame in drawing.frames}
     assert frames[picture.EGRESS].x > frames["segment data"].right
     assert_readable(drawing)
-    assert "it needs an egress firewall" not in page.render(rehearsal, environment)
 
 
 def test_callers_stand_left_of_the_network(drawing: Drawing) -> None:

@@ -35,7 +35,6 @@ class Reason:
     target: str
     ports: str
     why: str
-    possible: bool = True
 
 
 def render(rehearsal: Rehearsal, environment: Environment) -> str:
@@ -46,7 +45,7 @@ def render(rehearsal: Rehearsal, environment: Environment) -> str:
         picture=shown,
         drawing=drawing,
         kinds=tuple(dict.fromkeys(line.kind for line in drawing.lines)),
-        reasons=tuple(dict.fromkeys(_reasons(environment, picture.reaches_names(rehearsal)))),
+        reasons=tuple(dict.fromkeys(_reasons(environment))),
         of_everyone=tuple(_of_everyone(environment)),
         services=picture.services(rehearsal),
         summary=tree.summary(rehearsal).rpartition(";")[0],
@@ -73,7 +72,7 @@ def _towards(corner: Point, other: Point) -> Point:
     return corner[0] + away[0] * share, corner[1] + away[1] * share
 
 
-def _reasons(environment: Environment, names: bool) -> Iterator[Reason]:
+def _reasons(environment: Environment) -> Iterator[Reason]:
     for flow in environment.flows:
         yield Reason(flow.source.name, _target(flow), f"{flow.protocol}/{flow.port}", flow.why)
     for flow in environment.administration:
@@ -81,8 +80,7 @@ def _reasons(environment: Environment, names: bool) -> Iterator[Reason]:
     for server in environment.servers.values():
         for egress in server.egress:
             ports = f"{egress.protocol}/{egress.port}"
-            possible = names or not egress.domain
-            yield Reason(f"MCP {server.name}", _outward(egress), ports, egress.why, possible)
+            yield Reason(f"MCP {server.name}", _outward(egress), ports, egress.why)
 
 
 def _target(flow: Flow) -> str:

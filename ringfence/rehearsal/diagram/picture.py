@@ -104,11 +104,6 @@ def of(rehearsal: Rehearsal, environment: Environment) -> Picture:
     )
 
 
-def reaches_names(rehearsal: Rehearsal) -> bool:
-    """Whether anything leads to names outside."""
-    return bool(rehearsal.of_type(OUTWARD["network firewall"]))
-
-
 def services(rehearsal: Rehearsal) -> tuple[tuple[str, int, int], ...]:
     """Resources by AWS service: real objects, and those that were only recorded."""
     counts: dict[str, Counter[Status]] = defaultdict(Counter)
