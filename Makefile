@@ -38,7 +38,7 @@ demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
 test: setup .venv/dev .venv/checkov/run policy ## Run every test that this machine can run
-	@pytest -n 3 --dist loadscope --durations=25
+	@pytest -n 3 --dist loadscope --timeout 900 --durations=25
 
 lint: setup .venv/dev ## Check style and types
 	ruff check
@@ -56,20 +56,20 @@ setup: .venv/run
 .venv/run: requirements.lock pyproject.toml
 	@$(call virtualenv,.venv)
 	echo '▸ installing Python packages from requirements.lock'
-	pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/dev: requirements-dev.lock .venv/run
 	@$(call debian,testssl.sh)
 	echo '▸ installing Python packages from requirements-dev.lock'
-	pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	touch $@
 
 .venv/checkov/run: requirements-checkov.lock | .venv/run
 	@$(call virtualenv,.venv/checkov)
 	echo '▸ installing Checkov, apart, from $<'
-	.venv/checkov/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	.venv/checkov/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
 policy: $(POLICY)/.venv/run ## Install what the policy pack for Pulumi needs
@@ -77,14 +77,14 @@ policy: $(POLICY)/.venv/run ## Install what the policy pack for Pulumi needs
 $(POLICY)/.venv/run: $(POLICY)/requirements.txt
 	@$(call virtualenv,$(POLICY)/.venv)
 	echo '▸ installing Python packages from $<'
-	$(POLICY)/.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	$(POLICY)/.venv/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
 lock: .venv/dev ## Renew the lock files from pyproject.toml
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-	  --upgrade --extra checkout --extra aws pyproject.toml -o requirements.lock
+	  --upgrade --extra checkout --extra aws --extra gateway pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-	  --constraint requirements.lock --extra checkout --extra aws --extra dev pyproject.toml \
+	  --constraint requirements.lock --extra checkout --extra aws --extra gateway --extra dev pyproject.toml \
 	  -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade --group checkov -o requirements-checkov.lock
