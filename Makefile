@@ -38,7 +38,7 @@ demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
 test: setup .venv/dev .venv/checkov/run policy ## Run every test that this machine can run
-	@pytest -n 3 --dist loadscope --timeout 900 --durations=25
+	@pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 1200 --durations=25
 
 lint: setup .venv/dev ## Check style and types
 	ruff check

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ringfence import inventory, validation
@@ -158,6 +158,7 @@ Plain.add_representer(
 
 @quick
 @given(st.integers(0, len(SMALL)), st.integers(0, 40), st.text(max_size=10))
+@example(SMALL.index("purpose: servers") + len("purpose: "), 0, "\U00011af9")
 def test_edited_text(path: Path, start: int, length: int, inserted: str) -> None:
     text = SMALL[:start] + inserted + SMALL[start + length :]
     holds(path, text.encode(errors="replace"))

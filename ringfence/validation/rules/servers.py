@@ -79,7 +79,7 @@ def places_are_for_servers(manifest: Cursor) -> Iterator[Finding]:
         if where.text and purpose and purpose != "servers":
             place = server["host"] if name else server["segment"]
             yield place.finding(
-                f"segment {quoted(where.text)} is for {purpose}; "
+                f"segment {quoted(where.text)} is for {quoted(purpose)}; "
                 "run MCP servers in a segment with purpose servers"
             )
 
