@@ -43,7 +43,7 @@ def open(key: bytes, sealed: str, principal: str, server: str) -> str:
     # An id that cannot be encoded, or is too long to hash, must look like any other.
     plain = upstream_id if _VISIBLE.fullmatch(upstream_id) else ""
     expected = _code(key, plain, principal, server)
-    if not hmac.compare_digest(expected.encode(), code.encode(errors="replace")) or not plain:
+    if not hmac.compare_digest(expected.encode(), code.encode(errors="replace")):
         raise Refusal(
             404, -32600, "unknown_session", "this session does not exist; initialize a new one"
         )

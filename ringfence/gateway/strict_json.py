@@ -72,9 +72,9 @@ _WITHIN_RESULT = (("_meta", _META),)
 _ERROR = _names("code message data")
 
 _CONTAINERS = frozenset({dict, list})
-_NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_LONGEST_INTEGER = len(str(-(2**63)))
-_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_NUMBER = re.compile(rb"-?[0-9]+([.eE][0-9.eE+-]*)?")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_NINETEEN_DIGITS = b"0" * 19
 _FLATTEN = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -97,12 +97,10 @@ def parse(body: bytes, *, depth: int, what: str = "request") -> Any:
     structure = _outside_strings(body)
     if structure.count(b":") != _members(document):
         raise _refusal(what, "duplicate_key", "has a member twice; send each name once")
-    digits = structure.translate(_DIGITS)
-    # Without 19 digits or an exponent no number is beyond what this refuses.
-    long = b"0000000000000000000" in digits or b"0e" in digits
-    if long and not all(map(_fits, _NUMBER.finditer(structure))):
+    # What is beyond a double, orjson refuses; integers beyond 64 bits it makes doubles of.
+    if _NINETEEN_DIGITS in structure.translate(_DIGITS) and not _fit(structure):
         raise _refusal(
-            what, "number_range", "has a number beyond 64 bits; send it as a string instead"
+            what, "number_range", "has an integer beyond 64 bits; send it as a string instead"
         )
     if b"\\u0000" in body and any("\0" in text for text in _strings(document)):
         raise _refusal(what, "nul", "has U+0000 in a string; leave it out")
@@ -169,11 +167,10 @@ def _strings(document: Any) -> Iterator[str]:
             pending += node
 
 
-def _fits(number: re.Match[bytes]) -> bool:
-    text = number[0]
-    if number[1] or number[2]:
-        return abs(float(text)) != float("inf")
-    return len(text) <= _LONGEST_INTEGER and -(2**63) <= int(text) < 2**63
+def _fit(structure: bytes) -> bool:
+    """Whether all integers are of 64 bits, with sign."""
+    integers = (each[0] for each in _NUMBER.finditer(structure) if not each[1])
+    return all(-(2**63) <= int(each) < 2**63 for each in integers)
 
 
 def _is_ambiguous(document: dict[str, Any]) -> bool:

@@ -483,6 +483,14 @@ def test_base64_that_is_not_canonical_is_a_mismatch(payload: str):
     assert (answer(refusal), refusal.reason) == ((400, -32020), "invalid_header")
 
 
+@pytest.mark.parametrize("name", ["a\x01b", "a\x7fb", "a\x1b[2Jb"])
+def test_control_characters_are_in_no_header(name: str):
+    document = request(name=name)
+    assert read(document).name == name
+    refusal = refused(document, headers_of(document, mcp_name=name))
+    assert (answer(refusal), refusal.reason) == ((400, -32020), "invalid_header")
+
+
 def test_a_name_in_the_header_for_what_has_no_name_is_a_mismatch():
     document = request("tools/list")
     assert read(document)
@@ -1044,25 +1052,31 @@ METHODS = sorted({method for methods in protocol.METHODS.values() for method in 
 
 @st.composite
 def messages(draw: Callable[..., Any]) -> tuple[Any, list[tuple[bytes, bytes]]]:
-    """A right request with some of it changed."""
+    """A right request, or one of which something was changed in the body, the headers or both."""
     method = draw(st.sampled_from(METHODS))
+    named = {"uri": "file:///a"} if method.startswith("resources/") else {"name": "a"}
     document: Any = request(
         method,
-        name="a",
-        uri="file:///a",
         ref={"type": "ref/prompt", "name": "a"},
         notifications={"resourceSubscriptions": ["file:///a"]},
+        protocolVersion=OLD,
+        capabilities={},
+        **named,
     )
-    level = draw(
-        st.sampled_from([document, document["params"], document["params"]["_meta"], {"": 0}])
-    )
-    level[draw(st.sampled_from(sorted(level)))] = draw(json_values)
-    if draw(st.booleans()) and draw(st.booleans()):
+    version = draw(st.sampled_from([MODERN, MODERN, OLD, "1900-01-01"]))
+    document["params"]["_meta"] = META | {VERSION: version}
+    headers = headers_of(document, mcp_protocol_version=version)
+    changes = draw(st.sampled_from(["", "", "body", "headers", "both", "all"]))
+    if changes in ("body", "both"):
+        level = draw(st.sampled_from([document, document["params"], document["params"]["_meta"]]))
+        level[draw(st.sampled_from(sorted(level)))] = draw(json_values)
+    if changes in ("headers", "both"):
+        at = draw(st.integers(0, len(headers) - 1))
+        headers[at] = headers[at][0], draw(st.binary(max_size=12))
+        headers += draw(st.lists(st.sampled_from(headers), max_size=1))
+    if changes == "all":
         document = draw(json_values)
-    version = draw(st.sampled_from([MODERN, OLD, "1900-01-01"]))
-    headers = old_headers(version, mcp_method=method, mcp_name=draw(st.sampled_from(["a", None])))
-    extra = st.tuples(st.sampled_from([name for name, _ in headers]), st.binary(max_size=12))
-    return document, headers + draw(st.lists(extra, max_size=1))
+    return document, headers
 
 
 def attempt(
