@@ -158,7 +158,9 @@ def serialise(event: Event) -> bytes:
     if event.retry is not None:
         lines.append(f"retry: {event.retry}")
     if event.data is not None:
-        lines += [f"data: {line}" for line in _LINE_END.split(event.data)]
+        several = "\n" in event.data or "\r" in event.data
+        parts = _LINE_END.split(event.data) if several else [event.data]
+        lines += [f"data: {line}" for line in parts]
     return ("\n".join(lines or [":"]) + "\n\n").encode()
 
 
