@@ -5,12 +5,10 @@ from __future__ import annotations
 import hmac
 import json
 import multiprocessing
-import os
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -552,7 +550,7 @@ class TestReplay:
         assert sorted(won[0] + won[1]) == sorted(f"id {number}" for number in range(RACES))
 
     def test_ids_choose_no_path_and_are_kept_apart(self, tmp_path: Path) -> None:
-        used = Replays(tmp_path / "used", retention_seconds=60)
+        used = Replays(tmp_path / "used")
         for names in [
             ("../../x", "/etc/passwd"),
             ("a", "bc"),
@@ -560,24 +558,34 @@ class TestReplay:
             ("", "1:a"),
             ("x" * 999,),
         ]:
-            assert used.first_use(*names, now=NOW)
-            assert not used.first_use(*names, now=NOW)
+            assert used.first_use(*names, expires=NOW + 60, now=NOW)
+            assert not used.first_use(*names, expires=NOW + 60, now=NOW)
         assert {entry.name for entry in tmp_path.iterdir()} == {"used"}
 
-    def test_what_has_expired_is_forgotten_and_what_has_not_is_kept(self, tmp_path: Path) -> None:
-        used = Replays(tmp_path, retention_seconds=60, capacity=256 * 2)
-        names = same_shard(tmp_path, 4)
-        now = time.time()
-        assert used.first_use(names[0], now=now)
-        assert used.first_use(names[1], now=now)
-        with pytest.raises(ReplaysUnavailableError, match="full"):
-            used.first_use(names[2], now=now)
-        first = next(path for path in tmp_path.glob("*/*") if path.name == digest(names[0]))
-        os.utime(first, (now - 61, now - 61))
-        with pytest.raises(ReplaysUnavailableError, match="full"):
-            used.first_use(names[2], now=now + 5)
-        assert used.first_use(names[2], now=now + 11)
-        assert {path.name for path in tmp_path.glob("*/*")} == {digest(names[1]), digest(names[2])}
+    def test_a_full_store_refuses_until_something_has_expired(self, tmp_path: Path) -> None:
+        used = Replays(tmp_path, capacity=10)
+        for number in range(10):
+            assert used.first_use(f"{number}", expires=NOW + 60 * (number // 5), now=NOW)
+        with pytest.raises(ReplaysUnavailableError, match="is full: 10 ids"):
+            used.first_use("more", expires=NOW + 60, now=NOW)
+        with pytest.raises(ReplaysUnavailableError, match="is full"):
+            Replays(tmp_path, capacity=10).first_use("more", expires=NOW + 60, now=NOW)
+        later = (NOW // 60 + 2) * 60 + 1
+        assert used.first_use("more", expires=later + 60, now=later)
+
+    def test_what_has_expired_is_forgotten_and_nothing_else(self, tmp_path: Path) -> None:
+        used = Replays(tmp_path)
+        names = [f"{number}" for number in range(50)]
+        for name in names:
+            assert used.first_use(name, expires=NOW, now=NOW)
+            assert used.first_use("kept", name, expires=NOW + 600, now=NOW)
+        restarted = Replays(tmp_path)
+        for number in range(20):
+            assert restarted.first_use("new", f"{number}", expires=NOW + 600, now=NOW + 121)
+        assert sum(1 for _ in tmp_path.glob("*/*")) == 50 + 20
+        assert not any(
+            used.first_use("kept", name, expires=NOW + 600, now=NOW + 599) for name in names
+        )
 
     def test_a_full_or_missing_store_refuses(self, tmp_path: Path) -> None:
         verifier = make(tmp_path)
@@ -596,24 +604,10 @@ RACES = 300
 
 
 def race(directory: str, barrier: Barrier, wins: Any) -> None:
-    used = Replays(Path(directory), retention_seconds=60)
+    used = Replays(Path(directory))
     barrier.wait(30)
     names = [f"id {number}" for number in range(RACES)]
-    wins.put([name for name in names if used.first_use(name, now=time.time())])
-
-
-def digest(name: str) -> str:
-    return sha256(f"{len(name)}:{name}".encode()).hexdigest()
-
-
-def same_shard(directory: Path, count: int) -> list[str]:
-    alike: dict[str, list[str]] = {}
-    for number in range(100_000):
-        names = alike.setdefault(digest(f"{number}")[:2], [])
-        names.append(f"{number}")
-        if len(names) == count:
-            return names
-    raise AssertionError
+    wins.put([name for name in names if used.first_use(name, expires=NOW, now=NOW)])
 
 
 class TestRevocation:
