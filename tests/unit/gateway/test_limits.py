@@ -154,6 +154,12 @@ class TestMemory:
             buckets.take({"k": Rate(600)}, 100.0)
         assert len(buckets) == 1
 
+    def test_one_that_is_always_in_use_does_not_keep_the_others(self):
+        buckets = TokenBuckets()
+        for number in range(5000):
+            assert buckets.take({"busy": Rate(5900), number: Rate(600)}, number / 100) == 0
+        assert len(buckets) < 200
+
     def test_many_names_share_one_bucket_and_harm_nobody_who_was_there(self):
         buckets, rate = TokenBuckets(most=100), Rate(60)
         assert buckets.take({"carol": rate}, 0.0) == 0
@@ -224,6 +230,20 @@ class TestSlots:
                 await slots._acquire()
             hold.set()
             await asyncio.gather(*calls)
+
+        run(scenario())
+
+    def test_those_who_waited_in_vain_are_not_counted_as_waiting(self):
+        async def scenario() -> None:
+            slots = Slots(1, wait_seconds=0.01)
+            async with slots.taken():
+                for _ in range(3):
+                    with pytest.raises(Refusal):
+                        await slots._acquire()
+                began = asyncio.get_running_loop().time()
+                with pytest.raises(Refusal):
+                    await slots._acquire()
+                assert asyncio.get_running_loop().time() - began > 0.005
 
         run(scenario())
 
@@ -328,6 +348,15 @@ class TestCircuit:
         assert circuit.state(5.0) == "half_open"
         circuit.succeeded(trial)
         assert circuit.state(5.0) == "closed"
+
+    def test_a_late_one_whose_caller_goes_away_ends_no_trial(self):
+        circuit = Circuit()
+        late = circuit.enter(0.0)
+        for _ in range(circuit.failures):
+            circuit.failed(circuit.enter(0.0), 0.0)
+        circuit.enter(5.0)
+        circuit.abandoned(late, 5.0)
+        assert retry_after(circuit.enter, 5.0)[1] == "circuit_open"
 
     def test_a_trial_whose_caller_goes_away_is_followed_by_another(self):
         circuit = opened()

@@ -318,7 +318,11 @@ permit (
     principal == Ringfence::Principal::"nobody",
     action == Ringfence::Action::"tools/call",
     resource == Ringfence::Tool::"notes/search"
-) when { context has address && context.address.isInRange(ip("10.1.0.0/16")) };
+) when {
+    context has address && (
+        context.address.isInRange(ip("10.1.0.0/16")) || context.address.isInRange(ip("fe80::/16"))
+    )
+};
 """
 
 
@@ -338,7 +342,8 @@ class TestOperatorsPolicies:
             ("::ffff:10.1.2.3", True),
             ("10.2.0.1", False),
             ("fd00::1", False),
-            ("fe80::1%eth0", False),
+            ("fe80::1%eth0", True),
+            ("fe81::1%eth0", False),
             (None, False),
         ],
     )

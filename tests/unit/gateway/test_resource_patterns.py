@@ -140,6 +140,11 @@ def test_a_glob_over_text_lets_them_through(uri):
     assert ResourcePatterns(["file:///docs/**"]).match(uri) is None
 
 
+@pytest.mark.parametrize("uri", ["file:////etc/a", "file:///", "file:///a//b", "file:///a/"])
+def test_double_wildcards_stand_for_no_empty_segments(uri):
+    assert ResourcePatterns(["file:///**"]).match(uri) is None
+
+
 @given(
     st.lists(
         st.sampled_from(
