@@ -33,6 +33,7 @@ from ringfence.client import tls_context
 from ringfence.environment import Environment, Host, Tool
 from ringfence.gateway.grant_documents import (
     ID,
+    KEY_TYPES,
     TYPES,
     Approval,
     Facts,
@@ -106,8 +107,8 @@ class Signer:
 
     def sign(self, kind: Kind, claims: Mapping[str, Any]) -> bytes:
         """A document by this principal, of now."""
-        key = serialization.load_pem_private_key(self.identity.key.read_bytes(), None)
-        algorithm = algorithm_of(key.public_key())
+        pem = self.identity.key.read_bytes()
+        algorithm = algorithm_of(serialization.load_pem_private_key(pem, None).public_key())
         if algorithm is None:
             raise PkiError(f"{self.identity.key} is of a kind that signs no document")
         header = {
@@ -121,9 +122,9 @@ class Signer:
         facts = self.facts
         issuer = {"iss": facts.uri(self.name), "aud": facts.audience}
         payload = json.dumps({**issuer, "iat": int(time.time()), **claims})
-        pem = self.identity.key.read_bytes()
         registry = jws.JWSRegistry(algorithms=[algorithm])
-        return jws.serialize_compact(header, payload, import_key(pem), registry=registry).encode()
+        key = import_key(pem, KEY_TYPES[algorithm])
+        return jws.serialize_compact(header, payload, key, registry=registry).encode()
 
     def answer(self, kind: Kind, request: Request) -> bytes:
         """An approval or a revocation of a request."""

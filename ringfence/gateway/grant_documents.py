@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import verification
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jwk import Key, import_key
 
 from ringfence.gateway.refusal import Refusal
 
@@ -44,6 +44,14 @@ TYPES: Mapping[str, Kind] = {
     "ringfence-grant-approval+jwt": "approval",
     "ringfence-grant-revocation+jwt": "revocation",
 }
+KEY_TYPES: Mapping[str, Literal["EC", "OKP", "RSA"]] = {
+    "ES256": "EC",
+    "ES384": "EC",
+    "ES512": "EC",
+    "Ed25519": "OKP",
+    "PS256": "RSA",
+}
+"""By algorithm (RFC 7518, RFC 9864), of which every key has one."""
 DOCUMENT_BYTES = 16 * 1024
 CHAIN_LENGTH = 4
 """Certificates in `x5c`, the signer's own included."""
@@ -260,7 +268,9 @@ def verify(document: bytes, facts: Facts) -> Document:
     if unverified.algorithm != _algorithm(key):
         _deny("bad_signature", "the algorithm is not the one for the certificate's key")
     try:
-        jws.deserialize_compact(document, _jwk(key), registry=_Registry(unverified.algorithm))
+        jws.deserialize_compact(
+            document, _jwk(key, unverified.algorithm), registry=_Registry(unverified.algorithm)
+        )
     except (JoseError, ValueError) as error:
         raise Refusal(403, -32003, "bad_signature", "the signature does not verify") from error
     if claims["iss"] != facts.uri(signer):
@@ -420,15 +430,11 @@ def _algorithm(key: object) -> str:
     return algorithm_of(key) or _deny("bad_signature", "no document is signed with such a key")
 
 
-def _jwk(key: Any) -> ECKey | OKPKey | RSAKey:
+def _jwk(key: Any, algorithm: str) -> Key:
     pem = key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return ECKey.import_key(pem)
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return OKPKey.import_key(pem)
-    return RSAKey.import_key(pem)
+    return import_key(pem, KEY_TYPES[algorithm])
 
 
 def _check_same(request_id: str, digest: str, request: Request) -> None:

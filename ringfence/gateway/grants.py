@@ -281,6 +281,7 @@ class Grants:
         Those of a request that nobody approved are deleted: they never gave anybody anything.
         """
         with self._lock:
+            self._refresh()
             ended = [e for e in self._entries.values() if e.end + _SWEPT_AFTER_SECONDS <= now]
             approvals = {e.id: sorted(self._approvals.get(e.id, ())) for e in ended}
             known = {f"{id}.request" for id in self._entries}
