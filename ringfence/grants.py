@@ -72,10 +72,9 @@ class Gateway:
     def of(cls, environment: Environment, host: Host) -> Gateway:
         if not host.addresses:
             raise PkiError(f"host {host.name} has no address yet; provision it first")
-        port = getattr(getattr(environment, "gateway", None), "port", PORT)
         address = host.addresses[0]
         literal = f"{address}" if address.version == 4 else f"[{address}]"
-        return cls(host.name, f"https://{literal}:{port}/grants")
+        return cls(host.name, f"https://{literal}:{_port(environment)}/grants")
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,11 @@ def facts_of(environment: Environment, authority: bytes) -> Facts:
     )
 
 
+def _port(environment: Environment) -> int:
+    # A manifest may say nothing of the gateway itself.
+    return getattr(getattr(environment, "gateway", None), "port", PORT)
+
+
 def gateways(environment: Environment) -> tuple[Gateway, ...]:
     found = tuple(Gateway.of(environment, host) for host in environment.group("edge"))
     if not found:
@@ -211,9 +215,10 @@ async def _request(args: Namespace, environment: Environment) -> int:
             "reason": args.reason,
         },
     )
-    request = _verified(document, signer.facts)
     facts = signer.facts
     try:
+        request = verify(document, facts)
+        assert isinstance(request, Request)
         check_request(request, facts, float("inf"), time.time())
     except Refusal as refusal:
         raise GrantError(refusal.message) from refusal
@@ -278,7 +283,7 @@ async def _list(args: Namespace, environment: Environment) -> int:
     status = 0
     for name in names:
         signer = Signer.of(environment, name)
-        outcomes = await _ask(environment, signer)
+        outcomes = await ask(environment, signer)
         for outcome in outcomes:
             if not outcome.good:
                 status = 1
@@ -319,7 +324,7 @@ def _check_tool(environment: Environment, principal: str, server: str, tool: str
 
 async def _found(environment: Environment, signer: Signer, id: str) -> tuple[Request, bytes]:
     """A request as its signer signed it, from whichever gateway has it."""
-    outcomes = await _ask(environment, signer)
+    outcomes = await ask(environment, signer)
     if not any(o.good for o in outcomes):
         failures = "; ".join(f"{o.gateway} {o.text}" for o in outcomes)
         raise GrantError(f"no gateway can be asked for {id}: {failures}")
@@ -366,7 +371,7 @@ def _verified(document: bytes, facts: Facts) -> Request:
     return request
 
 
-async def _ask(environment: Environment, signer: Signer) -> list[Outcome]:
+async def ask(environment: Environment, signer: Signer) -> list[Outcome]:
     async with http_client(signer.identity) as http:
         return await asyncio.gather(*(_get(http, g) for g in gateways(environment)))
 
@@ -410,10 +415,12 @@ async def _post(
         if response.status_code not in (200, 201) and not (known and document != documents[-1]):
             return Outcome(gateway.name, False, _refusal(response))
     try:
-        had_it = response is not None and response.json().get("new") is False
-    except (ValueError, AttributeError):
+        new = response.json()["new"] if response is not None else None
+    except (ValueError, KeyError, TypeError):
+        new = None
+    if not isinstance(new, bool):
         return Outcome(gateway.name, False, f"{gateway.url} answers something else than an event")
-    return Outcome(gateway.name, True, "has it already" if had_it else "has stored it")
+    return Outcome(gateway.name, True, "has stored it" if new else "has it already")
 
 
 def _refusal(response: httpx2.Response) -> str:
@@ -429,7 +436,7 @@ def _unreachable(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            return f"cannot be reached: TLS failed: {cause.reason or cause}"
+            return f"cannot be reached: TLS failed: {getattr(cause, 'reason', None) or cause}"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx2.TimeoutException):
         return f"does not answer within {SECONDS} s; is the way there open (network.flows)?"

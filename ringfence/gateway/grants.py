@@ -204,6 +204,10 @@ class Grants:
             self._forget_all()
             self._refresh()
 
+    @property
+    def facts(self) -> Facts:
+        return self._facts
+
     def live(self, principal: str, server: str, tool: str, now: float) -> Grant | None:
         """The grant by which a principal may call a sensitive tool at a time (Unix seconds)."""
         with self._lock:

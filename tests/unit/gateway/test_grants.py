@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from cryptography import x509
@@ -43,7 +43,7 @@ CEILING = 3600
 REQUEST, APPROVAL, REVOCATION = documents.TYPES
 KINDS = (REQUEST, APPROVAL, REVOCATION)
 
-TYPE_OF_KEY = {**documents.KEY_TYPES, "RS256": "RSA"}
+TYPE_OF_KEY: dict[str, Literal["EC", "OKP", "RSA"]] = {**documents.KEY_TYPES, "RS256": "RSA"}
 
 CONFIGURATION = {
     "environment": "lab",
