@@ -43,9 +43,11 @@ from ringfence.gateway.grant_documents import (
 )
 from ringfence.gateway.refusal import Refusal
 
-OPEN_REQUESTS = 1024
-"""Requests whose time is not over, of all principals."""
+REQUESTS = 1024
+"""Requests in the directory, of all principals, what is over and not yet put away included."""
+REQUESTS_EACH = 64
 OPEN_REQUESTS_EACH = 16
+"""Of one principal, neither revoked nor over."""
 KEPT_SECONDS = 90 * 86400
 """How long the documents of a grant stay in `expired/`, unless it is said otherwise."""
 EXPIRED = "expired"
@@ -319,14 +321,18 @@ class Grants:
                 raise Refusal(409, -32600, "id_taken", "another request has this id already")
             return _event("requested", request, request.principal, new=False)
         with self._lock:
-            counted = [e for e in self._entries.values() if e.id not in self._over]
-            own = [e for e in counted if e.about[0] == request.principal]
-        if len(own) >= OPEN_REQUESTS_EACH or len(counted) >= OPEN_REQUESTS:
+            own = [e.id for e in self._entries.values() if e.about[0] == request.principal]
+            total = len(self._entries)
+        if (
+            total >= REQUESTS
+            or len(own) >= REQUESTS_EACH
+            or sum(id not in self._over for id in own) >= OPEN_REQUESTS_EACH
+        ):
             raise Refusal(
                 429,
                 -32005,
                 "too_many_requests",
-                "too many requests are open; revoke one, or wait until one is over",
+                "too many requests; revoke one that is open, or wait until some are put away",
                 headers=(("Retry-After", "60"),),
             )
         new = self._store(name, document)

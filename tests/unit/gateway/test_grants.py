@@ -723,8 +723,19 @@ class TestARequest:
         gateway.accept(person("dana").revoke(requests[1]))
         assert gateway.accept(person("carol").request()).new
 
+    def test_that_are_revoked_at_once_do_not_fill_the_disk(
+        self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(store, "REQUESTS_EACH", 3)
+        for _ in range(3):
+            request = person("carol").request()
+            gateway.accept(request)
+            gateway.accept(person("carol").revoke(request))
+        refused("too_many_requests", lambda: gateway.accept(person("carol").request()))
+        assert gateway.accept(person("erin").request()).new
+
     def test_too_many_altogether(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(store, "OPEN_REQUESTS", 2)
+        monkeypatch.setattr(store, "REQUESTS", 2)
         for name in ("carol", "erin"):
             gateway.accept(person(name).request())
         refused("too_many_requests", lambda: gateway.accept(person("frank").request()))
