@@ -228,17 +228,15 @@ def facts() -> Facts:
 
 def naive(document: bytes) -> Mapping[str, Any]:
     """A JWS verifier as one finds them: it takes the key from the header and looks no further."""
-    unverified = documents.read(document)
-    leaf = x509.load_der_x509_certificate(base64.b64decode(unverified.chain[0]))
+    header = json.loads(unpart(document.split(b".")[0]))
+    leaf = x509.load_der_x509_certificate(base64.b64decode(header["x5c"][0]))
     pem = leaf.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    registry = jws.JWSRegistry(algorithms=[unverified.algorithm], strict_check_header=False)
+    registry = jws.JWSRegistry(algorithms=[header["alg"]], strict_check_header=False)
     registry.max_header_length = 1 << 16
-    verified = jws.deserialize_compact(
-        document, jwk.import_key(pem, TYPE_OF_KEY[unverified.algorithm]), registry=registry
-    )
-    return json.loads(verified.payload)
+    key = jwk.import_key(pem, TYPE_OF_KEY[header["alg"]])
+    return json.loads(jws.deserialize_compact(document, key, registry=registry).payload)
 
 
 def refused(reason: str, action: Callable[[], object]) -> Refusal:
@@ -467,6 +465,15 @@ class TestADocument:
     def test_signed_with_a_key_that_the_certificate_does_not_have(self):
         thief = replace(person("dana"), key=p256())
         refused("bad_signature", lambda: verified(thief.approve(person("carol").request())))
+
+    def test_says_nothing_twice(self):
+        """Readers differ in which of the two they believe."""
+        carol = person("carol")
+        text = json.dumps(carol.request_claims())
+        twice = text.replace('"tool":', '"tool": "create_table", "tool":').encode()
+        document = carol.sign(REQUEST, twice)
+        assert naive(document)["tool"] == "write_query"
+        refused("malformed_document", lambda: verified(document))
 
     def test_of_another_environment(self):
         document = person("carol").request(aud="urn:ringfence:production")
@@ -845,6 +852,18 @@ class TestAnApproval:
         put_pair(gateway.directory, request, approval)
         assert gateway.live(end) is None
 
+    @pytest.mark.parametrize(
+        ("iat", "now"),
+        [(NOW, NOW + HALF_AN_HOUR), (NOW + HALF_AN_HOUR, NOW + HALF_AN_HOUR - 1)],
+        ids=["arrives late", "signed late"],
+    )
+    def test_is_judged_by_itself(self, iat: int, now: int):
+        """Whoever asks about an approval alone, such as the command, is told as well."""
+        document = person("carol").request()
+        request, approval = verified(document), verified(person("dana").approve(document, iat=iat))
+        documents.check_approval(replace(approval, issued=NOW), request, facts(), NOW)
+        refused("expired", lambda: documents.check_approval(approval, request, facts(), now))
+
     def test_of_what_is_not_there(self, gateway: Gateway):
         approval = person("dana").approve(person("carol").request())
         assert refused("unknown_request", lambda: gateway.accept(approval)).status == 404
@@ -1196,6 +1215,29 @@ class TestTheDirectory:
         put(directory, f"{other}.approval.erin", approval)
         assert gateway.live() is None
         assert len(gateway.told) == 2
+
+    def test_a_request_that_is_overwritten_is_not_taken_for_what_it_was(
+        self, directory: Path, gateway: Gateway
+    ):
+        """In place, so that the directory does not tell; then an approval of the new one comes."""
+        path = put(directory, f"{'a' * 32}.request", person("carol").request(jti="a" * 32))
+        gateway.settle()
+        other = person("erin").request(jti="a" * 32)
+        path.write_bytes(other)
+        put(directory, f"{'a' * 32}.approval.dana", person("dana").approve(other))
+        assert gateway.live() is None
+
+    def test_a_revoked_request_does_not_live_on_under_another_id(
+        self, directory: Path, gateway: Gateway
+    ):
+        path = put(directory, f"{'a' * 32}.request", person("carol").request(jti="a" * 32))
+        gateway.settle()
+        revoked = person("carol").request(jti="b" * 32)
+        put(directory, f"{'b' * 32}.request", revoked)
+        put(directory, f"{'b' * 32}.revocation", person("dana").revoke(revoked))
+        path.write_bytes(revoked)
+        put(directory, f"{'a' * 32}.approval.dana", person("dana").approve(revoked))
+        assert gateway.live() is None
 
     def test_a_request_in_place_of_an_approval_and_the_reverse(
         self, directory: Path, gateway: Gateway
