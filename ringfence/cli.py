@@ -14,6 +14,7 @@ VERBS = {
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": ("ringfence.second_factor", "show an administrator the secret of their second factor"),
     "certificate": ("ringfence.pki", "issue a principal's client certificate"),
+    "token": ("ringfence.issuer", "issue a principal's access token for the gateway"),
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
