@@ -1,0 +1,505 @@
+"""The audit log: one event per decision, as OCSF 1.8 API Activity, chained by hash.
+
+Written to a file of this process and to the journal, from where it is shipped. The file comes
+first: `AuditError` means that the decision is not recorded, and must not be carried out. An event
+has names of the manifest and words of our own. What a caller or a server says freely (arguments,
+results, unknown names, URIs) is in it as a keyed digest or not at all.
+
+`python -m ringfence.gateway.audit verify FILE…` holds files against their chains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from ringfence.gateway.audit_chain import GENESIS, Link, describe, hash_of, verify_all
+from ringfence.gateway.audit_file import AuditError, AuditFile
+from ringfence.gateway.journald import Journal
+
+__all__ = ["AUDITED_METHODS", "Audit", "AuditError", "Event"]
+
+OCSF_VERSION = "1.8.0"
+IDENTIFIER = "ringfence-audit"
+"""SYSLOG_IDENTIFIER of the journal's entries."""
+
+SEGMENT_BYTES = 64 << 20
+RESERVE_BYTES = 8 << 20
+"""Some 5,000 events: twice what may be under way in one process."""
+
+TEXT_CHARACTERS = 256
+POLICIES = 16
+FINDINGS = 32
+
+Outcome = Literal["allowed", "denied", "failed"]
+"""Failed: it was allowed, and did not come to its result."""
+Treatment = Literal["none", "flagged", "redacted", "blocked"]
+"""What inspection did to the result, or the arguments."""
+
+_OTHER, _READ, _UPDATE = 99, 2, 3
+AUDITED_METHODS: Mapping[str, int] = {
+    **dict.fromkeys(
+        (
+            *("initialize", "ping", "server/discover", "completion/complete"),
+            *("tools/list", "prompts/list", "prompts/get", "resources/list", "resources/read"),
+            *("resources/templates/list", "tasks/get", "tasks/list", "tasks/result"),
+        ),
+        _READ,
+    ),
+    **dict.fromkeys(("logging/setLevel", "tasks/update", "tasks/cancel"), _UPDATE),
+    **dict.fromkeys(
+        (
+            *("tools/call", "subscriptions/listen", "resources/subscribe", "resources/unsubscribe"),
+            *("notifications/initialized", "notifications/cancelled", "notifications/progress"),
+            "notifications/roots/list_changed",
+        ),
+        _OTHER,
+    ),
+}
+"""OCSF activity by method. Others are recorded as `unknown`: their names are a caller's words."""
+
+_ACTIVITIES = {_READ: "Read", _UPDATE: "Update", _OTHER: "Other"}
+_SEVERITIES = {"allowed": (1, "Informational"), "denied": (2, "Low"), "failed": (3, "Medium")}
+_PRIORITIES = {"allowed": b"6", "denied": b"5", "failed": b"4"}
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A decision, and what came of it."""
+
+    request_id: str
+    time: float
+    """Of the request's arrival, Unix seconds."""
+    duration: float
+    """Until now, seconds."""
+    outcome: Outcome
+    status: int
+    """HTTP."""
+    reason: str
+    """A word in snake case: `allowed`, or a refusal's."""
+    address: str | None = None
+    certificate: str | None = None
+    """x5t#S256 of the client's certificate."""
+    principal: str | None = None
+    """Verified; None: nobody."""
+    issuer: str | None = None
+    token_id: str | None = None
+    """`jti` of the verified token."""
+    server: str | None = None
+    """As the manifest names it; None: the request named none that there is."""
+    version: str | None = None
+    """Of the protocol, one that is supported."""
+    method: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    """As the manifest has it: a tool, a prompt, the pattern that a resource's URI matches. None
+    for any other name; it may be a secret pasted into the wrong place."""
+    named: str | None = None
+    """`Audit.fingerprint` of the name or URI that the caller sent, where `name` is not that."""
+    data_class: str | None = None
+    sensitive: bool = False
+    policies: Sequence[str] = ()
+    """Ids of those that determined the decision."""
+    policy_version: str = ""
+    grant: str | None = None
+    findings: Mapping[str, int] = field(default_factory=dict)
+    """How many of which type; never what."""
+    treatment: Treatment = "none"
+    arguments: str | None = None
+    """`Audit.fingerprint` of the call's arguments."""
+
+
+class Audit:
+    """Writes the events of one process. Not for threads."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        key: bytes,
+        version: str = "0",
+        journal: Journal | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        """`name`: of this process among those that share the directory, the same after a restart.
+
+        `key`: for `fingerprint`, at least 32 bytes. `version`: of the gateway. Raises `AuditError`
+        where the directory cannot be used, another process has the name, or there is no room.
+        """
+        if len(key) < 32:
+            raise AuditError("the key for digests has less than 32 bytes; make a longer one")
+        self._key = key
+        self._product = {"name": "gateway", "vendor_name": "ringfence", "version": version}
+        self._journal = journal
+        self._file = AuditFile(
+            directory, name, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes
+        )
+        self.writer = f"{name}-{self._file.generation:06d}-{secrets.token_hex(4)}"
+        self._last: Link | None = self._file.before
+        self._next = 0
+        self._refused = 0
+        try:
+            self._begin_where_needed()
+            self._file.admit()
+        except AuditError:
+            self._file.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """The file that is written to."""
+        return self._file.path
+
+    @property
+    def last(self) -> Link | None:
+        """The line that was written last."""
+        return self._last
+
+    @property
+    def journal_lost(self) -> int:
+        """Events that are in the file alone, because the journal did not take them."""
+        return self._journal.lost if self._journal is not None else 0
+
+    def fingerprint(self, value: Any) -> str:
+        """Keyed digest (HMAC-SHA-256, hex) of a JSON value in canonical form.
+
+        Without the key, arguments of few possible values cannot be guessed from the log; with it,
+        two calls with the same arguments are known to be that.
+        """
+        try:
+            canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # integers beyond 64 bits, lone surrogates
+            canonical = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        return hmac.digest(self._key, canonical, "sha256").hex()
+
+    def admit(self) -> None:
+        """Before a call is made: raises `AuditError` where its event would find no room."""
+        self._begin_where_needed()
+        self._file.admit()
+
+    def write(self, event: Event) -> None:
+        """Record a decision. Raises `AuditError`: it is not recorded, so it must not be told."""
+        try:
+            self._begin_where_needed()
+            self._tell_refused()
+            self._append(_activity(event), _fields(event), event.time, _PRIORITIES[event.outcome])
+        except AuditError:
+            self._refused += 1
+            raise
+
+    def sync(self) -> None:
+        """Have the disk keep what was written; for another thread's time, a second apart.
+
+        Blocks for milliseconds, and raises `AuditError`. Without it, a power cut takes what the
+        kernel has not written by itself; the journal's copy is on its way by then.
+        """
+        self._file.sync()
+
+    def close(self) -> None:
+        """End the chain, so that a reader sees that nothing came after."""
+        try:
+            self._append(
+                self._lifecycle(4, "Stop", {"end": True}), {"RINGFENCE_EVENT": b"stop"}, time.time()
+            )
+            self._file.sync()
+        except AuditError:
+            pass  # the missing end says so
+        finally:
+            self._file.close()
+            if self._journal is not None:
+                self._journal.close()
+
+    def _begin_where_needed(self) -> None:
+        why = self._file.needs_new_file()
+        if why is None:
+            return
+        anchor: dict[str, Any] = {"why": why, "anchor": None}
+        if self._last is not None:
+            last = self._last
+            anchor["anchor"] = {"writer": last.writer, "sequence": last.sequence, "hash": last.hash}
+        if why == "start":
+            anchor["torn"] = self._file.torn_before
+        begins = self._lifecycle(3 if why == "start" else 99, "Start", anchor)
+        line, link = b"", None
+
+        def first_line() -> bytes:
+            nonlocal line, link
+            line, link = self._chained(begins, time.time())
+            return line
+
+        try:
+            self._file.begin(first_line)
+        except AuditError:
+            if why == "rotation":
+                return  # the old file has the room that was reserved there
+            raise
+        self._written(line, link, {"RINGFENCE_EVENT": why.encode()}, b"6")
+
+    def _tell_refused(self) -> None:
+        """Say how many events there was no room for, now that there is."""
+        if self._refused:
+            told = self._lifecycle(99, "Resume", {"refused": self._refused})
+            self._append(told, {"RINGFENCE_EVENT": b"resume"}, time.time(), b"4")
+            self._refused = 0
+
+    def _append(
+        self,
+        document: dict[str, Any],
+        fields: Mapping[str, bytes],
+        when: float,
+        priority: bytes = b"6",
+    ) -> None:
+        line, link = self._chained(document, when)
+        self._file.append(line)
+        self._written(line, link, fields, priority)
+
+    def _chained(self, document: dict[str, Any], when: float) -> tuple[bytes, Link]:
+        sequence = self._next
+        document["time"] = int(when * 1000)
+        document["metadata"] = {
+            "version": OCSF_VERSION,
+            "product": self._product,
+            "log_name": IDENTIFIER,
+            "uid": f"{self.writer}-{sequence}",
+            "sequence": sequence,
+            **document["metadata"],
+        }
+        document["unmapped"]["chain"] = {
+            "writer": self.writer,
+            "sequence": sequence,
+            "previous": self._last.hash if self._last is not None else GENESIS,
+        }
+        line = _encoded(document)
+        return line + b"\n", Link(self.writer, sequence, hash_of(line))
+
+    def _written(
+        self, line: bytes, link: Link | None, fields: Mapping[str, bytes], priority: bytes
+    ) -> None:
+        assert link is not None
+        self._last = link
+        self._next = link.sequence + 1
+        if self._journal is not None:
+            self._journal.send(
+                {
+                    "MESSAGE": line[:-1],
+                    "PRIORITY": priority,
+                    "SYSLOG_IDENTIFIER": IDENTIFIER.encode(),
+                    "RINGFENCE_WRITER": self.writer.encode(),
+                    "RINGFENCE_SEQUENCE": b"%d" % link.sequence,
+                    **fields,
+                }
+            )
+
+    def _lifecycle(self, activity: int, name: str, unmapped: dict[str, Any]) -> dict[str, Any]:
+        """OCSF Application Lifecycle (6002): about the log itself."""
+        return {
+            "class_uid": 6002,
+            "class_name": "Application Lifecycle",
+            "category_uid": 6,
+            "category_name": "Application Activity",
+            "activity_id": activity,
+            "activity_name": name,
+            "type_uid": 600200 + activity,
+            "severity_id": 3 if "refused" in unmapped or unmapped.get("why") == "replaced" else 1,
+            "app": self._product,
+            "metadata": {},
+            "unmapped": unmapped,
+        }
+
+
+def _activity(event: Event) -> dict[str, Any]:
+    """OCSF API Activity (6003) with the profile Security Control; time and chain are added."""
+    method = event.method or ""
+    if method not in AUDITED_METHODS:
+        method = "unknown"
+    activity = AUDITED_METHODS.get(method, 0)
+    reason = event.reason if _REASON.fullmatch(event.reason) else "unknown"
+    severity = _SEVERITIES[event.outcome]
+    action, disposition = _disposition(event)
+    unmapped: dict[str, Any] = {
+        "outcome": event.outcome,
+        "latency_us": round(event.duration * 1e6),
+        "treatment": event.treatment,
+    }
+    if event.grant is not None:
+        unmapped["grant"] = _text(event.grant)
+    if event.findings:
+        unmapped["findings"] = {
+            _text(kind): number for kind, number in list(event.findings.items())[:FINDINGS]
+        }
+    if event.arguments is not None:
+        unmapped["arguments"] = event.arguments
+    policy = {"type": "Cedar", "version": event.policy_version}
+    document: dict[str, Any] = {
+        "class_uid": 6003,
+        "class_name": "API Activity",
+        "category_uid": 6,
+        "category_name": "Application Activity",
+        "activity_id": activity,
+        "activity_name": "Call" if method == "tools/call" else _ACTIVITIES.get(activity, "Unknown"),
+        "type_uid": 600300 + activity,
+        "severity_id": severity[0],
+        "severity": severity[1],
+        "duration": round(event.duration * 1000),
+        "status_id": 1 if event.outcome == "allowed" else 2,
+        "status": "Success" if event.outcome == "allowed" else "Failure",
+        "status_code": str(event.status),
+        "status_detail": reason,
+        "action_id": action[0],
+        "action": action[1],
+        "disposition_id": disposition[0],
+        "disposition": disposition[1],
+        "policy": policy,
+        "actor": _actor(event),
+        "src_endpoint": _source(event.address),
+        "api": {
+            "operation": method,
+            "request": {"uid": _text(event.request_id)},
+            "response": {"code": event.status},
+        },
+        "metadata": {
+            "profiles": ["security_control"],
+            "correlation_uid": _text(event.request_id),
+        },
+        "unmapped": unmapped,
+    }
+    if event.policies:
+        decision = "deny" if event.outcome == "denied" else "allow"
+        document["authorizations"] = [
+            {"decision": decision, "policy": {"uid": _text(policy)}}
+            for policy in event.policies[:POLICIES]
+        ]
+    if event.version is not None:
+        document["api"]["version"] = _text(event.version)
+    if event.server is not None:
+        document["api"]["service"] = {"name": _text(event.server)}
+        document["resources"] = [_resource(event, event.server)]
+    if reason != "allowed":
+        document["api"]["response"]["error"] = reason
+    return document
+
+
+@lru_cache(maxsize=4096)
+def _source(address: str | None) -> dict[str, str]:
+    try:
+        return {"ip": str(ip_address(address or ""))}
+    except ValueError:
+        return {"name": "unknown"}
+
+
+def _actor(event: Event) -> dict[str, Any]:
+    user: dict[str, Any] = {"name": "unauthenticated", "type_id": 0}
+    if event.principal is not None:
+        user = {"uid": _text(event.principal), "name": _text(event.principal)}
+        user |= {"type_id": 99, "type": "principal"}
+    if event.certificate is not None:
+        user["credential_uid"] = f"x5t#S256:{_text(event.certificate)}"
+    actor: dict[str, Any] = {"user": user}
+    if event.issuer is not None:
+        actor["session"] = {"issuer": _text(event.issuer)}
+        if event.token_id is not None:
+            actor["session"]["uid"] = _text(event.token_id)
+    return actor
+
+
+def _resource(event: Event, server: str) -> dict[str, Any]:
+    kind = _text(event.kind or "server")
+    name = server if kind == "server" else event.name or "unknown"
+    resource: dict[str, Any] = {"namespace": _text(server), "type": kind, "name": _text(name)}
+    if event.named is not None:
+        resource["uid"] = f"hmac-sha256:{event.named}"
+    if event.data_class is not None:
+        resource["labels"] = [f"data_class:{_text(event.data_class)}"]
+    if event.sensitive:
+        resource["criticality"] = "sensitive"
+    return resource
+
+
+def _disposition(event: Event) -> tuple[tuple[int, str], tuple[int, str]]:
+    """OCSF action and disposition."""
+    if event.outcome == "failed":
+        return (1, "Allowed"), (27, "Error")
+    if event.outcome == "allowed":
+        if event.treatment == "redacted":
+            return (4, "Modified"), (11, "Corrected")
+        return (1, "Allowed"), (1, "Allowed")
+    if event.status == 401:
+        return (2, "Denied"), (26, "Unauthorized")
+    return (2, "Denied"), (2, "Blocked") if event.status == 403 else (25, "Rejected")
+
+
+def _fields(event: Event) -> dict[str, bytes]:
+    """What the journal is searched by."""
+    fields = {
+        "RINGFENCE_EVENT": b"decision",
+        "RINGFENCE_OUTCOME": event.outcome.encode(),
+        "RINGFENCE_REQUEST_ID": _field(event.request_id),
+    }
+    if event.principal is not None:
+        fields["RINGFENCE_PRINCIPAL"] = _field(event.principal)
+    if event.server is not None:
+        fields["RINGFENCE_SERVER"] = _field(event.server)
+        if event.name is not None:
+            fields["RINGFENCE_NAME"] = _field(event.name)
+    return fields
+
+
+def _field(text: str) -> bytes:
+    return _text(text).encode("utf-8", "backslashreplace")
+
+
+def _text(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…"
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # a lone surrogate has no UTF-8; an event it is all the same
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "replace")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0: intact; 1: not; 2: a file cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m ringfence.gateway.audit")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verify = verbs.add_parser(
+        "verify",
+        help="hold audit files against their chain",
+        description="Shows lines that were removed, changed or moved. Lines cut off at the very "
+        "end show only in comparison with the collector: look there for the last hash.",
+    )
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of one writer's name")
+    options = parser.parse_args(arguments)
+    by_name: dict[str, list[Path]] = {}
+    for path in options.files:
+        by_name.setdefault(path.name.rsplit("-", 2)[0], []).append(path)
+    try:
+        reports = [report for paths in by_name.values() for report in verify_all(paths)]
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    for line in describe(reports):
+        print(line)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
