@@ -16,6 +16,7 @@ VERBS = {
     "certificate": ("ringfence.pki", "issue a principal's client certificate"),
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
+    "pins": ("ringfence.pins", "review and approve the definitions of tools"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }
 """Verb: module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""
