@@ -114,6 +114,9 @@ class Process:
             asyncio.create_task(watchdog()),
         ]
         notify("READY=1", f"STATUS=serving {configuration.digest[:12]}")
+        # uvicorn raises what it has caught once more at its end, which is not yet ours.
+        for ended_by in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ended_by, signal.SIG_IGN)
         try:
             await server.serve(sockets=[listener])
         finally:
