@@ -53,7 +53,7 @@ CALL = Event(
 
 
 def but(**changes: Any) -> Event:
-    return Event(**{name: getattr(CALL, name) for name in Event.__slots__} | changes)
+    return CALL._replace(**changes)
 
 
 def opened(directory: Path, **options: Any) -> Audit:
