@@ -16,10 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
-
-from cryptography import x509
 
 from ringfence.gateway import (
     dpop,
@@ -282,7 +279,7 @@ class Pipeline:
         if call.method == "tools/call":
             assert call.name is not None
             judgement = await relay.catalogue.current()
-            declared = relay.declared(judgement.tool(call.name))
+            declared = judgement.tool(call.name).headers
             protocol.param_headers(call, declared, exchange.headers)
         # 6. Data on its way in
         if "arguments" in call.params:
@@ -406,7 +403,13 @@ class Pipeline:
             raise self._unrecorded(error) from error
         exchange.forwarded = True
 
-    def _conclude(self, exchange: Exchange, status: int, refusal: Refusal | None = None) -> None:
+    def _conclude(
+        self,
+        exchange: Exchange,
+        status: int,
+        refusal: Refusal | None = None,
+        said: str = "allowed",
+    ) -> None:
         """What came of a request. Raises `Refusal` where it cannot be recorded."""
         if exchange.concluded:
             return
@@ -414,7 +417,7 @@ class Pipeline:
         outcome: Outcome = "allowed"
         if refusal is not None:
             outcome = "failed" if exchange.forwarded else "denied"
-        reason = "allowed" if refusal is None else refusal.reason
+        reason = said if refusal is None else refusal.reason
         event = self._event(exchange, outcome, status, reason)
         self._metrics.decided(
             event.server, event.method, outcome, reason, event.duration,
@@ -528,23 +531,10 @@ class Pipeline:
         exchange.identity = tokens.Identity(event.actor, "signature", None, frozenset(), 0.0, None)
         exchange.server = event.server
         exchange.grant = event.id
-        exchange.treatment = "none"
-        self._record_step(exchange, event.step, event.tool)
+        exchange.sensitive = True
         status = 201 if event.new else 200
+        self._conclude(exchange, status, said=f"grant_{event.step}")
         return Answer(status, JSON_HEADERS, strict_json.serialise(event.as_json()))
-
-    def _record_step(self, exchange: Exchange, step: str, tool: str) -> None:
-        event = replace(
-            self._event(exchange, "allowed", 201, f"grant_{step}"),
-            kind="tool",
-            name=tool,
-            sensitive=True,
-        )
-        exchange.concluded = True
-        try:
-            self.audit.write(event)
-        except AuditError as error:
-            raise self._unrecorded(error) from error
 
     async def list_grants(self, exchange: Exchange) -> Answer:
         """Those that the owner of the client's certificate may see."""
@@ -557,18 +547,8 @@ class Pipeline:
 
     def _certified(self, exchange: Exchange) -> str:
         """The principal of the client's certificate, which HAProxy has verified."""
-        uris: set[str] = set()
         if exchange.certificate is not None:
-            try:
-                names = x509.load_der_x509_certificate(
-                    exchange.certificate
-                ).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-                uris = set(names.value.get_values_for_type(x509.UniformResourceIdentifier))
-            except (ValueError, x509.ExtensionNotFound):
-                pass
-        for name, principal in self._configuration.principals.items():
-            if principal.uri is not None and principal.uri in uris:
-                return name
+            return self.grants.facts.principal_of(exchange.certificate)
         raise Refusal(
             401,
             -32001,

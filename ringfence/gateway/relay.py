@@ -69,7 +69,6 @@ class Relay:
         self._slots = calls.slots[server.name]
         self._circuit = calls.circuits[server.name]
         self._limits = limits
-        self._declared: dict[str, tuple[mirrored_headers.ParamHeader, ...]] = {}
         self._retired = False
 
     def retire(self) -> None:
@@ -78,12 +77,6 @@ class Relay:
     async def close(self) -> None:
         self.catalogue.close()
         await self._connections.close()
-
-    def declared(self, tool: pins.Tool) -> tuple[mirrored_headers.ParamHeader, ...]:
-        """Headers that repeat arguments of the tool."""
-        if tool.digest not in self._declared:
-            self._declared[tool.digest] = mirrored_headers.declared(tool.input_schema)
-        return self._declared[tool.digest]
 
     async def call(
         self,

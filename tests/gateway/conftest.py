@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey
 
 from ringfence.gateway import pins, tokens
@@ -78,7 +79,9 @@ def wait_for(ready: Callable[[], bool], seconds: float = 20) -> None:
 def upstream() -> Iterator[int]:
     """Port of the server behind the gateway."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, ROOT / "tests/gateway/upstream_server.py", str(port)])
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "tests/gateway/upstream_server.py", str(port)]
+    )
 
     def answers() -> bool:
         with socket.socket() as probe:
@@ -97,9 +100,10 @@ def mcp(method: str, params: Mapping[str, Any] | None = None, *, id: Any = 1) ->
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    params = {"_meta": {**meta, **(params or {}).get("_meta", {})}, **{
-        key: value for key, value in (params or {}).items() if key != "_meta"
-    }}
+    params = {
+        "_meta": {**meta, **(params or {}).get("_meta", {})},
+        **{key: value for key, value in (params or {}).items() if key != "_meta"},
+    }
     return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
 
 
@@ -123,6 +127,29 @@ class Person:
     name: str
     certificate: bytes
     """DER."""
+    chain: tuple[x509.Certificate, ...]
+    key: ec.EllipticCurvePrivateKey
+
+    def signed(self, typ: str, claims: Mapping[str, Any]) -> bytes:
+        """A document about a grant."""
+        der = serialization.Encoding.DER
+        header = {
+            "alg": "ES256",
+            "typ": f"ringfence-grant-{typ}+jwt",
+            "x5c": [base64.b64encode(each.public_bytes(der)).decode() for each in self.chain],
+        }
+        issued = {
+            "iss": f"urn:ringfence:test:principal:{self.name}",
+            "aud": "urn:ringfence:test",
+            "iat": int(time.time()),
+        }
+        pem = self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        payload = json.dumps({**issued, **claims})
+        return jws.serialize_compact(header, payload, ECKey.import_key(pem), ["ES256"]).encode()
 
     def header(self) -> dict[str, str]:
         return {"x-ringfence-client-certificate": base64.b64encode(self.certificate).decode()}
@@ -164,6 +191,18 @@ class Site:
             return self.ask_admin("/readyz").status_code == 200
         return False
 
+    def process_reloads(self) -> None:
+        """Have the configuration read again, and with it the definitions of tools."""
+        assert self.process is not None
+        before = self.reloads()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: self.reloads() > before)
+
+    def reloads(self) -> float:
+        lines = self.ask_admin("/metrics").text.splitlines()
+        counted = [line for line in lines if line.startswith("ringfence_gateway_reloads_total{")]
+        return sum(float(line.rpartition(" ")[2]) for line in counted)
+
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
@@ -189,9 +228,9 @@ class Site:
                 .decode()
             )
             pem = self.authority.sign_request(subject, request, 1)
-            certificate = x509.load_pem_x509_certificates(pem.encode())[0]
-            der = certificate.public_bytes(serialization.Encoding.DER)
-            self.people[name] = Person(name, der)
+            chain = tuple(x509.load_pem_x509_certificates(pem.encode()))
+            der = chain[0].public_bytes(serialization.Encoding.DER)
+            self.people[name] = Person(name, der, chain, key)
         return self.people[name]
 
     def token(self, name: str, server: str = "tools", **claims: Any) -> str:

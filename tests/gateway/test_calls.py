@@ -120,9 +120,7 @@ class TestCallers:
         ],
         ids=["audience", "issuer", "ten-years", "stolen", "scope", "unknown"],
     )
-    def test_tokens_that_are_not_good_here(
-        self, site: Site, claims: dict[str, Any], status: int
-    ):
+    def test_tokens_that_are_not_good_here(self, site: Site, claims: dict[str, Any], status: int):
         answer = site.call("echo", {"text": "x"}, headers=site.headers("carol", **claims))
         assert answer.status_code == status, answer.text
         assert "www-authenticate" in answer.headers
