@@ -141,6 +141,12 @@ class Inspector:
             return inspected
         return Inspected(inspected.document["params"], inspected.findings, inspected.action)
 
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """What would be replaced in a text: type, start, end."""
+        leaf = _Leaf(text)
+        self._search([leaf], "")
+        return [(found.type, found.start, found.end) for found in leaf.replacements]
+
     def text(self, document: Mapping[str, Any]) -> str:
         """What a reader of a message reads in one go."""
         return "".join([leaf.text for leaf in _leaves(document, self._detector) if leaf.block])
@@ -237,8 +243,9 @@ class Inspector:
         for text in texts:
             borders.append(borders[-1] + len(text))
         read = plain_text.plain("".join(texts))
-        whole = [
-            {found.end for found in leaf.replacements if found.type in _COMPLETE} for leaf in blocks
+        complete = [
+            [(found.start, found.end) for found in leaf.replacements if found.type in _COMPLETE]
+            for leaf in blocks
         ]
         for view in (read, plain_text.unescaped(read)):
             if view is None:
@@ -249,8 +256,12 @@ class Inspector:
                 last = bisect_right(borders, end - 1) - 1
                 if first == last:
                     continue
-                if finding.type in _COMPLETE and first and len(texts[first]) in whole[first - 1]:
-                    continue  # complete before, and followed by a word
+                if finding.type in _COMPLETE and any(
+                    low + borders[number] < end and high + borders[number] > start
+                    for number in range(max(first, 1), last + 1)
+                    for low, high in complete[number - 1]
+                ):
+                    continue  # complete without its neighbours, which only touch it
                 for number in range(max(first, 1), last + 1):
                     leaf = blocks[number - 1]
                     low = max(start - borders[number], 0)
@@ -293,7 +304,7 @@ class Inspector:
 
 
 _COMPLETE = frozenset({"email", "ip_address", "phone"})
-"""Types of which a longer value is found when text follows without a space."""
+"""Types of which a longer value is found when text touches them."""
 _PROPAGATED = 64
 """Different values of one message that are looked for in all of it."""
 
@@ -422,6 +433,8 @@ def _blob(parent: Mapping[str, Any], name: str, value: str) -> _Leaf | None:
         )
     except (binascii.Error, ValueError):
         return None
+    if len(compact) < _SHORT_BLOB and not octets.isascii():
+        return None  # read as any text, for what looks like Base64 may be a number
     for encoding in _encodings(octets):
         try:
             return _Leaf(octets.decode(encoding), form="blob", block=True, encoding=encoding)
@@ -431,6 +444,7 @@ def _blob(parent: Mapping[str, Any], name: str, value: str) -> _Leaf | None:
     return _Leaf("", form="blob", encoding="")
 
 
+_SHORT_BLOB = 128
 _URL_SAFE = str.maketrans("+/", "-_")
 _UNPRINTED = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 

@@ -109,7 +109,7 @@ _ESCAPE = re.compile(
     r"""&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});?
     |%[0-7][0-9a-fA-F]|(?:%[89a-fA-F][0-9a-fA-F]){1,8}
     |=[0-7][0-9A-F]|(?:=[89A-F][0-9A-F]){1,8}|=\r?\n
-    |\\u\{[0-9a-fA-F]{1,6}\}|\\[uU][0-9a-fA-F]{4,8}|\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}
+    |\\u\{[0-9a-fA-F]{1,6}\}|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}
     |\\[nrtbf"'\\/@.:-]""",
     re.VERBOSE,
 )
@@ -213,10 +213,7 @@ def _character(escape: str) -> str | None:
         return bytes.fromhex(escape.replace("=", "")).decode("utf-8", "replace")
     body = escape[1:]
     if body[0] in "uUx" and len(body) > 1:
-        code = int(body[1:].strip("{}")[:6] if body[1] == "{" else body[1:], 16)
-        if body[0] != "x" and len(body) > 5 and body[1] != "{" and code > 0x10FFFF:
-            # Four digits were the escape, what follows them is text.
-            return chr(int(body[1:5], 16)) + body[5:]
+        code = int(body[1:].strip("{}"), 16)
         return chr(code) if code <= 0x10FFFF else None
     if body[0] in "0123":
         return chr(int(body, 8))
