@@ -1,7 +1,8 @@
 """What inspection of results costs and finds.
 
 The alternatives in the same run: the Rust engine with its own detectors on the same messages, and
-detect-secrets without its entropy plugins where it is installed (it is no dependency).
+detect-secrets without its entropy plugins where it is installed (it is no dependency). It often
+reports a part of a secret (three letters of a GitHub token); that counts for it as found.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ringfence.gateway.detector import BUILT_IN
 from ringfence.gateway.inspection import Inspector
 
 sys.path.insert(0, str(ROOT / "tests/unit/gateway"))
-from labelled_texts import Score, Span, load, scores
+from labelled_texts import Score, Span, load, scores  # pyright: ignore[reportMissingImports]
 
 OF_THE_ENGINE = {"driver_license": "driving_licence", "bsn": "national_id"}
 OF_DETECT_SECRETS = {
@@ -49,9 +50,13 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name, message in _messages().items():
         ours = _microseconds(lambda m=message: inspector.inspect_result(m, "internal"))
-        engine = _microseconds(lambda m=message: bare.process_nested(m, ""))
-        say(f"{name:28} {ours:10.1f} µs, engine {engine:10.1f} µs, ratio {ours / engine:.2f}")
         figures[f"{name}_microseconds"] = ours
+        try:
+            engine = _microseconds(lambda m=message: bare.process_nested(m, ""))
+        except ValueError as refused:
+            say(f"{name:28} {ours:10.1f} µs, engine: {refused}")
+            continue
+        say(f"{name:28} {ours:10.1f} µs, engine {engine:10.1f} µs, ratio {ours / engine:.2f}")
         figures[f"{name}_alternative_microseconds"] = engine
     if detect_secrets is not None:
         text = _messages()["typical"]["result"]["content"][0]["text"]
@@ -126,7 +131,7 @@ def _quality(
         texts = load(name)
         columns = {"ours": scores(texts, ours), "engine": scores(texts, engine)}
         if detect_secrets is not None:
-            columns["detect-secrets"] = scores(texts, detect_secrets)
+            columns["detect-secrets"] = scores(texts, detect_secrets, whole=False)
         say(f"{name}, {len(texts)} texts: precision / recall " + ", ".join(columns))
         for kind in sorted({kind for column in columns.values() for kind in column}):
             cells = (column.get(kind, Score(0, 0, 0)) for column in columns.values())

@@ -104,7 +104,7 @@ def _reading(character: str) -> str:
 
 _READINGS = _Readings()
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_MAY_BE_ESCAPED = re.compile(r"[&%\\=](?=[#%a-zA-Z0-9\\/\"'\r\n])")
+_MAY_BE_ESCAPED = re.compile(r"[&%\\=](?=[#%a-zA-Z0-9\\/\"'\r\n@.:-])")
 _ESCAPE = re.compile(
     r"""&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});?
     |%[0-7][0-9a-fA-F]|(?:%[89a-fA-F][0-9a-fA-F]){1,8}
@@ -138,9 +138,21 @@ class Plain:
         return _places(self.source)
 
 
+def is_plain(source: str) -> bool:
+    """Whether the plain reading of characters is what is written."""
+    return source.isascii() and (source.isprintable() or not _UNSEEN.search(source))
+
+
+def may_be_escaped(text: str) -> bool:
+    # Four passes over memory cost less than one of an expression.
+    if "&" not in text and "%" not in text and "\\" not in text and "=" not in text:
+        return False
+    return _MAY_BE_ESCAPED.search(text) is not None
+
+
 def plain(source: str) -> Plain:
     """The plain reading of characters, escapes left as they are."""
-    if source.isascii() and not _UNSEEN.search(source):
+    if is_plain(source):
         return Plain(source, source)
     return Plain(source.translate(_READINGS), source)
 
@@ -151,7 +163,7 @@ def unescaped(read: Plain) -> Plain | None:
     None where there is nothing to resolve.
     """
     text = read.text
-    if not _MAY_BE_ESCAPED.search(text):
+    if not may_be_escaped(text):
         return None
     bounds: tuple[array[int], array[int]] | None = None
     for _ in range(2):

@@ -54,13 +54,18 @@ def _read(document: str) -> Iterator[Labelled]:
         yield Labelled(text + written[last:], frozenset(spans))
 
 
-def scores(texts: list[Labelled], find: Callable[[str], set[Span]]) -> dict[str, Score]:
-    """By type. A value is found when a finding of its type covers it."""
+def scores(
+    texts: list[Labelled], find: Callable[[str], set[Span]], *, whole: bool = True
+) -> dict[str, Score]:
+    """By type. A value is found when a finding of its type covers it, or touches it at least."""
     right, extra, missed = Counter[str](), Counter[str](), Counter[str]()
     for labelled in texts:
         found = find(labelled.text)
         for kind, start, end in labelled.spans:
-            covered = any(k == kind and s <= start and e >= end for k, s, e in found)
+            covered = any(
+                k == kind and (s <= start and e >= end if whole else s < end and e > start)
+                for k, s, e in found
+            )
             (right if covered else missed)[kind] += 1
         for kind, start, end in found:
             if not any(k == kind and s < end and e > start for k, s, e in labelled.spans):

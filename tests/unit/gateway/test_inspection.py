@@ -13,9 +13,9 @@ import pytest
 from cpex_pii_filter.pii_filter_rust import PIIDetectorRust
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_texts import load, scores
+from labelled_texts import Span, load, scores
 
-from ringfence.gateway import inspection
+from ringfence.gateway import inspection, plain_text
 from ringfence.gateway.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector
 from ringfence.gateway.inspection import Action, Inspected, Inspector, StreamInspector
 
@@ -87,16 +87,17 @@ def test_labelled_values_are_found_and_nothing_else(name: str) -> None:
 
 def test_the_labelled_texts_tell_detectors_apart() -> None:
     """The engine's own detectors on the same texts: e-mail is found, keys and IBANs are not."""
-    renamed = {"driver_license": "driving_licence", "bsn": "national_id"}
+    renamed: dict[str, str] = {"driver_license": "driving_licence", "bsn": "national_id"}
 
-    def bare(text: str) -> set[tuple[str, int, int]]:
+    def bare(text: str) -> set[Span]:
         octets = text.encode()
         found: dict[str, list[dict[str, Any]]] = BARE.detect(text)
+
+        def place(offset: int) -> int:
+            return len(octets[:offset].decode())
+
         return {
-            (
-                renamed.get(kind, kind),
-                *(len(octets[: hit[end]].decode()) for end in ("start", "end")),
-            )
+            (renamed.get(kind, kind), place(hit["start"]), place(hit["end"]))
             for kind, hits in found.items()
             for hit in hits
         }
@@ -549,13 +550,31 @@ def test_small_numbers_need_not_be_searched(number: int) -> None:
     assert DETECTOR.find(str(number)) == []
 
 
-def test_searching_texts_together_finds_what_searching_each_finds() -> None:
+@pytest.mark.parametrize("plainly", [True, False])
+def test_searching_texts_together_finds_what_searching_each_finds(plainly: bool) -> None:
     labelled = load("labelled_texts.txt") + load("held_out_texts.txt")
+    if plainly:  # all of them, which is when nothing is looked at one by one
+        labelled = [
+            entry
+            for entry in labelled
+            if plain_text.is_plain(entry.text) and not plain_text.may_be_escaped(entry.text)
+        ]
+        assert len(labelled) > 150
     leaves = [inspection._Leaf(entry.text) for entry in labelled]
     MASKING._search(leaves, "")
     for entry, leaf in zip(labelled, leaves, strict=True):
         found = {(f.type, f.start, f.end) for f in leaf.replacements}
         assert found == spans(entry.text)
+
+
+@settings(max_examples=300)
+@given(st.text("a1&%=\\;u0xn\n/@#", max_size=20))
+def test_a_text_without_signs_of_escapes_has_none(text: str) -> None:
+    if not plain_text.may_be_escaped(text):
+        assert plain_text._ESCAPE.search(text) is None or all(
+            plain_text._character(match[0]) in (None, match[0])
+            for match in plain_text._ESCAPE.finditer(text)
+        )
 
 
 # --- nothing slows it down -----------------------------------------------------------------------
