@@ -354,6 +354,9 @@ def _cards(text: str, start: int, end: int) -> Iterator[Finding]:
     for first, (begin, _) in enumerate(groups):
         if text[begin] not in "234568":
             continue
+        # More than a card has: then only groups as printed, or all digits in one.
+        if len(groups) > 19 and groups[first][1] - begin != 4 and groups[first][1] - begin < 12:
+            continue
         behind_point = text[begin - 1 : begin] == "." and text[begin - 2 : begin - 1].isdigit()
         if behind_point and groups[first][1] - begin >= 12:
             continue
