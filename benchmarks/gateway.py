@@ -23,7 +23,7 @@ from scratch import ROOT, report
 
 sys.path.insert(0, str(ROOT))
 
-from tests.gateway.conftest import (  # noqa: E402
+from tests.gateway.conftest import (
     Site,
     definitions,
     free_port,

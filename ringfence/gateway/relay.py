@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Literal
 
 from ringfence.gateway import mirrored_headers, pins, protocol, results, sse, strict_json
@@ -188,10 +188,15 @@ class Relay:
         if call.method == "tools/list":
             return message  # nothing but what a person approved
         data_class = exchange.data_class or OWN_CLASS
+        # A cursor means something to its server alone, and nothing any more once it is masked.
+        result = message.get("result", {})
+        cursor = result.pop("nextCursor", None) if call.method in results.LISTS else None
         inspected = self._inspector.inspect_result(message, data_class, self._check(call))
         self._note(exchange, inspected)
         if (refusal := inspected.refusal) is not None:
             raise refusal
+        if cursor is not None:
+            inspected.document["result"]["nextCursor"] = cursor
         return inspected.document
 
     async def _shaped(
@@ -258,8 +263,8 @@ class Relay:
                         503, -32006, "listening_ended", "the gateway is changing; listen again"
                     )
                 if not chunk:
-                    for inspected in stream.release():
-                        yield self._event(exchange, inspected)
+                    for event in self._notifications(exchange, stream.release()):
+                        yield event
                     silent += 1
                     if silent >= KEEP_ALIVE_SECONDS:
                         silent = 0
@@ -276,8 +281,8 @@ class Relay:
                         message = await self._shaped(exchange, call, message)
                         check = self._check(call) if "result" in message else None
                         *before, last = stream.inspect(message, check)
-                        for inspected in before:
-                            yield self._event(exchange, inspected)
+                        for notification in self._notifications(exchange, before):
+                            yield notification
                         answer = self._event(exchange, last)
                         conclude(exchange, 200, last.refusal)
                         yield answer
@@ -285,10 +290,11 @@ class Relay:
                     if message["method"] == "notifications/tools/list_changed":
                         self.catalogue.changed()
                     if results.concerns(message, call):
-                        for inspected in stream.inspect(message):
-                            yield self._event(exchange, inspected)
-            for inspected in stream.release():
-                yield self._event(exchange, inspected)
+                        told = self._notifications(exchange, stream.inspect(message))
+                        for notification in told:
+                            yield notification
+            for event in self._notifications(exchange, stream.release()):
+                yield event
             if call.id is None:
                 conclude(exchange, 200)
                 return
@@ -301,6 +307,13 @@ class Relay:
         if answers and call.id is None:
             raise broken("upstream_other_id", "answered a request that was not made here")
         return answers
+
+    def _notifications(self, exchange: Exchange, held: list[Inspected]) -> Iterator[bytes]:
+        """What is withheld of them has no answer to be missed in."""
+        for inspected in held:
+            event = self._event(exchange, inspected)
+            if inspected.action != "block":
+                yield event
 
     def _event(self, exchange: Exchange, inspected: Inspected) -> bytes:
         self._note(exchange, inspected)
