@@ -440,7 +440,10 @@ def _unreachable(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx2.TimeoutException):
         return f"does not answer within {SECONDS} s; is the way there open (network.flows)?"
-    return f"cannot be reached: {error or type(error).__name__}"
+    if isinstance(error, httpx2.ReadError | httpx2.RemoteProtocolError):
+        # With TLS 1.3 a client has finished its handshake when its certificate is looked at.
+        return "closed the connection; is this certificate of the authority that it trusts?"
+    return f"cannot be reached: {str(error) or type(error).__name__}"
 
 
 def _told(outcomes: list[Outcome], advice: str) -> int:

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import orjson
 
@@ -27,8 +27,7 @@ LINE_BYTES = 64 << 10
 Kind = Literal["changed", "removed", "moved", "foreign", "malformed", "headless", "cut_off"]
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """One line's place."""
 
     writer: str

@@ -29,7 +29,7 @@ SHORTEST = 6
 _DECODED_DEPTH = 2
 _ENGINE_BYTES = 100 * 1024 * 1024
 _PATTERNS = Path(__file__).with_name("patterns.yaml")
-_BUILT_IN = (
+BUILT_IN = (
     "bank_account",
     "bsn",
     "credit_card",
@@ -42,6 +42,7 @@ _BUILT_IN = (
     "phone",
     "ssn",
 )
+"""The engine's own detectors, which are off."""
 
 
 class Overload(Exception):  # noqa: N818
@@ -163,7 +164,7 @@ _REST = re.compile(r"[A-Za-z0-9_+/=~-]*")
 
 def _engine(patterns: list[str]) -> PIIDetectorRust:
     return PIIDetectorRust(
-        {f"detect_{name}": False for name in _BUILT_IN}
+        {f"detect_{name}": False for name in BUILT_IN}
         | {
             "max_text_bytes": _ENGINE_BYTES,
             "custom_patterns": [
@@ -175,7 +176,7 @@ def _engine(patterns: list[str]) -> PIIDetectorRust:
 
 
 _BETWEEN = (
-    r"""["'`*\s:=#()>\]|\\-]{1,8}"""
+    r"""["'`*\s:.=#()>\]|\\-]{0,8}(?:\([^()\n]{1,24}\))?["'`*\s:.=#()>\]|\\-]{1,8}"""
     r"""(?:(?:is|ist|was|number|num|no|nr|on|am|id)\b["'.:=#\s]{1,4}){0,2}"""
 )
 _QUOTED = r"""["'`]?\s{0,2}(?::|=|=>|:=)\s{0,2}["'`]"""
@@ -241,6 +242,7 @@ _LOCAL = re.compile(r"[A-Za-z0-9_%+'](?:[A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9_%+'-])
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.){1,8}(?:[A-Za-z]{2,24}|xn--[a-z0-9-]{2,59})")
 _NO_MAILBOX = re.compile(r"@[\dx.]+x\.(?:png|jpe?g|gif|webp|svg|avif)$", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^\s/@:]{0,64}:([^\s/@]{1,256})@")
+_URL_ENDS = re.compile(r"[\s/\"'<>]")
 _PLACEHOLDER = re.compile(r"[<{$*]|x{3,}$|password$", re.IGNORECASE)
 
 
@@ -265,10 +267,10 @@ def _addresses(text: str, candidates: list[tuple[int, int]]) -> Iterator[Finding
         # git@host:path is where a repository is, not somebody's mailbox.
         if local[0] in ("git", "hg") and text[domain.end() : domain.end() + 1] in (":", "/"):
             continue
-        if text.startswith("://", begin - 3) or text[begin - 1 : begin] == ":":
-            scheme = text.rfind("://", max(0, begin - 80), begin)
-            if scheme >= 0 and not re.search(r"[\s/]", text[scheme + 3 : begin]):
-                continue
+        # In front of the host of a URL are its user and password, found as such.
+        scheme = text.rfind("://", max(0, begin - 80), begin)
+        if scheme >= 0 and not _URL_ENDS.search(text, scheme + 3, begin):
+            continue
         yield Finding(begin, domain.end(), "email", address.lower())
 
 
@@ -280,8 +282,9 @@ _NUMBERS: list[tuple[str, re.Pattern[str], Callable[[str], bool] | None]] = [
     (
         "phone",  # ITU-T E.164, section 6; 999 is a spare country code and marks our own masks
         re.compile(
-            r"(?<![\w+])(?:\+|00)(?!999)[1-9]\d{0,2}[ ./-]?(?:\(\d{1,4}\)[ -]?)?"
-            r"\d(?:[ ./-]?\d){5,12}(?!\d)"
+            r"(?<![\w+])(?:\+|(?<!\d )00)(?!9[ .-]?9[ .-]?9)[1-9]\d{0,2}"
+            r"[ ./-]?(?:\(\d{1,4}\)[ -]?)?"
+            r"\d(?:(?:[ ./-]|[ ][/-][ ])?\d){5,12}(?!\d)"
         ),
         None,
     ),
@@ -296,7 +299,7 @@ _NUMBERS: list[tuple[str, re.Pattern[str], Callable[[str], bool] | None]] = [
     (
         "phone",  # DIN 5008: area code with its 0, then the subscriber
         re.compile(
-            r"(?<![\w.,:-])\(?0[1-9]\d{1,4}(?:\)[ ]?|[ ]?[/-][ ]?|[ ])"
+            r"(?<![\w.,:-])(?<!\d )\(?0[1-9]\d{1,4}(?:\)[ ]?|[ ]?[/-][ ]?|[ ])"
             r"\d{3,}(?:[ -]?\d{2,}){0,3}(?![\w-])"
         ),
         lambda digits: 9 <= len(digits) <= 13,
@@ -348,9 +351,11 @@ def _numbers(text: str, candidates: list[tuple[int, int]]) -> Iterator[Finding]:
 def _cards(text: str, start: int, end: int) -> Iterator[Finding]:
     groups = [match.span() for match in _GROUP.finditer(text, start, end)]
     last = len(groups) - 1
-    skip_to = 0
     for first, (begin, _) in enumerate(groups):
-        if begin < skip_to or text[begin] not in "234568":
+        if text[begin] not in "234568":
+            continue
+        # More than a card has: then only groups as printed, or all digits in one.
+        if len(groups) > 19 and groups[first][1] - begin != 4 and groups[first][1] - begin < 12:
             continue
         behind_point = text[begin - 1 : begin] == "." and text[begin - 2 : begin - 1].isdigit()
         if behind_point and groups[first][1] - begin >= 12:
@@ -366,14 +371,14 @@ def _cards(text: str, start: int, end: int) -> Iterator[Finding]:
             if total < 12:
                 continue
             whole = first == 0 and index == last
+            stop = groups[index][1]
             if not (len(sizes) == 1 or whole or _regular(sizes)):
                 continue
-            stop = groups[index][1]
+            if len(sizes) == 2 and text[groups[first][1] : groups[index][0]] == ".":
+                continue  # a decimal number
             digits = _digits(text[begin:stop])
             if check_digits.card(digits) and _free(text, begin, stop):
                 yield Finding(begin, stop, "credit_card", digits)
-                skip_to = stop
-                break
 
 
 def _regular(sizes: str) -> bool:
@@ -398,6 +403,7 @@ def _free(text: str, start: int, end: int) -> bool:
 
 _DOTTED = re.compile(r"[\d.]*\d")
 _VERSION = re.compile(r"(?:\bv|\bversion[ :=]{0,3}|==|@|-|/)$", re.IGNORECASE)
+_HOST = re.compile(r"://(?:[^\s/]*@)?$")
 _COLONS = re.compile(r"[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
 
 
@@ -426,7 +432,9 @@ def _networks(text: str, candidates: list[tuple[int, int]]) -> Iterator[Finding]
             begin += len(match[0]) - len(value) if match else 0
             reached = begin + len(value)
             before = text[max(0, begin - 12) : begin]
-            if before[-1:].isalnum() or (_VERSION.search(before) and not before.endswith("//")):
+            if before[-1:].isalnum():
+                continue
+            if _VERSION.search(before) and not _HOST.search(text, max(0, begin - 80), begin):
                 continue
         try:
             address = ipaddress.ip_address(value)
@@ -452,7 +460,7 @@ _IBAN_CHARACTER = re.compile(r"[ \r\n-]{0,2}[A-Za-z0-9]")
 
 def _ibans(text: str, candidates: list[tuple[int, int]]) -> Iterator[Finding]:
     for start, end in candidates:
-        for match in _IBAN_START.finditer(text, start, end):
+        for match in _IBAN_START.finditer(text, start, end + 3):
             length = check_digits.IBAN_LENGTHS.get(match[0][:2].upper())
             if length is None:
                 continue
@@ -518,8 +526,9 @@ def _hexadecimal_tokens(
     text: str, candidates: list[tuple[int, int]]
 ) -> Iterator[tuple[int, int, bytes]]:
     for start, end in candidates:
-        digits = text[start:end].translate({32: None, 45: None, 58: None})
-        yield start, end, bytes.fromhex(digits[: len(digits) & ~1])
+        written = text[start:end].rstrip(" :-")
+        digits = written.translate({32: None, 45: None, 58: None})
+        yield start, start + len(written), bytes.fromhex(digits[: len(digits) & ~1])
 
 
 def _readings(decoded: bytes) -> Iterator[str]:

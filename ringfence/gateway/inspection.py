@@ -141,6 +141,12 @@ class Inspector:
             return inspected
         return Inspected(inspected.document["params"], inspected.findings, inspected.action)
 
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """What would be replaced in a text: type, start, end."""
+        leaf = _Leaf(text)
+        self._search([leaf], "")
+        return [(found.type, found.start, found.end) for found in leaf.replacements]
+
     def text(self, document: Mapping[str, Any]) -> str:
         """What a reader of a message reads in one go."""
         return "".join([leaf.text for leaf in _leaves(document, self._detector) if leaf.block])
@@ -201,28 +207,39 @@ class Inspector:
         return Inspected(masked, findings, "redact")
 
     def _search(self, leaves: Sequence[_Leaf], before: str) -> None:
-        views: list[tuple[int, int, Plain]] = []
+        together = _BETWEEN.join([leaf.text for leaf in leaves])
+        as_written = plain_text.is_plain(together.replace(_BETWEEN, "\n")) and not (
+            plain_text.may_be_escaped(together)
+        )
+        views: list[tuple[int, int, Plain | None]] = []
         texts: list[str] = []
         starts: list[int] = []
         length = 0
         for index, leaf in enumerate(leaves):
-            if len(leaf.text) < SHORTEST:
+            text, context = leaf.text, leaf.context
+            if len(text) < SHORTEST:
                 continue
-            read = plain_text.plain(leaf.text)
-            for view in (read, plain_text.unescaped(read)):
-                if view is None:
-                    continue
-                views.append((index, len(leaf.context), view))
+            read = None if as_written and _BETWEEN not in text else plain_text.plain(text)
+            while True:
+                views.append((index, len(context), read))
                 starts.append(length)
-                texts += (leaf.context, view.text, _QUOTED_END if leaf.context else _BETWEEN)
-                length += len(leaf.context) + len(view.text) + (2 if leaf.context else 1)
+                if read is not None:
+                    text = read.text
+                texts += (context, text, _QUOTED_END) if context else (text, _BETWEEN)
+                length += len(text) + (len(context) + 2 if context else 1)
+                if read is None or read.starts is not None:
+                    break
+                read = plain_text.unescaped(read)
+                if read is None:
+                    break
         for finding in self._detector.find("".join(texts)) if texts else ():
-            place = bisect_right(starts, finding.start) - 1
-            index, offset, view = views[place]
-            start = max(finding.start - starts[place] - offset, 0)
-            end = finding.end - starts[place] - offset
+            number = bisect_right(starts, finding.start) - 1
+            index, offset, view = views[number]
+            start = max(finding.start - starts[number] - offset, 0)
+            end = finding.end - starts[number] - offset
             if end > start:
-                _replace(leaves[index], *view.span(start, end), finding.type, finding.value)
+                place = (start, end) if view is None else view.span(start, end)
+                _replace(leaves[index], *place, finding.type, finding.value)
         self._search_across([leaf for leaf in leaves if leaf.block], before)
         for leaf in leaves:
             if leaf.replacements:
@@ -237,8 +254,9 @@ class Inspector:
         for text in texts:
             borders.append(borders[-1] + len(text))
         read = plain_text.plain("".join(texts))
-        whole = [
-            {found.end for found in leaf.replacements if found.type in _COMPLETE} for leaf in blocks
+        complete = [
+            [(found.start, found.end) for found in leaf.replacements if found.type in _COMPLETE]
+            for leaf in blocks
         ]
         for view in (read, plain_text.unescaped(read)):
             if view is None:
@@ -249,8 +267,12 @@ class Inspector:
                 last = bisect_right(borders, end - 1) - 1
                 if first == last:
                     continue
-                if finding.type in _COMPLETE and first and len(texts[first]) in whole[first - 1]:
-                    continue  # complete before, and followed by a word
+                if finding.type in _COMPLETE and any(
+                    low + borders[number] < end and high + borders[number] > start
+                    for number in range(max(first, 1), last + 1)
+                    for low, high in complete[number - 1]
+                ):
+                    continue  # complete without its neighbours, which only touch it
                 for number in range(max(first, 1), last + 1):
                     leaf = blocks[number - 1]
                     low = max(start - borders[number], 0)
@@ -265,19 +287,27 @@ class Inspector:
     def _propagate(self, leaves: Sequence[_Leaf]) -> None:
         """What is a value in one place of a message is one in all: text and structured copies."""
         values: dict[str, _Replacement] = {}
+        known: Counter[str] = Counter()
         for leaf in leaves:
             for found in leaf.replacements:
                 written = leaf.text[found.start : found.end]
-                if len(written) >= SHORTEST and len(values) < _PROPAGATED and not found.part:
+                known[written] += 1
+                if (
+                    SHORTEST <= len(written) <= _PROPAGATED_LENGTH
+                    and len(values) < _PROPAGATED
+                    and not found.part
+                ):
                     values.setdefault(written, found)
+        everything = _BETWEEN.join([leaf.text for leaf in leaves])
+        more_often = [value for value in values if everything.count(value) > known[value]]
+        if not more_often:
+            return
         expression = re.compile(
             "|".join(
                 rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])"
-                for value in sorted(values, key=len, reverse=True)
+                for value in sorted(more_often, key=len, reverse=True)
             )
         )
-        if not values:
-            return
         for leaf in leaves:
             if len(leaf.text) < SHORTEST:
                 continue
@@ -286,16 +316,18 @@ class Inspector:
                 for match in expression.finditer(leaf.text)
             ]
             if more:
-                known = {(found.start, found.end) for found in more}
-                kept = [f for f in leaf.replacements if (f.start, f.end) not in known]
+                places = {(found.start, found.end) for found in more}
+                kept = [f for f in leaf.replacements if (f.start, f.end) not in places]
                 leaf.replacements = [*kept, *more]
                 leaf.replacements = _without_overlaps(leaf)
 
 
 _COMPLETE = frozenset({"email", "ip_address", "phone"})
-"""Types of which a longer value is found when text follows without a space."""
+"""Types of which a longer value is found when text touches them."""
 _PROPAGATED = 64
 """Different values of one message that are looked for in all of it."""
+_PROPAGATED_LENGTH = 128
+"""Longer ones are tokens, which are found wherever they are."""
 
 
 def _blocked(document: Mapping[str, Any], findings: Mapping[str, int]) -> Inspected:
@@ -422,6 +454,8 @@ def _blob(parent: Mapping[str, Any], name: str, value: str) -> _Leaf | None:
         )
     except (binascii.Error, ValueError):
         return None
+    if len(compact) < _SHORT_BLOB and not octets.isascii():
+        return None  # read as any text, for what looks like Base64 may be a number
     for encoding in _encodings(octets):
         try:
             return _Leaf(octets.decode(encoding), form="blob", block=True, encoding=encoding)
@@ -431,6 +465,7 @@ def _blob(parent: Mapping[str, Any], name: str, value: str) -> _Leaf | None:
     return _Leaf("", form="blob", encoding="")
 
 
+_SHORT_BLOB = 128
 _URL_SAFE = str.maketrans("+/", "-_")
 _UNPRINTED = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,14 +29,11 @@ import jsonschema_rs
 import orjson
 
 from ringfence.gateway import hidden_characters
+from ringfence.gateway.mirrored_headers import AnnotationError, ParamHeader, declared
 from ringfence.gateway.refusal import Refusal
 
 FIELDS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """What a model or a client acts on, and a person approves."""
-
-HEADER_KEY = "x-mcp-header"
-HEADER_TYPES = frozenset({"string", "integer", "boolean"})
-"""`number` is not among them: a float has no portable form as text."""
 
 BACKTRACKS = 100_000
 """Steps of a `pattern` of a schema: a value that costs more does not match."""
@@ -62,9 +58,6 @@ Reason = Literal[
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""RFC 9110 section 5.6.2."""
-
 _DIALECTS: dict[str, type[jsonschema_rs.Validator]] = {
     "https://json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
     "https://json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909Validator,
@@ -73,18 +66,6 @@ _DIALECTS: dict[str, type[jsonschema_rs.Validator]] = {
     "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
 }
 
-# Keywords of JSON Schema 2020-12 (and `definitions` of older drafts) that hold schemas.
-_SCHEMA = frozenset(
-    {
-        *("items", "contains", "unevaluatedItems", "additionalProperties", "propertyNames"),
-        *("unevaluatedProperties", "not", "if", "then", "else", "contentSchema"),
-        *("additionalItems",),
-    }
-)
-_SCHEMAS_IN_LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
-_SCHEMAS_BY_NAME = frozenset(
-    {"properties", "patternProperties", "dependentSchemas", "$defs", "definitions", "dependencies"}
-)
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 logger = logging.getLogger(__name__)
@@ -99,16 +80,6 @@ class _Absent:
 
 
 ABSENT = _Absent()
-
-
-@dataclass(frozen=True)
-class HeaderParameter:
-    """An argument that a client repeats as `Mcp-Param-<token>`."""
-
-    path: tuple[str, ...]
-    """Names of properties from the root of the input schema."""
-    token: str
-    type: Literal["string", "integer", "boolean"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +99,8 @@ class Tool:
     input_schema: Mapping[str, Any]
     output: jsonschema_rs.Validator | None
     """Of `outputSchema`; looks nothing up."""
-    headers: tuple[HeaderParameter, ...]
+    headers: tuple[ParamHeader, ...]
+    """Arguments that a client repeats as `Mcp-Param-*`."""
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -220,30 +192,6 @@ def hidden(tool: Mapping[str, Any]) -> tuple[str, ...]:
     for text in _texts(definition_of(tool)):
         found |= hidden_characters.kinds(text)
     return tuple(sorted(found))
-
-
-def header_parameters(schema: Mapping[str, Any]) -> tuple[HeaderParameter, ...]:
-    """Arguments that are repeated as headers (MCP 2026-07-28, Custom Headers).
-
-    Raises `PinsError` where an annotation is not on a property that `properties` alone leads to,
-    not on a string, integer or boolean, no token, or there twice (whatever the case).
-    """
-    found: dict[str, HeaderParameter] = {}
-    for path, node in _schemas(schema):
-        if HEADER_KEY not in node:
-            continue
-        if not path:
-            raise PinsError(f"{HEADER_KEY} stands where `properties` alone does not lead")
-        where = hidden_characters.reveal(".".join(path))
-        token, kind = node[HEADER_KEY], node.get("type")
-        if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
-            raise PinsError(f"{where}: {HEADER_KEY} is no token of HTTP")
-        if not isinstance(kind, str) or kind not in HEADER_TYPES:
-            raise PinsError(f"{where}: {HEADER_KEY} is for strings, integers and booleans")
-        if token.lower() in found:
-            raise PinsError(f"{where}: {HEADER_KEY} {token} is used twice")
-        found[token.lower()] = HeaderParameter(path, token, kind)  # pyright: ignore[reportArgumentType]
-    return tuple(found.values())
 
 
 def ambiguous_names(pins: Mapping[str, Mapping[str, Any] | None]) -> dict[str, frozenset[str]]:
@@ -469,9 +417,9 @@ def _visible_faults(tool: Mapping[str, Any]) -> Iterator[Fault]:
         if any(_leads_out(node) for node in _objects(tool.get(field))):
             yield Fault("external_reference", f"{field} refers to another document")
     try:
-        header_parameters(schema)
-    except PinsError as error:
-        yield Fault("invalid_header", str(error))
+        declared(schema)
+    except AnnotationError as error:
+        yield Fault("invalid_header", hidden_characters.reveal(str(error))[:200])
 
 
 def _leads_out(node: Mapping[str, Any]) -> bool:
@@ -496,7 +444,7 @@ def _compile(definition: dict[str, Any], sha256: str) -> Tool:
         encoded=_encode(definition),
         input_schema=definition["inputSchema"],
         output=None if output is None else _validator(output),
-        headers=header_parameters(definition["inputSchema"]),
+        headers=declared(definition["inputSchema"]),
     )
 
 
@@ -538,10 +486,7 @@ def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a document, schema or data.
-
-    Broader than `_schemas` on purpose: a reference can lead to any place, and make it a schema.
-    """
+    """Every object of a document, schema or data: a reference can make a schema of any."""
     stack = [value]
     while stack:
         node = stack.pop()
@@ -550,29 +495,3 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             stack.extend(node.values())
         elif isinstance(node, list):
             stack.extend(node)
-
-
-def _schemas(root: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...] | None, dict[str, Any]]]:
-    """Every schema in a schema, with the properties that lead to it.
-
-    The path is None behind any keyword but `properties`, and () at the root. References are not
-    followed and data (`default`, `enum`, `examples`) is not entered, so this ends.
-    """
-    stack: list[tuple[tuple[str, ...] | None, Any]] = [((), root)]
-    while stack:
-        path, node = stack.pop()
-        if not isinstance(node, dict):
-            continue
-        yield path, node
-        for keyword, value in node.items():
-            if isinstance(value, dict):
-                if keyword in _SCHEMAS_BY_NAME:
-                    leads = path is not None and keyword == "properties"
-                    stack.extend(
-                        ((*path, name) if leads and path is not None else None, schema)
-                        for name, schema in value.items()
-                    )
-                elif keyword in _SCHEMA:
-                    stack.append((None, value))
-            elif isinstance(value, list) and keyword in _SCHEMAS_IN_LIST:
-                stack.extend((None, schema) for schema in value)

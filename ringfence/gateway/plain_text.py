@@ -47,7 +47,6 @@ _SPECIAL = {
     "\u00b7": ".",
     "\u2027": ".",
     "\u2022": ".",
-    "\u0660": "0",
     "\u06d4": ".",
     "\u2028": "\n",
     "\u2029": "\n",
@@ -104,12 +103,12 @@ def _reading(character: str) -> str:
 
 _READINGS = _Readings()
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_MAY_BE_ESCAPED = re.compile(r"[&%\\=](?=[#%a-zA-Z0-9\\/\"'\r\n])")
+_MAY_BE_ESCAPED = re.compile(r"[&%\\=](?=[#%a-zA-Z0-9\\/\"'\r\n@.:-])")
 _ESCAPE = re.compile(
     r"""&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});?
     |%[0-7][0-9a-fA-F]|(?:%[89a-fA-F][0-9a-fA-F]){1,8}
     |=[0-7][0-9A-F]|(?:=[89A-F][0-9A-F]){1,8}|=\r?\n
-    |\\u\{[0-9a-fA-F]{1,6}\}|\\[uU][0-9a-fA-F]{4,8}|\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}
+    |\\u\{[0-9a-fA-F]{1,6}\}|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}
     |\\[nrtbf"'\\/@.:-]""",
     re.VERBOSE,
 )
@@ -138,9 +137,21 @@ class Plain:
         return _places(self.source)
 
 
+def is_plain(source: str) -> bool:
+    """Whether the plain reading of characters is what is written."""
+    return source.isascii() and (source.isprintable() or not _UNSEEN.search(source))
+
+
+def may_be_escaped(text: str) -> bool:
+    # Four passes over memory cost less than one of an expression.
+    if "&" not in text and "%" not in text and "\\" not in text and "=" not in text:
+        return False
+    return _MAY_BE_ESCAPED.search(text) is not None
+
+
 def plain(source: str) -> Plain:
     """The plain reading of characters, escapes left as they are."""
-    if source.isascii() and not _UNSEEN.search(source):
+    if is_plain(source):
         return Plain(source, source)
     return Plain(source.translate(_READINGS), source)
 
@@ -151,7 +162,7 @@ def unescaped(read: Plain) -> Plain | None:
     None where there is nothing to resolve.
     """
     text = read.text
-    if not _MAY_BE_ESCAPED.search(text):
+    if not may_be_escaped(text):
         return None
     bounds: tuple[array[int], array[int]] | None = None
     for _ in range(2):
@@ -213,10 +224,7 @@ def _character(escape: str) -> str | None:
         return bytes.fromhex(escape.replace("=", "")).decode("utf-8", "replace")
     body = escape[1:]
     if body[0] in "uUx" and len(body) > 1:
-        code = int(body[1:].strip("{}")[:6] if body[1] == "{" else body[1:], 16)
-        if body[0] != "x" and len(body) > 5 and body[1] != "{" and code > 0x10FFFF:
-            # Four digits were the escape, what follows them is text.
-            return chr(int(body[1:5], 16)) + body[5:]
+        code = int(body[1:].strip("{}"), 16)
         return chr(code) if code <= 0x10FFFF else None
     if body[0] in "0123":
         return chr(int(body, 8))

@@ -203,7 +203,7 @@ def test_the_journal_gets_every_line_with_its_place_in_the_chain(
 
 def test_a_name_with_a_line_feed_is_one_field(tmp_path: Path, journal_socket: socket.socket):
     journal = Journal(tmp_path / "journal")
-    journal.send({"RINGFENCE_NAME": b"x\nPRIORITY=0", "MESSAGE": b"m"})
+    journal.send({b"RINGFENCE_NAME": b"x\nPRIORITY=0", b"MESSAGE": b"m"})
     fields = entry(journal_socket.recv(1 << 16))
     assert fields == {"RINGFENCE_NAME": b"x\nPRIORITY=0", "MESSAGE": b"m"}
 

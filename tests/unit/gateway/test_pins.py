@@ -73,9 +73,9 @@ def test_what_was_approved_is_shown_and_callable():
     assert not judgement.withheld
     tool = judgement.tool("convert_time")
     assert tool.input_schema == CONVERT["inputSchema"]
-    assert {(h.path, h.token, h.type) for h in tool.headers} == {
-        (("zone",), "Zone", "string"),
-        (("when", "day"), "Day", "integer"),
+    assert {(h.path, h.header, h.type) for h in tool.headers} == {
+        (("zone",), b"mcp-param-zone", "string"),
+        (("when", "day"), b"mcp-param-day", "integer"),
     }
 
 
@@ -334,7 +334,7 @@ def test_a_word_in_data_is_no_annotation():
         "default": {"x-mcp-header": "A"},
         "properties": {"x-mcp-header": {"type": "number"}, "a": {"enum": [{"x-mcp-header": "B"}]}},
     }
-    assert pins.header_parameters(schema) == ()
+    assert pinned(but(NOW, inputSchema=schema)).judge([but(NOW, inputSchema=schema)]).approved
 
 
 def test_schemas_of_older_dialects_and_references_within_are_fine():
