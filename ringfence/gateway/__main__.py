@@ -26,7 +26,7 @@ from aiohttp import web
 from ringfence.gateway.app import Application
 from ringfence.gateway.configuration import ConfigurationError, load
 from ringfence.gateway.metrics import Metrics
-from ringfence.gateway.pipeline import Pipeline, key_sources, policies
+from ringfence.gateway.pipeline import Pipeline, key_sources
 
 DRAIN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75
@@ -48,9 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.verb == "check":
-            configuration = load(options.directory)
-            policies(configuration)
-            key_sources(configuration)
+            key_sources(load(options.directory))
             return 0
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
         process = Process(options.directory, options.socket, options.admin_socket)

@@ -54,7 +54,6 @@ class Relay:
         server: Server,
         connections: Connections,
         catalogue: Catalogue,
-        approved: pins.Pins,
         policies: Policies,
         inspector: Inspector,
         calls: CallLimits,
@@ -63,7 +62,7 @@ class Relay:
         self.server = server
         self.catalogue = catalogue
         self._connections = connections
-        self._approved = approved
+        self._approved = server.pins
         self._policies = policies
         self._inspector = inspector
         self._slots = calls.slots[server.name]
