@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from ringfence.environment import Environment, Gateway, Host, Issuer, Server, Tool
 from ringfence.pki import Subject
 
-ACCOUNT = "mcp-gateway"
+ACCOUNT = "ringfence-gateway"
 STATE = "/var/lib/ringfence-gateway"
 LOGS = "/var/log/ringfence-gateway"
-SOCKETS = "/run/mcp-gateway"
+SOCKETS = "/run/ringfence-gateway"
 PKI = "/etc/ringfence/pki"
 
 HTTPS = 443

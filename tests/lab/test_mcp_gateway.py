@@ -163,8 +163,8 @@ class TestGateway:
         assert mended.returncode == 0, mended.stdout[-6000:]
 
     def test_a_process_that_is_killed_comes_back(self, site: Site):
-        site.on("edge-1", "systemctl kill -s KILL 'mcp-gateway@*'")
-        site.on("edge-1", "sleep 5; systemctl is-active mcp-gateway@1 mcp-gateway@2")
+        site.on("edge-1", "systemctl kill -s KILL 'ringfence-gateway@*'")
+        site.on("edge-1", "sleep 5; systemctl is-active ringfence-gateway@1 ringfence-gateway@2")
         called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
         assert called.returncode == 0, called.stderr
 
@@ -179,7 +179,7 @@ class TestGateway:
             site.on("siem-1", collected.format(step))
 
     def test_its_sandbox_leaves_little(self, site: Site):
-        said = site.on("edge-1", "systemd-analyze security --no-pager mcp-gateway@1 | tail -1")
+        said = site.on("edge-1", "systemd-analyze security --no-pager ringfence-gateway@1 | tail -1")
         exposure = re.search(r"([\d.]+) OK", said)
         assert exposure, said
         assert float(exposure[1]) <= 1.5

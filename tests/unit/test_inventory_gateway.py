@@ -205,7 +205,7 @@ def test_without_a_gateway_servers_let_callers_in() -> None:
 def test_the_frontend_has_a_socket_for_every_process(load) -> None:
     environment = load(processes=3, client_certificates="optional")
     front = tls.gateway(environment, environment.hosts["edge-1"])
-    assert front["sockets"] == [f"/run/mcp-gateway/{number}.sock" for number in (1, 2, 3)]
+    assert front["sockets"] == [f"/run/ringfence-gateway/{number}.sock" for number in (1, 2, 3)]
     assert front["client_certificates"] == "optional"
 
 
