@@ -179,7 +179,9 @@ class TestGateway:
             site.on("siem-1", collected.format(step))
 
     def test_its_sandbox_leaves_little(self, site: Site):
-        said = site.on("edge-1", "systemd-analyze security --no-pager ringfence-gateway@1 | tail -1")
+        said = site.on(
+            "edge-1", "systemd-analyze security --no-pager ringfence-gateway@1 | tail -1"
+        )
         exposure = re.search(r"([\d.]+) OK", said)
         assert exposure, said
         assert float(exposure[1]) <= 1.5
