@@ -14,8 +14,11 @@ VERBS = {
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": ("ringfence.second_factor", "show an administrator the secret of their second factor"),
     "certificate": ("ringfence.pki", "issue a principal's client certificate"),
+    "token": ("ringfence.issuer", "issue a principal's access token for the gateway"),
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
+    "grant": ("ringfence.grants", "ask for, approve or revoke the use of a sensitive tool"),
+    "pins": ("ringfence.pins", "review and approve the definitions of tools"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }
 """Verb: module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""

@@ -30,6 +30,7 @@ class Cloud:
         self.emulated = emulated
         make: Any = session.client  # boto3 makes its clients from data
         self.client = cache(make)
+        self._answers: dict[str, list[Document]] = {}
 
     @property
     def place(self) -> Aws:
@@ -37,9 +38,12 @@ class Cloud:
         return self.environment.provisioning
 
     def all(self, service: str, operation: str, key: str, **arguments: Any) -> list[Document]:
-        """Every page of an answer."""
-        pages = self.client(service).get_paginator(operation).paginate(**arguments)
-        return [each for page in pages for each in page[key]]
+        """Every page of an answer. The same question is asked once: checks change nothing."""
+        question = json.dumps([service, operation, key, arguments], sort_keys=True)
+        if question not in self._answers:
+            pages = self.client(service).get_paginator(operation).paginate(**arguments)
+            self._answers[question] = [each for page in pages for each in page[key]]
+        return self._answers[question]
 
     @cached_property
     def account(self) -> str:

@@ -1,0 +1,1 @@
+"""The MCP gateway: who may call which tool, with what data coming back."""

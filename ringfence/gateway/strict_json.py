@@ -1,0 +1,197 @@
+"""JSON that every parser reads alike, or a refusal.
+
+What one parser on the path of a call reads differently from another is a way around every decision
+in between (CVE-2026-27896, GHSA-4gph-2hhr-5mwg). So besides RFC 8259, this holds the restrictions
+of RFC 7493 (I-JSON): UTF-8, no duplicate members, no unpaired surrogates; and no byte order mark,
+no NUL, integers of 64 bits, numbers that a double can hold, a bounded depth. Where MCP names the
+members of an object, no other member may have one of these names in another case: Go's
+encoding/json takes `Method`, and even `METHOD` with U+212A in it, for `method`.
+
+orjson parses; what it lets pass is looked for by tests that cost little where nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from ringfence.gateway.refusal import Refusal
+
+
+class _Names(NamedTuple):
+    """The members that MCP defines for an object."""
+
+    exact: frozenset[str]
+    folded: frozenset[str]
+
+
+def fold(name: str) -> str:
+    """At least as coarse as any parser's idea of letters without case.
+
+    Java compares character by character in both cases, by which U+0131 and U+0130 are an i:
+    the first only by way of upper case, the second only without the dot that Unicode leaves it.
+    """
+    return name.upper().casefold().replace("\u0307", "")
+
+
+def _names(text: str) -> _Names:
+    exact = frozenset(text.split())
+    return _Names(exact, frozenset(map(fold, exact)))
+
+
+_ENVELOPE = _names("jsonrpc id method params result error")
+_PARAMS = _names(
+    "_meta name arguments uri cursor ref argument context notifications inputResponses"
+    " requestState task taskId protocolVersion capabilities clientInfo level requestId reason"
+    " progressToken progress total message logger data"
+)
+_META = _names(
+    "progressToken traceparent tracestate baggage io.modelcontextprotocol/protocolVersion"
+    " io.modelcontextprotocol/clientInfo io.modelcontextprotocol/clientCapabilities"
+    " io.modelcontextprotocol/logLevel io.modelcontextprotocol/subscriptionId"
+    " io.modelcontextprotocol/serverInfo io.modelcontextprotocol/related-task"
+)
+_WITHIN_PARAMS = (
+    ("_meta", _META),
+    ("ref", _names("type name uri title")),
+    (
+        "notifications",
+        _names("toolsListChanged promptsListChanged resourcesListChanged resourceSubscriptions"),
+    ),
+)
+_RESULT = _names(
+    "_meta resultType content structuredContent isError nextCursor tools resources"
+    " resourceTemplates prompts contents description messages completion ttlMs cacheScope"
+    " supportedVersions protocolVersion capabilities serverInfo instructions inputRequests"
+    " requestState task taskId status statusMessage createdAt lastUpdatedAt ttl pollInterval"
+)
+_WITHIN_RESULT = (("_meta", _META),)
+_ERROR = _names("code message data")
+
+_CONTAINERS = frozenset({dict, list})
+_NUMBER = re.compile(rb"-?[0-9]+([.eE][0-9.eE+-]*)?")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_NINETEEN_DIGITS = b"0" * 19
+_FLATTEN = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def parse(body: bytes, *, depth: int, what: str = "request") -> Any:
+    """The document, of JSON's types. `depth`: levels of arrays and objects, below 1000.
+
+    `what` names it in messages. Raises `Refusal` -32700: 400 for a request; for anything else the
+    server is to blame, and it is 502. Reasons: `invalid_json`, `nesting`, `duplicate_key`,
+    `ambiguous_key`, `nul`, `number_range`.
+    """
+    if body.count(b"[") + body.count(b"{") > depth and _is_deeper(_outside_strings(body), depth):
+        raise _refusal(what, "nesting", f"is nested deeper than {depth} levels; flatten it")
+    try:
+        document = orjson.loads(body)
+    except (orjson.JSONDecodeError, RecursionError):
+        raise _refusal(
+            what, "invalid_json", "is not JSON in UTF-8 (RFC 8259); send one document, strictly"
+        ) from None
+    structure = _outside_strings(body)
+    if structure.count(b":") != _members(document):
+        raise _refusal(what, "duplicate_key", "has a member twice; send each name once")
+    # What is beyond a double, orjson refuses; integers beyond 64 bits it makes doubles of.
+    if _NINETEEN_DIGITS in structure.translate(_DIGITS) and not _fit(structure):
+        raise _refusal(
+            what, "number_range", "has an integer beyond 64 bits; send it as a string instead"
+        )
+    if b"\\u0000" in body and any("\0" in text for text in _strings(document)):
+        raise _refusal(what, "nul", "has U+0000 in a string; leave it out")
+    if document.__class__ is dict and _is_ambiguous(document):
+        raise _refusal(
+            what,
+            "ambiguous_key",
+            "has a member whose name differs from another, or from one that MCP defines, only in"
+            " case; use the exact names",
+        )
+    return document
+
+
+def serialise(document: Any) -> bytes:
+    """JSON in UTF-8, without insignificant white space. Raises `TypeError` for what is no JSON."""
+    return orjson.dumps(document)
+
+
+def _refusal(what: str, reason: str, message: str) -> Refusal:
+    status = 400 if what == "request" else 502
+    return Refusal(status, -32700, reason, f"the {what} {message}")
+
+
+def _outside_strings(body: bytes) -> bytes:
+    """What is left without strings: of JSON, its structure, numbers and literals."""
+    if b"\\" in body:
+        # From the left, so that of a run of backslashes only the last can escape a quote.
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(body.split(b'"')[::2])
+
+
+def _is_deeper(structure: bytes, depth: int) -> bool:
+    """Each round takes the innermost level away; whether brackets fit, the parser says."""
+    brackets = structure.translate(_FLATTEN, _NOT_BRACKETS)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"")
+    return b"[" in brackets
+
+
+def _members(document: Any) -> int:
+    count = 0
+    pending = [document]
+    for node in pending:
+        if node.__class__ is dict:
+            count += len(node)
+            node = node.values()
+        elif node.__class__ is not list:
+            continue
+        for each in node:
+            if each.__class__ in _CONTAINERS:
+                pending.append(each)
+    return count
+
+
+def _strings(document: Any) -> Iterator[str]:
+    pending = [document]
+    for node in pending:
+        if node.__class__ is str:
+            yield node
+        elif node.__class__ is dict:
+            yield from node
+            pending += node.values()
+        elif node.__class__ is list:
+            pending += node
+
+
+def _fit(structure: bytes) -> bool:
+    """Whether all integers are of 64 bits, with sign."""
+    integers = (each[0] for each in _NUMBER.finditer(structure) if not each[1])
+    return all(-(2**63) <= int(each) < 2**63 for each in integers)
+
+
+def _is_ambiguous(document: dict[str, Any]) -> bool:
+    return (
+        _varies(document, _ENVELOPE)
+        or ("params" in document and _varies_within(document["params"], _PARAMS, _WITHIN_PARAMS))
+        or ("result" in document and _varies_within(document["result"], _RESULT, _WITHIN_RESULT))
+        or ("error" in document and _varies(document["error"], _ERROR))
+    )
+
+
+def _varies_within(level: Any, known: _Names, inner: tuple[tuple[str, _Names], ...]) -> bool:
+    return level.__class__ is dict and (
+        _varies(level, known)
+        or any(name in level and _varies(level[name], names) for name, names in inner)
+    )
+
+
+def _varies(level: Any, known: _Names) -> bool:
+    """Whether a name is one that is known, or another of this level, but for case."""
+    if level.__class__ is not dict or level.keys() <= known.exact:
+        return False
+    unknown = [fold(name) for name in level if name not in known.exact]
+    return not known.folded.isdisjoint(unknown) or len(set(unknown)) < len(unknown)
