@@ -11,6 +11,7 @@ import json
 import logging
 import ssl
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from ringfence.environment import Environment, Server
+from ringfence.environment import Environment, Principal, Server
 from ringfence.pki import Identity, PkiError, named_principal, principal_identity
 
 SECONDS = 30
+TOKEN_SECONDS = 300
 
 REFUSALS = {
     403: "no role of this principal names one of its tools (HTTP 403)",
@@ -39,12 +43,35 @@ class CallError(Exception):
     """A call that did not come to a result, in one line."""
 
 
-def url_of(server: Server) -> str:
-    host = server.host
+def url_of(environment: Environment, server: Server) -> str:
+    """Of a server itself or, where there is one, at the gateway."""
+    gateway = environment.gateway
+    host = environment.group("edge")[0] if gateway else server.host
     if not host.addresses:
         raise CallError(f"host {host.name} has no address yet; provision it first")
     address = host.addresses[0]
-    return f"https://{address if address.version == 4 else f'[{address}]'}:{server.port}/mcp"
+    literal = address if address.version == 4 else f"[{address}]"
+    if gateway:
+        return f"https://{literal}:{gateway.port}/{server.name}/mcp"
+    return f"https://{literal}:{server.port}/mcp"
+
+
+def token_for(
+    environment: Environment, principal: Principal, server: Server, identity: Identity
+) -> str:
+    """An access token of the embedded issuer, bound to the identity's certificate."""
+    from ringfence import issuer
+
+    certificate = x509.load_pem_x509_certificates(identity.certificate.read_bytes())[0]
+    return issuer.token(
+        environment,
+        principal,
+        issuer.resource_url(environment, server),
+        f"mcp:{server.name}",
+        certificate=certificate.public_bytes(serialization.Encoding.DER),
+        seconds=TOKEN_SECONDS,
+        now=time.time(),
+    )
 
 
 def tls_context(identity: Identity) -> ssl.SSLContext:
@@ -55,9 +82,16 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def connect(server: Server, identity: Identity) -> AsyncIterator[Client]:
+async def connect(
+    environment: Environment, server: Server, principal: Principal
+) -> AsyncIterator[Client]:
     """An MCP client of a server. Raises `CallError` for whatever keeps it from a result."""
-    url = url_of(server)
+    url = url_of(environment, server)
+    identity = principal_identity(environment, principal)
+    headers = {}
+    if environment.gateway:
+        token = token_for(environment, principal, server, identity)
+        headers["Authorization"] = f"Bearer {token}"
     refused: list[int] = []
 
     async def note(response: httpx2.Response) -> None:
@@ -70,6 +104,7 @@ async def connect(server: Server, identity: Identity) -> AsyncIterator[Client]:
             httpx2.AsyncClient(
                 verify=tls_context(identity),
                 trust_env=False,
+                headers=headers,
                 timeout=SECONDS,
                 event_hooks={"response": [note]},
             ) as http,
@@ -118,8 +153,8 @@ async def _run(args: Namespace) -> int:
     if not args.list and not args.tool:
         raise PkiError("name a tool, or use --list to see them")
     given = _object(args.arguments)
-    identity = principal_identity(environment, named_principal(environment, args.principal))
-    async with connect(server, identity) as client:
+    principal = named_principal(environment, args.principal)
+    async with connect(environment, server, principal) as client:
         if args.list:
             for tool in (await client.list_tools()).tools:
                 summary = (tool.description or "").strip().partition("\n")[0]

@@ -109,6 +109,5 @@ def test_variables_can_be_written_as_json(lab: Environment) -> None:
 
 def test_hosts_are_grouped_by_use_and_segment(lab: Environment) -> None:
     groups = inventory.groups(lab)
-    assert groups["edge"] == ["edge-1"]
     assert groups["mcp_servers"] == ["tools-1"]
     assert groups["segment_monitoring"] == ["siem-1"]

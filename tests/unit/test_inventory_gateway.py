@@ -15,7 +15,7 @@ from ringfence.environment import Environment
 from ringfence.inventory import firewall, mcp_gateway, tls
 
 ROOT = Path(__file__).parents[2]
-LAB = ROOT / "inventories/lab/environment.yaml"
+LAB = ROOT / "tests/unit/manifests/gateway.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())
 
 
