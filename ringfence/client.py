@@ -92,12 +92,15 @@ async def connect(
     if environment.gateway:
         token = token_for(environment, principal, server, identity)
         headers["Authorization"] = f"Bearer {token}"
-    refused: list[int] = []
+    refused: list[str] = []
 
     async def note(response: httpx2.Response) -> None:
         # The SDK keeps no status; without it a refusal at the door looks like any other error.
-        if response.status_code in REFUSALS:
-            refused.append(response.status_code)
+        if response.is_error:
+            await response.aread()
+            said = _said(response) or REFUSALS.get(response.status_code)
+            if said:
+                refused.append(said)
 
     try:
         async with (
@@ -113,7 +116,7 @@ async def connect(
             yield client
     except Exception as error:
         if refused:
-            raise CallError(f"{server.name} ({url}) refuses: {REFUSALS[refused[0]]}") from error
+            raise CallError(f"{server.name} ({url}) refuses: {refused[0]}") from error
         raise CallError(_explained(error, server, url)) from error
 
 
@@ -164,6 +167,16 @@ async def _run(args: Namespace) -> int:
     for content in result.content:
         print(getattr(content, "text", None) or content.model_dump_json(exclude_none=True))
     return int(bool(result.is_error))
+
+
+def _said(response: httpx2.Response) -> str | None:
+    """A gateway's own words, where it was one that refused."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    known = isinstance(message, str) and message.isprintable() and len(message) <= 500
+    return f"{message} (HTTP {response.status_code})" if known else None
 
 
 def _object(text: str) -> dict[str, Any]:
