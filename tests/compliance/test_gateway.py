@@ -25,8 +25,14 @@ DENIED, NO_GRANT = -32003, -32008
 
 CURRENT = "/etc/ringfence/gateway/current"
 CODE = "/usr/local/lib/ringfence-gateway/ringfence/gateway"
+PYTHON = (
+    f"PYTHONPATH={CODE}/../.. PYTHONDONTWRITEBYTECODE=1 "
+    "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python | head -n 1) -s -P"
+)
+"""The gateway's own, with its code."""
 UNITS = "'mcp-gateway@*.service'"
 RELOAD = f"systemctl reload {UNITS} && sleep 1"
+RESTART = f"systemctl restart {UNITS}"
 EVERYBODY = "permit (principal, action, resource);"
 
 SECRET = "AKIA" + "Q3EGR7VJZ5TLMX2B"
@@ -39,7 +45,7 @@ ECHOES = {
 """By package: a tool that changes nothing and says in its answer what it was asked."""
 
 
-def sabotage_configuration(change: str) -> pytest.MarkDecorator:
+def sabotage_configuration(change: str, take: str = RELOAD) -> pytest.MarkDecorator:
     """The gateway with another gateway.json: a line of Python that changes `document`."""
     program = (
         "import json; from pathlib import Path; "
@@ -47,8 +53,8 @@ def sabotage_configuration(change: str) -> pytest.MarkDecorator:
         f"{change}; file.write_text(json.dumps(document))"
     )
     return pytest.mark.sabotage(
-        f"cp -p {CURRENT}/gateway.json /root/.sabotage && python3 -c '{program}' && {RELOAD}",
-        restore=f"cp -p /root/.sabotage {CURRENT}/gateway.json && rm /root/.sabotage && {RELOAD}",
+        f"cp -p {CURRENT}/gateway.json /root/.sabotage && python3 -c '{program}' && {take}",
+        restore=f"cp -p /root/.sabotage {CURRENT}/gateway.json && rm /root/.sabotage && {take}",
     )
 
 
@@ -56,8 +62,8 @@ def sabotage_code(file: str, expression: str) -> pytest.MarkDecorator:
     """The gateway with other code."""
     return pytest.mark.sabotage(
         f"cp -p {CODE}/{file} /root/.sabotage && sed -i '{expression}' {CODE}/{file} && "
-        f"! cmp -s {CODE}/{file} /root/.sabotage && systemctl restart {UNITS}",
-        restore=f"mv /root/.sabotage {CODE}/{file} && systemctl restart {UNITS}",
+        f"! cmp -s {CODE}/{file} /root/.sabotage && {RESTART}",
+        restore=f"mv /root/.sabotage {CODE}/{file} && {RESTART}",
     )
 
 
@@ -337,7 +343,8 @@ def recorded(
 
 @pytest.mark.control("MON-01")
 @pytest.mark.hosts("edge")
-@sabotage_configuration('document["audit"]["journal"] = False')
+# Where it records is settled when it starts.
+@sabotage_configuration('document["audit"]["journal"] = False', RESTART)
 def test_decisions_say_who_what_and_why(
     host: Target, environment: Environment, targets: Targets
 ) -> None:
@@ -377,11 +384,7 @@ def test_decisions_say_who_what_and_why(
 )
 def test_record_of_decisions_is_whole(host: Target) -> None:
     """A record that can be edited unseen proves nothing."""
-    script = (
-        f"PYTHONPATH={CODE}/../.. PYTHONDONTWRITEBYTECODE=1 "
-        "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python | head -n 1) -s -P "
-        "-m ringfence.gateway.audit verify /var/log/ringfence-gateway/*.jsonl"
-    )
+    script = f"{PYTHON} -m ringfence.gateway.audit verify /var/log/ringfence-gateway/*.jsonl"
     found = host.run("sh -c %s", script)
     assert found.succeeded, (
         f"the gateway's record is not whole: {(found.stdout + found.stderr).strip()[-300:]}; "
@@ -395,13 +398,13 @@ def test_record_of_decisions_is_whole(host: Target) -> None:
 @pytest.mark.control("TIN-01")
 @pytest.mark.hosts("edge")
 @pytest.mark.sabotage(
-    # As if a server had changed what it says of a tool since somebody approved it.
+    # As if a server had changed what it says of its tools since somebody approved it.
     f"cd {CURRENT}/pins && file=$(ls *.json | head -n 1) && cp -p $file /root/.sabotage.$file && "
-    "python3 -c 'import json, sys; from pathlib import Path; file = Path(sys.argv[1]); "
-    "document = json.loads(file.read_text()); "
-    '[tool["definition"].update(description="approved before") or tool.update(sha256="0" * 64) '
-    'for tool in document["tools"].values()]; file.write_text(json.dumps(document))\' $file && '
-    f"{RELOAD}",
+    f"{PYTHON} -c 'import json, sys; from pathlib import Path; from ringfence.gateway import pins; "
+    "file = Path(sys.argv[1]); document = json.loads(file.read_text()); "
+    '[pin["definition"].update(description="approved before") or '
+    'pin.update(sha256=pins.digest(pin["definition"])) for pin in document["tools"].values()]; '
+    f"file.write_text(json.dumps(document))' $file && {RELOAD}",
     restore=f"cd {CURRENT}/pins && for file in /root/.sabotage.*; do "
     f"mv $file ${{file#/root/.sabotage.}}; done && {RELOAD}",
 )
