@@ -30,7 +30,7 @@ PYTHON = (
     "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python | head -n 1) -s -P"
 )
 """The gateway's own, with its code."""
-UNITS = "'mcp-gateway@*.service'"
+UNITS = "'*-gateway@*.service'"
 RELOAD = f"systemctl reload {UNITS} && sleep 1"
 RESTART = f"systemctl restart {UNITS}"
 EVERYBODY = "permit (principal, action, resource);"
