@@ -11,6 +11,7 @@ import json
 import logging
 import ssl
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from ringfence.environment import Environment, Server
+from ringfence.environment import Environment, Principal, Server
 from ringfence.pki import Identity, PkiError, named_principal, principal_identity
 
 SECONDS = 30
+TOKEN_SECONDS = 300
 
 REFUSALS = {
     403: "no role of this principal names one of its tools (HTTP 403)",
@@ -39,12 +43,35 @@ class CallError(Exception):
     """A call that did not come to a result, in one line."""
 
 
-def url_of(server: Server) -> str:
-    host = server.host
+def url_of(environment: Environment, server: Server) -> str:
+    """Of a server itself or, where there is one, at the gateway."""
+    gateway = environment.gateway
+    host = environment.group("edge")[0] if gateway else server.host
     if not host.addresses:
         raise CallError(f"host {host.name} has no address yet; provision it first")
     address = host.addresses[0]
-    return f"https://{address if address.version == 4 else f'[{address}]'}:{server.port}/mcp"
+    literal = address if address.version == 4 else f"[{address}]"
+    if gateway:
+        return f"https://{literal}:{gateway.port}/{server.name}/mcp"
+    return f"https://{literal}:{server.port}/mcp"
+
+
+def token_for(
+    environment: Environment, principal: Principal, server: Server, identity: Identity
+) -> str:
+    """An access token of the embedded issuer, bound to the identity's certificate."""
+    from ringfence import issuer
+
+    certificate = x509.load_pem_x509_certificates(identity.certificate.read_bytes())[0]
+    return issuer.token(
+        environment,
+        principal,
+        issuer.resource_url(environment, server),
+        f"mcp:{server.name}",
+        certificate=certificate.public_bytes(serialization.Encoding.DER),
+        seconds=TOKEN_SECONDS,
+        now=time.time(),
+    )
 
 
 def tls_context(identity: Identity) -> ssl.SSLContext:
@@ -55,21 +82,32 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def connect(server: Server, identity: Identity) -> AsyncIterator[Client]:
+async def connect(
+    environment: Environment, server: Server, principal: Principal
+) -> AsyncIterator[Client]:
     """An MCP client of a server. Raises `CallError` for whatever keeps it from a result."""
-    url = url_of(server)
-    refused: list[int] = []
+    url = url_of(environment, server)
+    identity = principal_identity(environment, principal)
+    headers = {}
+    if environment.gateway:
+        token = token_for(environment, principal, server, identity)
+        headers["Authorization"] = f"Bearer {token}"
+    refused: list[str] = []
 
     async def note(response: httpx2.Response) -> None:
         # The SDK keeps no status; without it a refusal at the door looks like any other error.
-        if response.status_code in REFUSALS:
-            refused.append(response.status_code)
+        if response.is_error:
+            await response.aread()
+            said = _said(response) or REFUSALS.get(response.status_code)
+            if said:
+                refused.append(said)
 
     try:
         async with (
             httpx2.AsyncClient(
                 verify=tls_context(identity),
                 trust_env=False,
+                headers=headers,
                 timeout=SECONDS,
                 event_hooks={"response": [note]},
             ) as http,
@@ -78,7 +116,7 @@ async def connect(server: Server, identity: Identity) -> AsyncIterator[Client]:
             yield client
     except Exception as error:
         if refused:
-            raise CallError(f"{server.name} ({url}) refuses: {REFUSALS[refused[0]]}") from error
+            raise CallError(f"{server.name} ({url}) refuses: {refused[0]}") from error
         raise CallError(_explained(error, server, url)) from error
 
 
@@ -118,8 +156,8 @@ async def _run(args: Namespace) -> int:
     if not args.list and not args.tool:
         raise PkiError("name a tool, or use --list to see them")
     given = _object(args.arguments)
-    identity = principal_identity(environment, named_principal(environment, args.principal))
-    async with connect(server, identity) as client:
+    principal = named_principal(environment, args.principal)
+    async with connect(environment, server, principal) as client:
         if args.list:
             for tool in (await client.list_tools()).tools:
                 summary = (tool.description or "").strip().partition("\n")[0]
@@ -129,6 +167,16 @@ async def _run(args: Namespace) -> int:
     for content in result.content:
         print(getattr(content, "text", None) or content.model_dump_json(exclude_none=True))
     return int(bool(result.is_error))
+
+
+def _said(response: httpx2.Response) -> str | None:
+    """A gateway's own words, where it was one that refused."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    known = isinstance(message, str) and message.isprintable() and len(message) <= 500
+    return f"{message} (HTTP {response.status_code})" if known else None
 
 
 def _object(text: str) -> dict[str, Any]:

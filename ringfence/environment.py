@@ -28,6 +28,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 DataClass = Literal["public", "internal", "confidential", "restricted"]
 Protocol = Literal["tcp", "udp"]
+InspectionAction = Literal["flag", "redact", "block"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,21 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class Resource:
+    pattern: str
+    """A URI, in which * stands for anything within one part of the path."""
+    server: str
+    data_class: DataClass
+
+
+@dataclass(frozen=True)
+class Prompt:
+    name: str
+    server: str
+    data_class: DataClass
+
+
+@dataclass(frozen=True)
 class Server:
     name: str
     segment: Segment
@@ -150,6 +166,9 @@ class Server:
     egress: tuple[Egress, ...] = ()
     limits: Limits = field(default_factory=Limits)
     secrets: tuple[str, ...] = ()
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """By URI or pattern."""
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
 
     @property
     def account(self) -> str:
@@ -174,6 +193,10 @@ class Role:
     description: str
     tools: Mapping[str, tuple[str, ...]]
     """Tool names by server name."""
+    resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """URIs and patterns by server name, as the server lists them."""
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Prompt names by server name."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +206,60 @@ class Principal:
     roles: tuple[str, ...]
     email: str | None = None
     owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """An identity provider whose access tokens the gateway takes."""
+
+    issuer: str
+    jwks_file: Path | None = None
+    jwks_url: str | None = None
+    network: Network | None = None
+    """Where the URL leads."""
+    ca_file: Path | None = None
+    """Authority of the URL's certificate; the environment's own otherwise."""
+    principal_claim: str = "sub"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    issuers: tuple[Issuer, ...] = ()
+    """Without any: the embedded one, whose keys are kept beside the manifest."""
+    lifetime_minutes: int = 15
+    sender_constraint: Literal["certificate", "dpop", "none"] = "certificate"
+
+
+@dataclass(frozen=True)
+class GatewayLimits:
+    body_bytes: int = 1024 * 1024
+    result_bytes: int = 8 * 1024 * 1024
+    depth: int = 64
+    principal_calls_per_minute: int = 600
+
+
+INSPECTION: Mapping[DataClass, InspectionAction] = {
+    "public": "flag",
+    "internal": "redact",
+    "confidential": "redact",
+    "restricted": "block",
+}
+"""What is done about personal data and secrets where the manifest does not say otherwise."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What every call takes, on the hosts of group edge."""
+
+    port: int = 443
+    processes: int = 2
+    """On each of its hosts."""
+    client_certificates: Literal["required", "optional"] = "required"
+    origins: tuple[str, ...] = ()
+    tokens: Tokens = field(default_factory=Tokens)
+    grant_ceiling_minutes: int = 60
+    inspection: Mapping[DataClass, InspectionAction] = field(default_factory=lambda: INSPECTION)
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
 
 
 @dataclass(frozen=True)
@@ -315,6 +392,8 @@ class Environment:
     """Every one that a server names."""
     roles: Mapping[str, Role]
     principals: Mapping[str, Principal]
+    gateway: Gateway | None = None
+    """Without one, callers reach servers directly."""
 
     @classmethod
     def load(cls, path: Path | str) -> Environment:
@@ -347,15 +426,30 @@ class Environment:
         )
 
     @cached_property
+    def forwarding(self) -> tuple[Flow, ...]:
+        """From the hosts of the gateway to every server."""
+        return tuple(
+            Flow(host, server.host, server.port, "allowed calls", server=server.name)
+            for host in (self.group("edge") if self.gateway else ())
+            for server in self.servers.values()
+            if server.host != host
+        )
+
+    @cached_property
+    def particular_flows(self) -> tuple[Flow, ...]:
+        """Those that not every host has: declared, forwarding and administration."""
+        return (*self.flows, *self.forwarding, *self.administration)
+
+    @cached_property
     def all_flows(self) -> tuple[Flow, ...]:
-        """Declared flows, then derived ones: administration and log shipping."""
+        """Declared flows, then derived ones: forwarding, administration and log shipping."""
         sink = self.log_sink.host
         shipping = (
             Flow(host, sink, self.log_sink.port, "log shipping")
             for host in self.hosts.values()
             if sink and host != sink
         )
-        return (*self.flows, *self.administration, *shipping)
+        return (*self.particular_flows, *shipping)
 
     def grants(self, principal: Principal) -> frozenset[tuple[str, str]]:
         """Pairs of server and tool name that the roles of a principal name."""
@@ -367,12 +461,13 @@ class Environment:
         )
 
     def callers(self, server: Server) -> tuple[Principal, ...]:
-        """Principals who may call at least one tool of a server."""
-        return tuple(
-            p
-            for p in self.principals.values()
-            if any(name == server.name for name, _ in self.grants(p))
-        )
+        """Principals whose roles name something of a server: a tool, a resource or a prompt."""
+        granting = {
+            role.name
+            for role in self.roles.values()
+            if server.name in {*role.tools, *role.resources, *role.prompts}
+        }
+        return tuple(p for p in self.principals.values() if granting.intersection(p.roles))
 
 
 def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
@@ -462,13 +557,21 @@ def _build(path: Path, doc: Mapping[str, Any]) -> Environment:
             for secret in server.secrets
         },
         roles={
-            name: Role(name, r["description"], {s: tuple(t) for s, t in r["tools"].items()})
+            name: Role(
+                name,
+                r["description"],
+                *(
+                    {server: tuple(names) for server, names in r.get(kind, {}).items()}
+                    for kind in ("tools", "resources", "prompts")
+                ),
+            )
             for name, r in doc["roles"].items()
         },
         principals={
             name: Principal(name, p["kind"], tuple(p["roles"]), p.get("email"), p.get("owner"))
             for name, p in doc["principals"].items()
         },
+        gateway=_gateway(doc["gateway"], beside) if "gateway" in doc else None,
     )
 
 
@@ -490,6 +593,38 @@ def _aws(doc: Mapping[str, Any]) -> Aws:
         private_links={name: PrivateLink(name, **link) for name, link in links.items()},
         macie=doc.get("macie", False),
         containment_severity=doc.get("containment", {}).get("severity", 7),
+    )
+
+
+def _gateway(doc: Mapping[str, Any], beside: Any) -> Gateway:
+    tokens = doc.get("tokens", {})
+    listed = tokens.get("issuers", "embedded")
+    return Gateway(
+        port=doc.get("port", 443),
+        processes=doc.get("processes", 2),
+        client_certificates=doc.get("client_certificates", "required"),
+        origins=tuple(doc.get("origins", [])),
+        tokens=Tokens(
+            issuers=tuple(
+                _issuer(each, beside) for each in ([] if listed == "embedded" else listed)
+            ),
+            lifetime_minutes=tokens.get("lifetime_minutes", 15),
+            sender_constraint=tokens.get("sender_constraint", "certificate"),
+        ),
+        grant_ceiling_minutes=doc.get("grants", {}).get("ceiling_minutes", 60),
+        inspection={**INSPECTION, **doc.get("inspection", {})},
+        limits=GatewayLimits(**doc.get("limits", {})),
+    )
+
+
+def _issuer(doc: Mapping[str, Any], beside: Any) -> Issuer:
+    return Issuer(
+        issuer=doc["issuer"],
+        jwks_file=beside(doc.get("jwks_file")),
+        jwks_url=doc.get("jwks_url"),
+        network=ip_network(doc["network"]) if "network" in doc else None,
+        ca_file=beside(doc.get("ca_file")),
+        principal_claim=doc.get("principal_claim", "sub"),
     )
 
 
@@ -530,6 +665,14 @@ def _server(name: str, doc: Mapping[str, Any], hosts: Mapping[str, Host]) -> Ser
         egress=egress,
         limits=Limits(**doc.get("limits", {})),
         secrets=tuple(doc.get("secrets", [])),
+        resources={
+            pattern: Resource(pattern, name, r["data_class"])
+            for pattern, r in doc.get("resources", {}).items()
+        },
+        prompts={
+            prompt: Prompt(prompt, name, p["data_class"])
+            for prompt, p in doc.get("prompts", {}).items()
+        },
     )
 
 

@@ -69,6 +69,10 @@ def issuer_url(environment: Environment) -> str:
 
 def resource_url(environment: Environment, server: Server) -> str:
     """`aud`: the address of a server at the gateway (RFC 8707). Raises `IssuerError`."""
+    from ringfence.inventory import mcp_gateway
+
+    if environment.gateway:
+        return _resource(mcp_gateway.resource(environment, environment.gateway), server)
     gateways = environment.group("edge")
     if not gateways:
         raise IssuerError(
@@ -163,6 +167,9 @@ def arguments(parser: ArgumentParser) -> None:
         "--resource", metavar="URL", help="the gateway (default: the manifest's host in group edge)"
     )
     parser.add_argument(
+        "--jwks", action="store_true", help="print the public keys, as gateways need them"
+    )
+    parser.add_argument(
         "--rotate", action="store_true", help="make the next signing key now; issues no token"
     )
     parser.add_argument(
@@ -182,7 +189,10 @@ def run(args: Namespace) -> int:
         return 2
     environment = Environment.load(args.environment)
     try:
-        print(_rotated(environment, args) if args.rotate else _issued(environment, args))
+        if args.jwks:
+            print(json.dumps(jwks(environment, time.time()), sort_keys=True))
+        else:
+            print(_rotated(environment, args) if args.rotate else _issued(environment, args))
     except (IssuerError, PkiError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,6 +31,7 @@ class ActionModule(ActionBase):
                 "group": {"type": "str", "default": DEFAULTS["group"]},
                 "mode": {"type": "str", "default": DEFAULTS["mode"]},
                 "attributes": {"type": "dict", "default": {}},
+                "python_package": {"type": "dict"},
                 "each": {"type": "list", "elements": "dict", "default": []},
                 "purge": {"type": "list", "elements": "str", "default": []},
                 "applied": {"type": "path"},
@@ -43,6 +45,8 @@ class ActionModule(ActionBase):
             for source in sources
             for file in self._render(root, source, args, dict(task_vars or {}))
         ]
+        if args["python_package"]:
+            files += self._package(args)
         unknown = (set(args["attributes"]) | set(args["validate"])) - {f["path"] for f in files}
         if unknown and not args["each"]:
             names = ", ".join(sorted(unknown))
@@ -61,6 +65,20 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("tree deploys the templates of a role; use it in a role")
         return Path(role._role_path) / "templates"
 
+    def _package(self, args: dict[str, Any]) -> list[dict[str, Any]]:
+        """A Python package as it is on the controller, below a directory for its parents."""
+        name = args["python_package"]["name"]
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise AnsibleActionFail(f"there is no Python package {name} beside Ansible")
+        top = Path(spec.submodule_search_locations[0])
+        below = PurePosixPath(args["python_package"]["into"], *name.split("."))
+        return [
+            self._file(str(below / path.relative_to(top).as_posix()), path.read_text(), args)
+            for path in sorted(top.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+
     @staticmethod
     def _sources(root: Path, src: str) -> list[Path]:
         top = root / src
@@ -78,7 +96,8 @@ class ActionModule(ActionBase):
             return [self._file(str(relative), text, args)]
         template = str(relative.with_suffix(""))
         if PLACEHOLDER not in template:
-            return [self._file(template, self._template(root, text, variables), args)]
+            content = self._template(root, text, variables)
+            return [self._file(template, content, args)] if content.strip() else []
         rendered = (
             (item["name"], self._template(root, text, variables | {"item": item}))
             for item in args["each"]

@@ -49,7 +49,7 @@ def balancers(environment: Environment) -> tuple[Balancer, ...]:
 
 
 def gateway(environment: Environment) -> Balancer | None:
-    """With the ports that clients of the environment use; with HTTPS, where it has none."""
+    """With the ports that clients of the environment use; with its own, where it has none."""
     place, edge = environment.provisioning, environment.group("edge")
     if not place or not place.accepted or not edge:
         return None
@@ -59,7 +59,8 @@ def gateway(environment: Environment) -> Balancer | None:
         to_gateway = flow.target in edge and not flow.server and flow.protocol == "tcp"
         if to_gateway and source.purpose == "clients":
             ports.setdefault(flow.port, {})[flow.target] = None
-    listeners = {port: tuple(hosts) for port, hosts in ports.items()} or {HTTPS: edge}
+    own_port = environment.gateway.port if environment.gateway else HTTPS
+    listeners = {port: tuple(hosts) for port, hosts in ports.items()} or {own_port: edge}
     return Balancer(
         GATEWAY,
         edge[0].segment,

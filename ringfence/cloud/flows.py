@@ -72,7 +72,7 @@ def link_end(link: str) -> str:
 
 
 def _declared(environment: Environment) -> Iterator[Path]:
-    for flow in (*environment.flows, *environment.administration):
+    for flow in environment.particular_flows:
         target = f"host {flow.target.name}"
         for source in _sources(environment, flow):
             if source != target:
@@ -147,7 +147,7 @@ def _into(
     for there in environment.segments.values():
         if there.cidr.overlaps(network):
             yield Path(own, segment_end(there), protocol, port, port)
-    for flow in (*environment.flows, *environment.administration):
+    for flow in environment.particular_flows:
         admitted = (flow.source, flow.protocol, flow.port) == (segment, protocol, port)
         target = f"host {flow.target.name}"
         if admitted and flow.target.segment.cidr.overlaps(network) and target != own:

@@ -145,7 +145,7 @@ def description(text: str) -> str:
 
 
 def _rules(environment: Environment) -> Iterator[Rule]:
-    for flow in (*environment.flows, *environment.administration):
+    for flow in environment.particular_flows:
         yield from _inbound(environment, flow)
     for host in environment.hosts.values():
         yield from _outbound(environment, host)
@@ -177,7 +177,7 @@ def _inbound(environment: Environment, flow: Flow) -> Iterator[Rule]:
 def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
     group = host_group(host)
     to_base: list[Flow] = []
-    for flow in (*environment.flows, *environment.administration):
+    for flow in environment.particular_flows:
         if flow.source not in (host, host.segment) or flow.target == host:
             continue
         if flow.server or flow in environment.administration:

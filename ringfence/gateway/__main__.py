@@ -81,7 +81,7 @@ class Process:
         self._directory = directory
         self._path = path
         self._admin = admin
-        self._name = path.stem  # mcp-gateway@1 listens on 1.sock: the same after a restart
+        self._name = path.stem  # ringfence-gateway@1 listens on 1.sock: the same after a restart
         self._metrics = Metrics()
         self._retiring: set[asyncio.Task[None]] = set()
         self._draining = False

@@ -15,6 +15,7 @@ from ringfence.inventory import (
     connection,
     firewall,
     log_shipping,
+    mcp_gateway,
     mcp_servers,
     siem,
     ssh,
@@ -32,6 +33,7 @@ ROLES: dict[str, tuple[str, Variables]] = {
     "log_shipping": ("all", log_shipping.variables),
     "siem": ("siem", siem.variables),
     "mcp_servers": ("mcp_servers", mcp_servers.variables),
+    "mcp_gateway": ("edge", mcp_gateway.variables),
 }
 """Role: the group of hosts it applies to, and what computes its variables."""
 

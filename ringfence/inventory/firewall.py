@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from ringfence.cloud.acls import endpoints_segment
 from ringfence.environment import Address, Egress, Environment, Host, Network, Protocol, Server
-from ringfence.inventory import mcp_servers
+from ringfence.inventory import mcp_gateway, mcp_servers
 
 COMMENT_BYTES = 120
 """Room that nftables has for the comment of a set element, less a margin."""
@@ -44,7 +45,8 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "firewall_accounts": [
             account(environment, server, port)
             for server, port in mcp_servers.loopback_ports(environment, host)
-        ],
+        ]
+        + gateway_accounts(environment, host),
         "firewall_management": [
             str(network)
             for segment in environment.segments_for("management")
@@ -66,7 +68,7 @@ def inbound(environment: Environment, host: Host) -> list[Rule]:
 def outbound(environment: Environment, host: Host) -> list[Rule]:
     """Connections that a host itself may open, also to itself by its own addresses.
 
-    Its MCP servers may not: each has a list of its own (`account`).
+    Its MCP servers and its gateway may not: each has a list of its own (`account`).
     """
     return without_overlaps([*_to_flows(environment, host), *_to_services(environment)])
 
@@ -91,6 +93,26 @@ def account(environment: Environment, server: Server, loopback_port: int) -> dic
         "egress": [rule.as_variable() for rule in without_overlaps(rules)],
         "outside": outside,
     }
+
+
+def gateway_accounts(environment: Environment, host: Host) -> list[dict[str, Any]]:
+    """The gateway's account, where the host runs one: to servers, and to issuers it asks."""
+    gateway = environment.gateway
+    if gateway is None or host not in environment.group("edge"):
+        return []
+    rules = [
+        Rule(network, flow.protocol, flow.port, f"{flow.server}: {flow.why}")
+        for flow in environment.forwarding
+        if flow.source == host
+        for network in flow.destinations
+    ]
+    for issuer in gateway.tokens.issuers:
+        if issuer.jwks_url and issuer.network:
+            port = urlsplit(issuer.jwks_url).port or HTTPS
+            rules.append(Rule(issuer.network, "tcp", port, f"keys of {issuer.issuer}"))
+            rules += _dns(environment)
+    egress = [rule.as_variable() for rule in without_overlaps(rules)]
+    return [{"name": mcp_gateway.ACCOUNT, "egress": egress, "outside": []}]
 
 
 def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
@@ -142,6 +164,9 @@ def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
 
 def _to_flows(environment: Environment, host: Host) -> Iterator[Rule]:
     for flow in environment.all_flows:
+        # Only the account of the gateway forwards.
+        if flow in environment.forwarding:
+            continue
         if flow.source in (host, host.segment) and flow.target != host:
             for network in flow.destinations:
                 yield Rule(network, flow.protocol, flow.port, flow.why)

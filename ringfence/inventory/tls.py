@@ -1,10 +1,11 @@
-"""Certificates for every host; a TLS frontend per MCP server for those that have some."""
+"""Certificates for every host; a TLS frontend per MCP server, and for the gateway."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ringfence.environment import Environment, Host, Server
+from ringfence.inventory import mcp_gateway
 from ringfence.pki import Subject, authority_files
 
 
@@ -28,11 +29,11 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "tls_frontends": [
             frontend(environment, host, server) for server in environment.servers_on(host)
         ],
+        "tls_gateway": gateway(environment, host),
     }
 
 
 def frontend(environment: Environment, host: Host, server: Server) -> dict[str, Any]:
-    callers = environment.callers(server)
     return {
         "name": server.name,
         "port": server.port,
@@ -40,16 +41,41 @@ def frontend(environment: Environment, host: Host, server: Server) -> dict[str, 
         "sessions": set(server.protocols) != {"2026-07-28"},
         "socket": f"/run/mcp/{server.name}.sock",
         "callers": [
-            {
-                "principal": principal.name,
-                "subject": Subject.of_principal(
-                    environment, principal
-                ).distinguished_name.rfc4514_string(),
-            }
-            for principal in callers
+            {"principal": subject.name, "subject": subject.distinguished_name.rfc4514_string()}
+            for subject in callers(environment, server)
         ],
+        # The gateway says for whom it calls; nobody else is believed.
+        "forwarded": environment.gateway is not None,
         "hosts": sorted({host.name, host.fqdn, *map(str, host.addresses)}),
         "calls_per_minute": server.limits.calls_per_minute,
         "concurrency": server.limits.concurrency,
         "timeout_seconds": server.limits.timeout_seconds,
+    }
+
+
+def callers(environment: Environment, server: Server) -> list[Subject]:
+    """Whose certificates a server's frontend lets in: the gateway's, where there is one."""
+    if environment.gateway:
+        return [Subject.of_host(environment, host) for host in environment.group("edge")]
+    return [
+        Subject.of_principal(environment, principal) for principal in environment.callers(server)
+    ]
+
+
+def gateway(environment: Environment, host: Host) -> dict[str, Any]:
+    """The frontend of the gateway; empty on hosts that run none."""
+    declared = environment.gateway
+    if declared is None or host not in environment.group("edge"):
+        return {}
+    servers = environment.servers.values()
+    return {
+        "port": declared.port,
+        "ipv6": host.address6 is not None,
+        "client_certificates": declared.client_certificates,
+        "sockets": [
+            f"{mcp_gateway.SOCKETS}/{number + 1}.sock" for number in range(declared.processes)
+        ],
+        "body_bytes": declared.limits.body_bytes,
+        "concurrency": sum(server.limits.concurrency for server in servers),
+        "timeout_seconds": max(server.limits.timeout_seconds for server in servers),
     }

@@ -28,7 +28,11 @@ class ManifestError(ValueError):
 
 def load(path: Path | str) -> Mapping[str, Any]:
     """The manifest as plain values. Raises `ManifestError` with every problem found."""
-    path = Path(path)
+    return _read(Path(path)).value
+
+
+def _read(path: Path) -> Document:
+    """A manifest without problems. Raises `ManifestError`."""
     file = _shown(path)
     try:
         document = parse(read(path), file)
@@ -37,7 +41,13 @@ def load(path: Path | str) -> Mapping[str, Any]:
         raise ManifestError([Problem(file, *place, error.message)]) from None
     if problems := _problems(document, path.parent):
         raise ManifestError(problems)
-    return document.value
+    return document
+
+
+def _warnings(document: Document, directory: Path) -> list[Problem]:
+    from ringfence.validation import rules
+
+    return sorted(map(document.problem, rules.warnings(document.value, directory)))
 
 
 def _problems(document: Document, directory: Path) -> list[Problem]:
@@ -80,16 +90,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Checks every file and prints all problems. Exit status 2 if there are any."""
+    """Checks every file and prints all problems. Exit status 2 if there are any.
+
+    Warnings are for people: they are not in the JSON, and change no status.
+    """
     problems: list[Problem] = []
     for file in args.files:
         try:
-            document = load(file)
+            document = _read(file)
         except ManifestError as error:
             problems += error.problems
         else:
             if args.format == "text":
-                print(f"{_shown(file)}: valid: {_summary(document)}")
+                print(f"{_shown(file)}: valid: {_summary(document.value)}")
+                for warning in _warnings(document, file.parent):
+                    print(f"warning: {warning}", file=sys.stderr)
     if args.format == "json":
         print(json.dumps([problem.as_dict() for problem in problems], indent=2))
     else:

@@ -265,6 +265,12 @@ def _explain_choice(error: Any) -> Iterator[Finding]:
             yield Finding(path, f"{choices} is missing; add one of them")
         return
     if not isinstance(error.instance, dict):
+        lists = [number for number, form in enumerate(forms) if form.get("type") == "array"]
+        if isinstance(error.instance, list) and lists:
+            for part in error.context:
+                if part.schema_path[0] == lists[0]:
+                    yield from _explain(part)
+            return
         yield Finding(path, _no_form(error, forms))
         return
     best = max(range(len(forms)), key=lambda number: _likeness(error.instance, forms[number]))

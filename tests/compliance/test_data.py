@@ -18,14 +18,15 @@ from ringfence.verify.targets import Target
 
 PKI = "/etc/ringfence/pki"
 FRONTEND = "/etc/haproxy/ringfence/$SERVER.cfg"
+GATEWAY = "/etc/haproxy/ringfence/gateway.cfg"
 RELOAD = "systemctl reload haproxy && sleep 0.5"
 
 
-def frontend_sabotage(expression: str) -> pytest.MarkDecorator:
+def frontend_sabotage(expression: str, file: str = FRONTEND) -> pytest.MarkDecorator:
     """HAProxy with a changed frontend."""
     return pytest.mark.sabotage(
-        f"cp -p {FRONTEND} /root/.sabotage && sed -i -e '{expression}' {FRONTEND} && {RELOAD}",
-        restore=f"mv /root/.sabotage {FRONTEND} && {RELOAD}",
+        f"cp -p {file} /root/.sabotage && sed -i -e '{expression}' {file} && {RELOAD}",
+        restore=f"mv /root/.sabotage {file} && {RELOAD}",
     )
 
 
@@ -36,8 +37,19 @@ def script() -> str:
 
 def frontend(host: Target, server: Server) -> dict[str, Any]:
     """What a server's TLS frontend answers to several kinds of callers; asked once."""
+    return answers_at(host, server.port)
+
+
+def gateway(host: Target, environment: Environment) -> dict[str, Any]:
+    """The same, of the gateway's."""
+    if environment.gateway is None:
+        not_applicable("the manifest declares no gateway")
+    return answers_at(host, environment.gateway.port)
+
+
+def answers_at(host: Target, port: int) -> dict[str, Any]:
     address = str(host.manifest.addresses[0])
-    asked = host.once("python3 -c %s server %s %s", script(), address, str(server.port))
+    asked = host.once("python3 -c %s server %s %s", script(), address, str(port))
     assert asked.succeeded, f"handshakes could not be tried: {asked.stderr.strip()[-400:]}"
     return json.loads(asked.stdout)
 
@@ -101,6 +113,35 @@ def test_key_exchange_is_post_quantum(host: Target, server: Server) -> None:
         not_applicable("OpenSSL of this release has no post-quantum key exchange (3.5 has)")
     assert "MLKEM" in seen["group"], (
         f"{server.name} exchanges keys by {seen['group']}; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("edge")
+@frontend_sabotage("s/verify [a-z]*/& ssl-min-ver TLSv1.2/", GATEWAY)
+def test_gateway_refuses_older_tls(host: Target, environment: Environment) -> None:
+    """Every call and every token takes this way."""
+    seen = gateway(host, environment)
+    assert seen["current"].startswith("HTTP/"), "the gateway speaks no TLS 1.3; apply role tls"
+    assert seen["older"].startswith("TLS: "), (
+        f"the gateway answers {seen['older']!r} over TLS 1.2; apply role tls"
+    )
+
+
+@pytest.mark.control("DAT-03")
+@pytest.mark.hosts("edge")
+@frontend_sabotage("s/verify required/verify optional/", GATEWAY)
+def test_gateway_wants_the_certificate_of_its_callers(
+    host: Target, environment: Environment
+) -> None:
+    """Who calls must be known before the first byte of a request is read."""
+    seen = gateway(host, environment)
+    if environment.gateway and environment.gateway.client_certificates == "optional":
+        not_applicable("the manifest lets callers in without a certificate")
+    assert seen["current"].startswith("HTTP/"), "the gateway speaks no TLS 1.3; apply role tls"
+    assert seen["anonymous"].startswith("TLS: "), (
+        f"the gateway answers {seen['anonymous']!r} to a caller without a certificate; "
+        "apply role tls"
     )
 
 

@@ -9,9 +9,9 @@ import pytest
 from ringfence import client
 from ringfence.cli import main
 from ringfence.environment import Environment
-from ringfence.pki import principal_identity
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
+GATEWAY = Path(__file__).parent / "manifests/gateway.yaml"
 
 
 @pytest.fixture
@@ -20,17 +20,29 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_the_address_comes_from_the_manifest(manifest: Path):
-    server = Environment.load(manifest).servers["time"]
-    assert client.url_of(server) == f"https://{server.host.address}:{server.port}/mcp"
+    environment = Environment.load(manifest)
+    server = environment.servers["time"]
+    assert client.url_of(environment, server) == f"https://{server.host.address}:{server.port}/mcp"
     address = IPv6Address("fd00::1")
     alone = replace(server, host=replace(server.host, address=None, address6=address))
-    assert client.url_of(alone) == f"https://[fd00::1]:{server.port}/mcp"
+    assert client.url_of(environment, alone) == f"https://[fd00::1]:{server.port}/mcp"
 
 
 def test_a_server_without_an_address_is_not_called(manifest: Path):
-    server = Environment.load(manifest).servers["time"]
+    environment = Environment.load(manifest)
+    server = environment.servers["time"]
+    nowhere = replace(server, host=replace(server.host, address=None, address6=None))
     with pytest.raises(client.CallError, match="provision it first"):
-        client.url_of(replace(server, host=replace(server.host, address=None, address6=None)))
+        client.url_of(environment, nowhere)
+
+
+def test_a_gateway_stands_in_front_of_every_server():
+    environment = Environment.load(GATEWAY)
+    assert environment.gateway
+    address = environment.hosts["edge-1"].address
+    for server in environment.servers.values():
+        url = client.url_of(environment, server)
+        assert url == f"https://{address}:{environment.gateway.port}/{server.name}/mcp"
 
 
 @pytest.mark.parametrize(
@@ -59,13 +71,13 @@ def test_an_unknown_principal_is_told(manifest: Path, capsys: pytest.CaptureFixt
 
 def test_a_server_that_does_not_run_is_told(manifest: Path):
     environment = Environment.load(manifest)
-    identity = principal_identity(environment, environment.principals["carol"])
+    carol = environment.principals["carol"]
     server = environment.servers["time"]
     # Nothing listens on this port of loopback.
     nowhere = replace(server, host=replace(server.host, address=IPv4Address("127.0.0.2")), port=9)
 
     async def attempt() -> None:
-        async with client.connect(nowhere, identity):
+        async with client.connect(environment, nowhere, carol):
             pass
 
     with pytest.raises(client.CallError, match="cannot be reached"):

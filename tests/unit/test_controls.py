@@ -36,6 +36,7 @@ def pytest_collection_finish(session):
             "control": item.get_closest_marker("control").args[0],
             "why": bool(item.function.__doc__),
             "host": "host" in item.fixturenames,
+            "group": next((mark.args[0] for mark in item.iter_markers("hosts")), None),
             "sabotage": [
                 [list(mark.args), mark.kwargs] for mark in item.iter_markers("sabotage")
             ],
@@ -56,7 +57,7 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "collector", "-p", "no:cacheprovider"),
-            *(str(CHECKS), "--environment", f"inventories/{environment}/environment.yaml"),
+            *(str(CHECKS), "--environment", environment),
             *("--collect-only", "-q", *options),
         ],
         cwd=ROOT,
@@ -73,13 +74,21 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
     """Of the lab's hosts."""
-    return collected(tmp_path_factory.mktemp("collect"), "lab")
+    return collected(tmp_path_factory.mktemp("collect"), "inventories/lab/environment.yaml")
+
+
+@pytest.fixture(scope="module")
+def gateway_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
+    """Of the hosts of a gateway."""
+    manifest = "tests/unit/manifests/gateway.yaml"
+    return collected(tmp_path_factory.mktemp("collect"), manifest, "--host", "edge-1")
 
 
 @pytest.fixture(scope="module")
 def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
     """Of an environment in AWS, without its hosts."""
-    return collected(tmp_path_factory.mktemp("collect"), "aws-example", "--rehearsed")
+    manifest = "inventories/aws-example/environment.yaml"
+    return collected(tmp_path_factory.mktemp("collect"), manifest, "--rehearsed")
 
 
 def test_the_checklist_is_complete():
@@ -121,6 +130,13 @@ def test_controls_in_effect_in_the_cloud_have_checks(cloud_checks: Checks):
     assert in_effect <= checked, f"no check for {sorted(in_effect - checked)}"
 
 
+def test_controls_in_effect_at_the_gateway_have_checks(gateway_checks: Checks):
+    """Those that name its hosts; what every host has says nothing about a gateway."""
+    checked = {check["control"] for check in gateway_checks if check["group"] == "edge"}
+    in_effect = {c.id for c in controls.load().values() if "gateway" in c.implemented}
+    assert in_effect == checked
+
+
 def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, cloud_checks: Checks):
     modules = {f"tests/compliance/{path.name}" for path in CHECKS.glob("test_cloud_*.py")}
     assert {check["name"].split("::")[0] for check in cloud_checks} == modules
@@ -134,16 +150,20 @@ def test_checked_controls_are_in_effect(checks: Checks):
     assert not planned, f"make a layer of {planned} `implemented` in schemas/controls.yaml"
 
 
-def test_every_check_says_why_it_exists(checks: Checks, cloud_checks: Checks):
-    assert not sorted({check["name"] for check in checks + cloud_checks if not check["why"]})
+def test_every_check_says_why_it_exists(
+    checks: Checks, cloud_checks: Checks, gateway_checks: Checks
+):
+    every = checks + cloud_checks + gateway_checks
+    assert not sorted({check["name"] for check in every if not check["why"]})
 
 
-def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks):
+def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks, gateway_checks: Checks):
     def proven(check: dict[str, Any]) -> bool:
         marks = check["sabotage"]
         return len(marks) == 1 and len(marks[0][0]) == 1 and set(marks[0][1]) == {"restore"}
 
-    assert not sorted({c["name"] for c in checks if c["host"] and not proven(c)})
+    every = checks + gateway_checks
+    assert not sorted({c["name"] for c in every if c["host"] and not proven(c)})
 
 
 def test_every_assertion_tells_what_it_saw():

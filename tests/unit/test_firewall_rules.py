@@ -17,7 +17,7 @@ from ringfence.environment import Egress, Environment
 from ringfence.inventory import firewall
 from ringfence.inventory.firewall import Rule
 
-LAB = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+LAB = Path(__file__).parent / "manifests/direct.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())
 
 

@@ -14,7 +14,7 @@ from ringfence.report import document
 
 pytest_plugins = ("pytester",)
 
-LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
+LAB = Path(__file__).parent / "manifests" / "direct.yaml"
 
 # The checks run on this machine: each host of the manifest is a testinfra host `local://`.
 CONFTEST = """

@@ -269,13 +269,26 @@ def validate(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_command_says_that_a_manifest_is_valid() -> None:
-    result = validate("inventories/lab/environment.yaml")
+    result = validate("tests/unit/manifests/direct.yaml")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("inventories/lab/environment.yaml: valid: lab (staging): ")
+    assert result.stdout.startswith("tests/unit/manifests/direct.yaml: valid: lab (staging): ")
+
+
+def test_command_warns_of_tools_that_are_withheld(tmp_path: Path) -> None:
+    (tmp_path / "environment.yaml").write_text(CLOUD)
+    result = validate("environment.yaml", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == (
+        "warning: environment.yaml:47:5: servers.git.tools: no definition of these tools is "
+        "approved, so the gateway withholds them; apply it, then: ringfence pins approve git\n"
+    )
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "git.json").write_text("{}")
+    assert validate("environment.yaml", cwd=tmp_path).stderr == ""
 
 
 def test_command_prints_all_problems_of_all_files(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "inventories/lab/environment.yaml", tmp_path / "good.yaml")
+    shutil.copy(MANIFESTS / "direct.yaml", tmp_path / "good.yaml")
     (tmp_path / "bad.yaml").write_text(with_change("stage: staging", "stage: no\nx\u00e9: 1"))
     result = validate("good.yaml", "bad.yaml", "none.yaml", cwd=tmp_path)
     assert result.returncode == 2

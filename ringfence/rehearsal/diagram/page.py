@@ -73,7 +73,7 @@ def _towards(corner: Point, other: Point) -> Point:
 
 
 def _reasons(environment: Environment) -> Iterator[Reason]:
-    for flow in environment.flows:
+    for flow in (*environment.flows, *environment.forwarding):
         yield Reason(flow.source.name, _target(flow), f"{flow.protocol}/{flow.port}", flow.why)
     for flow in environment.administration:
         yield Reason(flow.source.name, "every host", f"{flow.protocol}/{flow.port}", flow.why)

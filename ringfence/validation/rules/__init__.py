@@ -17,6 +17,7 @@ from ringfence.validation.rules import (
     callers,
     cloud,
     flows,
+    gateway,
     hosts,
     keys,
     network,
@@ -55,10 +56,17 @@ RULES: tuple[Rule, ...] = (
     servers.programs_are_the_packages,
     servers.placeholders_are_known,
     servers.arguments_hold_no_secrets,
+    gateway.has_a_host,
+    gateway.edge_hosts_have_it,
+    gateway.edge_hosts_stand_apart,
+    gateway.is_not_bypassed,
+    gateway.callers_can_prove_themselves,
+    gateway.issuers_differ,
+    gateway.issuers_can_be_reached,
     secrets.are_used,
     secrets.readers_exist,
     secrets.readers_are_at_the_other_end,
-    callers.roles_grant_tools_that_exist,
+    callers.roles_grant_what_exists,
     callers.principals_have_roles_that_exist,
     callers.agents_have_a_person,
     callers.people_are_told_apart,
@@ -91,6 +99,9 @@ FILE_RULES: tuple[FileRule, ...] = (
     trust.paths_can_be_resolved,
 )
 
+WARNINGS: tuple[FileRule, ...] = (gateway.definitions_are_approved,)
+"""What is allowed, and worth knowing before it is met."""
+
 
 def findings(document: Any, directory: Path) -> Iterator[Finding]:
     manifest = Cursor(document)
@@ -98,3 +109,9 @@ def findings(document: Any, directory: Path) -> Iterator[Finding]:
         yield from rule(manifest)
     for rule in FILE_RULES:
         yield from rule(manifest, directory)
+
+
+def warnings(document: Any, directory: Path) -> Iterator[Finding]:
+    """Of a document without findings."""
+    for rule in WARNINGS:
+        yield from rule(Cursor(document), directory)

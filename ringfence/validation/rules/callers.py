@@ -8,24 +8,35 @@ from ringfence.validation.cursor import Cursor
 from ringfence.validation.finding import Finding, dotted, quoted, suggestion
 from ringfence.validation.rules.reference import exists
 
+KINDS = {"tools": "tool", "resources": "resource", "prompts": "prompt"}
+"""What a server offers and a role grants: by key, one of them in words."""
 
-def roles_grant_tools_that_exist(manifest: Cursor) -> Iterator[Finding]:
-    servers = manifest["servers"]
+
+def roles_grant_what_exists(manifest: Cursor) -> Iterator[Finding]:
     for _, role in manifest["roles"].entries():
-        for server, granted in role["tools"].entries():
-            if servers.is_mapping and server not in servers:
-                # The name stands in a key, so that is where the finding belongs.
-                for finding in exists(Cursor(server, granted.path), servers, "server"):
-                    yield Finding(finding.path, finding.message, on_key=True)
-                continue
-            for tool in granted.elements():
-                tools = servers.at(server, "tools")
-                if tool.text is not None and tools.is_mapping and tool.text not in tools:
-                    define = f"; define it under {dotted(tools.path)}"
-                    hint = suggestion(tool.text, tools.value) or define
-                    yield tool.finding(
-                        f"server {quoted(server)} has no tool {quoted(tool.text)}{hint}"
-                    )
+        for kind in KINDS:
+            for server, granted in role[kind].entries():
+                yield from _granted(manifest["servers"], kind, server, granted)
+
+
+def _granted(servers: Cursor, kind: str, server: str, granted: Cursor) -> Iterator[Finding]:
+    if servers.is_mapping and server not in servers:
+        # The name stands in a key, so that is where the finding belongs.
+        for finding in exists(Cursor(server, granted.path), servers, "server"):
+            yield Finding(finding.path, finding.message, on_key=True)
+        return
+    offered = servers.at(server, kind)
+    may_be_absent = servers[server].is_mapping and kind != "tools" and kind not in servers[server]
+    if not offered.is_mapping and not may_be_absent:
+        return  # broken itself: every name would look undefined
+    names = offered.value if offered.is_mapping else {}
+    for each in granted.elements():
+        if each.text is not None and each.text not in names:
+            define = f"; define it under {dotted(offered.path)}"
+            hint = suggestion(each.text, names) or define
+            yield each.finding(
+                f"server {quoted(server)} has no {KINDS[kind]} {quoted(each.text)}{hint}"
+            )
 
 
 def principals_have_roles_that_exist(manifest: Cursor) -> Iterator[Finding]:

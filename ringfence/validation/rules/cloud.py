@@ -116,6 +116,10 @@ def addresses_can_be_reached(manifest: Cursor) -> Iterator[Finding]:
         *([(proxy, _of_url(proxy.text))] if proxy.text else []),
         *([(sink["address"], _alone(sink["address"]))] if sink["kind"].text == "relp" else []),
         *(
+            (issuer["network"], network(issuer["network"]))
+            for issuer in manifest.at("gateway", "tokens", "issuers").elements()
+        ),
+        *(
             (egress["cidr"], network(egress["cidr"]))
             for _, server in manifest["servers"].entries()
             for egress in server["egress"].elements()

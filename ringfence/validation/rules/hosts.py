@@ -26,6 +26,7 @@ LONGEST_NAME = 64
 """Of a host name in Linux, and of a common name in a certificate."""
 SSH_PORT = 22
 SINK_PORT = 2514
+GATEWAY_PORT = 443
 
 
 def names_are_free(manifest: Cursor) -> Iterator[Finding]:
@@ -146,6 +147,11 @@ def ports_are_unique(manifest: Cursor) -> Iterator[Finding]:
     if sink["kind"].text == "collector" and (host := sink["host"].text):
         port = sink["port"].number
         claims.append((host, sink["port"], SINK_PORT if port is None else port, "log_sink"))
+    for name, host in hosts.entries():
+        if manifest["gateway"].is_mapping and "edge" in host["groups"].texts():
+            port = manifest.at("gateway", "port").number
+            cursor = manifest["gateway"] if port is None else manifest.at("gateway", "port")
+            claims.append((name, cursor, GATEWAY_PORT if port is None else port, "the gateway"))
     for name, server in manifest["servers"].entries():
         port, place = server["port"].number, server["host"].text or own_host_of(name, server)
         if port is not None and place:

@@ -33,7 +33,7 @@ SECRET_VALUE = re.compile(
 def names_are_free(manifest: Cursor) -> Iterator[Finding]:
     """Directories and units of the role mcp_servers are named after servers, beside its own."""
     for name, server in manifest["servers"].entries():
-        if name == "bridge" or name.endswith("-relay"):
+        if name in ("bridge", "gateway") or name.endswith("-relay"):
             yield server.finding(
                 "units of Ringfence itself have names like this; choose another", on_key=True
             )

@@ -56,6 +56,8 @@ def paths_can_be_resolved(manifest: Cursor, directory: Path) -> Iterator[Finding
         manifest.at("pki", "key_file"),
         manifest.at("log_sink", "ca_file"),
     ]
+    for issuer in manifest.at("gateway", "tokens", "issuers").elements():
+        named += [issuer["jwks_file"], issuer["ca_file"]]
     for _, administrator in manifest["administrators"].entries():
         named += administrator["ssh_key_files"].elements()
     for file in named:

@@ -1,0 +1,226 @@
+"""Requests to a gateway that runs, as its TLS frontend would pass them on.
+
+Who is checked is the process itself, over its Unix socket on the host: the frontend's own
+properties are seen by handshakes. A caller is shown by a public certificate and by a token of a
+minute that is bound to it; no private key of a person leaves this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ringfence import issuer
+from ringfence.environment import Environment, Gateway, Principal, Server, Tool
+from ringfence.inventory import mcp_gateway
+from ringfence.pki import Subject, principal_identity
+from ringfence.report import UnverifiedError
+from ringfence.verify.targets import Target
+
+VERSION = "2026-07-28"
+TOKEN_SECONDS = 60
+SENDER = Path(__file__).with_name("unix_requests.py")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    """HTTP; 0 where there was none."""
+    text: str
+    request_id: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON-RPC message; the last one, where it came as events."""
+        lines = [line[5:] for line in self.text.splitlines() if line.startswith("data:")]
+        try:
+            found = json.loads(lines[-1] if lines else self.text)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def code(self) -> int | None:
+        """Of a JSON-RPC error."""
+        return self.document.get("error", {}).get("code")
+
+
+@dataclass(frozen=True)
+class Request:
+    principal: Principal
+    server: Server
+    body: bytes
+    headers: Mapping[str, str]
+    token: str | None = None
+    """Instead of a good one."""
+    query: str = ""
+
+
+def message(method: str, **params: Any) -> dict[str, Any]:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": VERSION,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta, **params}}
+
+
+def request(
+    principal: Principal,
+    server: Server,
+    document: Mapping[str, Any],
+    *,
+    token: str | None = None,
+    **headers: str,
+) -> Request:
+    """Well-formed; `headers` (with _ for -) replace those that belong to the document."""
+    own = {
+        "mcp-protocol-version": VERSION,
+        "mcp-method": document["method"],
+        **({"mcp-name": document["params"]["name"]} if "name" in document["params"] else {}),
+    }
+    own |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return Request(principal, server, json.dumps(document).encode(), own, token)
+
+
+class Caller:
+    """Asks the processes of the gateway on one host."""
+
+    def __init__(self, environment: Environment, host: Target) -> None:
+        if environment.gateway is None:
+            raise UnverifiedError("the manifest declares no gateway")
+        self.environment, self.host = environment, host
+        self.gateway: Gateway = environment.gateway
+
+    def ask(self, *requests: Request) -> list[Answer]:
+        """One answer each; the requests go to the processes in turns."""
+        identifiers = [str(uuid4()) for _ in requests]
+        sent = [
+            {
+                "socket": f"{mcp_gateway.SOCKETS}/{number % self.gateway.processes + 1}.sock",
+                "bytes": base64.b64encode(self._raw(each, identifier)).decode(),
+            }
+            for number, (each, identifier) in enumerate(zip(requests, identifiers, strict=True))
+        ]
+        done = self.host.run("python3 -c %s %s", SENDER.read_text(), json.dumps(sent))
+        if done.rc:
+            raise UnverifiedError(
+                f"requests could not be sent on {self.host}: {done.stderr[-300:]}"
+            )
+        return [
+            Answer(answer["status"], answer["text"], identifier)
+            for answer, identifier in zip(json.loads(done.stdout), identifiers, strict=True)
+        ]
+
+    def token(
+        self,
+        principal: Principal,
+        server: Server,
+        *,
+        seconds: int = TOKEN_SECONDS,
+        audience: Server | None = None,
+        bound: bool = True,
+    ) -> str:
+        """Of the embedded issuer, also one that it would not issue: that is refused, or not."""
+        from joserfc import jwt
+        from joserfc.jwk import ECKey
+
+        if self.gateway.tokens.issuers:
+            raise UnverifiedError("tokens come from an identity provider, which issues none here")
+        now = int(time.time())
+        with issuer._keys(self.environment, now) as keys:
+            signer = issuer._signer(keys, now)
+        claims = {
+            "iss": issuer.issuer_url(self.environment),
+            "sub": principal.name,
+            "client_id": principal.name,
+            "aud": issuer.resource_url(self.environment, audience or server),
+            "scope": f"mcp:{server.name}",
+            "iat": now,
+            "exp": now + seconds,
+            "jti": secrets.token_urlsafe(16),
+        }
+        if bound:
+            claims["cnf"] = {"x5t#S256": _thumbprint(self._certificate(principal))}
+        header = {"alg": issuer.ALGORITHM, "typ": "at+jwt", "kid": signer.kid}
+        return jwt.encode(
+            header, claims, ECKey.import_key(signer.jwk), algorithms=[issuer.ALGORITHM]
+        )
+
+    def _certificate(self, principal: Principal) -> bytes:
+        identity = principal_identity(self.environment, principal)
+        leaf = x509.load_pem_x509_certificates(identity.certificate.read_bytes())[0]
+        return leaf.public_bytes(Encoding.DER)
+
+    def _raw(self, asked: Request, identifier: str) -> bytes:
+        own = mcp_gateway.names(self.environment, self.gateway, self.host.manifest)[0]
+        subject = Subject.of_principal(self.environment, asked.principal)
+        token = asked.token or self.token(asked.principal, asked.server)
+        headers = {
+            "host": own,
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "content-length": str(len(asked.body)),
+            "connection": "close",
+            "authorization": f"Bearer {token}",
+            "x-ringfence-client-certificate": base64.b64encode(
+                self._certificate(asked.principal)
+            ).decode(),
+            "x-ringfence-client-subject": subject.distinguished_name.rfc4514_string(),
+            "x-ringfence-client-address": "127.0.0.1",
+            "x-ringfence-request-id": identifier,
+            **asked.headers,
+        }
+        lines = [f"POST /{asked.server.name}/mcp{asked.query} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + asked.body
+
+
+def listings(environment: Environment) -> Iterator[tuple[Principal, Server, frozenset[str]]]:
+    """Who may list the tools of which server, and which those are."""
+    for principal in environment.principals.values():
+        for server in modern(environment):
+            granted = environment.grants(principal)
+            names = frozenset(tool for name, tool in granted if name == server.name)
+            if names:
+                yield principal, server, names
+
+
+def withheld(environment: Environment) -> Iterator[tuple[Principal, Server, Tool]]:
+    """For everybody and every server, one tool that no role of theirs names."""
+    for principal in environment.principals.values():
+        for server in modern(environment):
+            for tool in server.tools.values():
+                pair = (server.name, tool.name)
+                if pair not in environment.grants(principal) and not tool.sensitive:
+                    yield principal, server, tool
+                    break
+
+
+def sensitive(environment: Environment) -> Iterator[tuple[Principal, Server, Tool]]:
+    """Who may call which sensitive tool, once somebody has approved."""
+    for principal, server, names in listings(environment):
+        for name in sorted(names):
+            if server.tools[name].sensitive:
+                yield principal, server, server.tools[name]
+
+
+def modern(environment: Environment) -> Sequence[Server]:
+    return [each for each in environment.servers.values() if VERSION in each.protocols]
+
+
+def _thumbprint(certificate: bytes) -> str:
+    """`x5t#S256` of RFC 8705."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    digest = x509.load_der_x509_certificate(certificate).fingerprint(SHA256())
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,204 @@
+"""The gateway on a host, as the role makes it: real servers behind it, people in front of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "tests/unit/manifests/gateway.yaml"
+AUDIT = "/var/log/ringfence-gateway"
+
+
+@dataclass(frozen=True)
+class Site:
+    lab: Lab
+
+    @property
+    def manifest(self) -> Path:
+        return self.lab.environment.path
+
+    def run(self, *command: str | Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+        with TemporaryFile("w+") as output:
+            ended = subprocess.run(
+                [str(part) for part in command],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+            )
+            output.seek(0)
+            return subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), "")
+
+    def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(
+            "ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml", *arguments
+        )
+
+    def compliance(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ("python", "-m", "pytest", *arguments, "--environment", self.manifest)
+        return self.run(*command)
+
+    def ringfence(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """From the network of the clients."""
+        command = ["ringfence", *arguments, "--environment", str(self.manifest)]
+        return self.lab.exec("client", command, timeout=60)
+
+    def call(self, principal: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.ringfence("call", "--as", principal, *arguments)
+
+    def on(self, host: str, command: str) -> str:
+        ended = self.lab.exec(host, ["sh", "-c", command], timeout=60)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, release: str, octets: range) -> Iterator[Site]:
+    octet = octets[3]
+    text = MANIFEST.read_text().replace("\nname: lab\n", f"\nname: gateway-{octet}\n")
+    text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
+    path = tmp_path_factory.mktemp("gateway") / "environment.yaml"
+    path.write_text(text)
+    lab = Lab(Environment.load(path), release)
+    lab.down()
+    try:
+        lab.up()
+        site = Site(lab)
+        hardened = site.play("harden")
+        assert hardened.returncode == 0, hardened.stdout[-6000:]
+        yield site
+    finally:
+        lab.down(purge=True)
+
+
+class TestGateway:
+    """The tests build on each other, in the order in which they stand here."""
+
+    def test_tools_wait_for_approval(self, site: Site):
+        listed = site.call("carol", "time", "--list")
+        assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
+        refused = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert "waits for approval" in refused.stderr
+
+    def test_what_was_approved_is_in_force(self, site: Site):
+        fetched = site.play("pins")
+        assert fetched.returncode == 0, fetched.stdout[-4000:]
+        pins = ("ringfence", "pins")
+        shown = site.run(*pins, "diff", "--environment", site.manifest)
+        assert shown.returncode == 1
+        assert "time/convert_time: never approved" in shown.stdout
+        approved = site.run(*pins, "approve", "--yes", "--environment", site.manifest)
+        assert approved.returncode == 0, approved.stdout
+        applied = site.play("harden", "--tags", "mcp_gateway")
+        assert applied.returncode == 0, applied.stdout[-6000:]
+
+    def test_a_second_run_changes_nothing(self, site: Site):
+        again = site.play("harden")
+        assert again.returncode == 0, again.stdout[-6000:]
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
+
+    def test_every_applicable_check_passes(self, site: Site, tmp_path: Path):
+        verified = site.compliance("tests/compliance", "--reports", str(tmp_path))
+        assert verified.returncode == 0, verified.stdout[-8000:]
+
+    def test_every_check_of_the_gateway_can_fail(self, site: Site):
+        sabotage = ("-p", "tests.lab.sabotage", "--sabotage", "tests/compliance/test_gateway.py")
+        proven = site.compliance(*sabotage)
+        assert proven.returncode == 0, proven.stdout[-8000:]
+
+    def test_a_caller_lists_and_calls_what_their_role_names(self, site: Site):
+        listed = site.call("dana", "git", "--list")
+        names = {line.split()[0] for line in listed.stdout.splitlines()}
+        assert "git_log" in names, listed.stderr
+        assert "git_commit" not in names
+        called = site.call("dana", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert '"timezone": "UTC"' in called.stdout, called.stderr
+        for denied in (("clock-agent", "time"), ("dana", "sqlite")):
+            assert "no role" in site.call(*denied, "--list").stderr
+
+    def test_personal_data_is_masked(self, site: Site):
+        query = json.dumps({"query": "select 'jane.doe@example.org' as email"})
+        answer = site.call("carol", "sqlite", "read_query", query)
+        assert "masked" in answer.stdout, answer.stderr
+        assert "jane.doe" not in answer.stdout
+
+    def test_nobody_goes_around_it(self, site: Site):
+        address = site.lab.environment.servers["time"].host.address
+        port = site.lab.environment.servers["time"].port
+        attempt = ["timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
+        assert site.lab.exec("client", attempt, timeout=20).returncode != 0
+        # And who stands where the gateway stands is still not the gateway.
+        curl = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{address}:{port}/mcp"
+        seen = site.lab.exec("edge-1", ["su", "-s", "/bin/sh", "nobody", "-c", curl], timeout=30)
+        assert seen.stdout.strip() == "000"
+
+    def test_a_sensitive_tool_takes_two_people(self, site: Site):
+        create = ("sqlite", "create_table", '{"query": "create table ticket (a integer)"}')
+        assert "somebody else has to agree" in site.call("carol", *create).stderr
+        reason = ("--for", "30m", "--reason", "a table for ticket 4711")
+        asked = site.ringfence("grant", "request", *create[:2], "--as", "carol", *reason)
+        assert asked.returncode == 0, asked.stderr
+        found = re.search(r"\b[0-9a-f]{32}\b", asked.stdout)
+        assert found, asked.stdout
+        own = site.ringfence("grant", "approve", found[0], "--as", "carol")
+        assert own.returncode == 1
+        assert "of their own" in own.stderr
+        assert site.ringfence("grant", "approve", found[0], "--as", "dana").returncode == 0
+        assert "created" in site.call("carol", *create).stdout
+        assert site.ringfence("grant", "revoke", found[0], "--as", "dana").returncode == 0
+        assert "somebody else has to agree" in site.call("carol", *create).stderr
+
+    def test_a_policy_that_is_wrong_is_not_served(self, site: Site):
+        policies = site.manifest.parent / "policies"
+        policies.mkdir()
+        wrong = policies / "wrong.cedar"
+        wrong.write_text('@id("x") permit (principal, action, resource) when { nothing };')
+        refused = site.play("harden", "--tags", "mcp_gateway")
+        assert refused.returncode != 0
+        assert "wrong.cedar" in refused.stdout
+        called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert called.returncode == 0, called.stderr
+        wrong.unlink()
+        mended = site.play("harden", "--tags", "mcp_gateway")
+        assert mended.returncode == 0, mended.stdout[-6000:]
+
+    def test_a_process_that_is_killed_comes_back(self, site: Site):
+        site.on("edge-1", "systemctl kill -s KILL 'ringfence-gateway@*'")
+        site.on("edge-1", "sleep 5; systemctl is-active ringfence-gateway@1 ringfence-gateway@2")
+        called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert called.returncode == 0, called.stderr
+
+    def test_everything_is_in_an_unbroken_log_and_at_the_collector(self, site: Site):
+        verify = (
+            f"cd /tmp; PYTHONPATH=/usr/local/lib/ringfence-gateway {python()} -s -P "
+            f"-m ringfence.gateway.audit verify {AUDIT}/*.jsonl"
+        )
+        assert "intact" in site.on("edge-1", verify)
+        collected = "timeout 30 sh -c 'until grep -rq {0} /var/log/ringfence; do sleep 1; done'"
+        for step in ("grant_approved", "no_grant", "forwarded"):
+            site.on("siem-1", collected.format(step))
+
+    def test_its_sandbox_leaves_little(self, site: Site):
+        said = site.on(
+            "edge-1", "systemd-analyze security --no-pager ringfence-gateway@1 | tail -1"
+        )
+        exposure = re.search(r"([\d.]+) OK", said)
+        assert exposure, said
+        assert float(exposure[1]) <= 1.5
+
+
+def python() -> str:
+    return "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python)"
