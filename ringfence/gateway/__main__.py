@@ -27,6 +27,7 @@ from aiohttp import web
 from ringfence.gateway.app import Application
 from ringfence.gateway.audit import AuditError
 from ringfence.gateway.configuration import ConfigurationError, load
+from ringfence.gateway.corked import CorkedHttpProtocol
 from ringfence.gateway.metrics import Metrics
 from ringfence.gateway.pipeline import Pipeline, key_sources
 
@@ -95,7 +96,7 @@ class Process:
         server = _Server(
             uvicorn.Config(
                 self._application,
-                http="httptools",
+                http=CorkedHttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
