@@ -1,19 +1,25 @@
 """What the gateway costs a call, with every control on, beside the same call made directly.
 
 One gateway process on one core in front of a stub; the client and the stub share the other core.
+The alternative on the same core: FastMCP's proxy with a verifier of tokens and scopes, which has
+none of the other controls, in a virtual environment of its own (`gateway-fastmcp.txt`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +30,8 @@ from scratch import ROOT, report
 sys.path.insert(0, str(ROOT))
 
 from tests.gateway.conftest import (
+    ISSUER,
+    RESOURCE,
     Site,
     definitions,
     free_port,
@@ -38,6 +46,8 @@ SERVER = "tools"
 ONE_BY_ONE = 3000
 AT_ONCE = 16
 TOGETHER = 20_000
+OF_ALTERNATIVE = 40
+"""Calls; each takes a tenth of a second there."""
 CALL = {"name": "lookup", "arguments": {"order": "A-20261124-77"}}
 
 
@@ -62,10 +72,12 @@ class Client:
         await self._reader.readexactly(size)
 
 
-async def latencies(open_connection: Any, message: bytes, count: int) -> list[float]:
+async def latencies(
+    open_connection: Any, message: bytes, count: int, *, warm: int = 200
+) -> list[float]:
     """Seconds of each call, one after the other."""
     client = Client(*await open_connection())
-    for _ in range(200):
+    for _ in range(warm):
         await client.ask(message)
     seconds = []
     for _ in range(count):
@@ -114,7 +126,8 @@ def prepared(directory: Path, port: int) -> Site:
     return site
 
 
-async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
+async def measured(site: Site, port: int, calls: int, other: int | str) -> dict[str, Any]:
+    """`other`: port of the alternative, or why there is none."""
     assert site.process is not None
     pid = site.process.pid
     headers = mcp_headers(mcp("tools/call", CALL))
@@ -133,6 +146,22 @@ async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
     rate = await together(to_gateway, through, calls)
     busy = processor_seconds(pid) - before
     direct_rate = await together(to_stub, direct, calls)
+    alternative: dict[str, Any] = {"alternative": other}
+    if isinstance(other, int):
+
+        async def to_other() -> Any:
+            return await asyncio.open_connection("127.0.0.1", other)
+
+        message = request("127.0.0.1", headers | site.headers("carol"))
+        seconds = await latencies(to_other, message, OF_ALTERNATIVE, warm=10)
+        p50 = 1000 * (statistics.median(seconds) - statistics.median(baseline))
+        ours = 1000 * (statistics.median(added) - statistics.median(baseline))
+        alternative = {
+            "alternative": "FastMCP create_proxy, JWTVerifier and AuthMiddleware",
+            "alternative_added_p50_ms": p50,
+            "alternative_calls_per_second": await together(to_other, message, 4 * OF_ALTERNATIVE),
+            "ratio": ours / p50,
+        }
     return {
         "added_p50_ms": 1000 * (statistics.median(added) - statistics.median(baseline)),
         "added_p99_ms": 1000 * (percentile(added, 0.99) - percentile(baseline, 0.99)),
@@ -142,11 +171,58 @@ async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
         "memory_mib_before": memory,
         "memory_mib_after": resident_mib(pid),
         "calls": calls,
-        "alternative": "the same calls straight to the stub",
-        "alternative_p50_ms": 1000 * statistics.median(baseline),
-        "alternative_calls_per_second": direct_rate,
-        "ratio": statistics.median(added) / statistics.median(baseline),
+        "direct_p50_ms": 1000 * statistics.median(baseline),
+        "direct_calls_per_second": direct_rate,
+        "load_average": os.getloadavg()[0],
+        **alternative,
     }
+
+
+def environment() -> Path:
+    """The alternative's Python, installed once for each lock. Raises `CalledProcessError`."""
+    lock = ROOT / "benchmarks/gateway-fastmcp.txt"
+    name = f"fastmcp-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence" / name
+    if not (place / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+        install = ["-q", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", lock]
+        subprocess.run([place / "bin/pip", "install", *install], check=True)
+        (place / "complete").touch()
+    return place / "bin/python"
+
+
+@contextmanager
+def alternative(site: Site, upstream: int) -> Iterator[int | str]:
+    """Its port, or why there is none to compare with."""
+    try:
+        python = environment()
+    except (subprocess.CalledProcessError, OSError) as error:
+        yield f"none: FastMCP could not be installed ({error})"
+        return
+    port = free_port()
+    facts = {
+        "upstream": f"http://127.0.0.1:{upstream}/mcp",
+        "port": port,
+        "key": site.key.as_pem(private=False).decode(),
+        "issuer": ISSUER,
+        "audience": f"{RESOURCE}/{SERVER}/mcp",
+        "scope": f"mcp:{SERVER}",
+    }
+    path = site.directory / "fastmcp.json"
+    path.write_text(json.dumps(facts))
+    process = subprocess.Popen([python, ROOT / "benchmarks/gateway_fastmcp.py", path])
+    os.sched_setaffinity(process.pid, {min(range(os.cpu_count() or 1))})
+    try:
+        wait_for(lambda: _listens(port), 60)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main() -> None:
@@ -164,7 +240,9 @@ def main() -> None:
             site.start()
             assert site.process is not None
             os.sched_setaffinity(site.process.pid, {min(range(os.cpu_count() or 1))})
-            report("gateway", uvloop.run(measured(site, port, calls)))
+            with alternative(site, port) as other:
+                figures = uvloop.run(measured(site, port, calls, other))
+            report("gateway", figures)
         finally:
             if site is not None:
                 site.stop()
