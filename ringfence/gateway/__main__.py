@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -24,14 +25,16 @@ import uvloop
 from aiohttp import web
 
 from ringfence.gateway.app import Application
+from ringfence.gateway.audit import AuditError
 from ringfence.gateway.configuration import ConfigurationError, load
 from ringfence.gateway.metrics import Metrics
-from ringfence.gateway.pipeline import Pipeline, key_sources, policies
+from ringfence.gateway.pipeline import Pipeline, key_sources
 
 DRAIN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75
 """Longer than HAProxy keeps an idle connection, so that it never uses one that is closing."""
 CONNECTIONS = 4096
+SYNC_SECONDS = 1.0
 
 logger = logging.getLogger("ringfence.gateway")
 
@@ -48,9 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.verb == "check":
-            configuration = load(options.directory)
-            policies(configuration)
-            key_sources(configuration)
+            key_sources(load(options.directory))
             return 0
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
         process = Process(options.directory, options.socket, options.admin_socket)
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
+        return 2
+    except AuditError as error:
+        print(error, file=sys.stderr)
         return 2
 
 
@@ -112,6 +116,7 @@ class Process:
         background = [
             asyncio.create_task(self._reload_whenever(reload_wanted)),
             asyncio.create_task(watchdog()),
+            asyncio.create_task(self._keep_log()),
         ]
         notify("READY=1", f"STATUS=serving {configuration.digest[:12]}")
         # uvicorn raises what it has caught once more at its end, which is not yet ours.
@@ -126,6 +131,13 @@ class Process:
                 await admin.cleanup()
             await self._application.pipeline.close()
         return 0
+
+    async def _keep_log(self) -> None:
+        """Have the disk keep the audit log, so that a power cut takes a second of it at most."""
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            with contextlib.suppress(AuditError):  # calls meet it too, and are refused
+                await asyncio.to_thread(self._application.pipeline.audit.sync)
 
     def drain(self) -> None:
         self._draining = True

@@ -23,6 +23,7 @@ BODY_SECONDS = 10.0
 """For a whole request body: what a client on a bad line needs, and no more (slowloris)."""
 WRITE_SECONDS = 30.0
 """For a client to take the next event of a stream."""
+CLIENT_GONE = "client_gone"
 WELL_KNOWN = b"/.well-known/oauth-protected-resource/"
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,10 @@ class Application:
             try:
                 await self._respond(pipeline, exchange, scope, receive, send)
             except Refusal as refusal:
-                await _send(send, pipeline.refuse(exchange, refusal))
+                answer = pipeline.refuse(exchange, refusal)
+                # Who is gone, or takes nothing, gets nothing: its connection is cut.
+                if refusal.reason != CLIENT_GONE:
+                    await _send(send, answer)
             except Exception:
                 logger.exception("request %s failed", exchange.request_id)
                 await _send(send, pipeline.refuse(exchange, _internal()))
@@ -198,7 +202,7 @@ def _internal() -> Refusal:
 
 
 def _client_gone() -> Refusal:
-    return Refusal(499, -32603, "client_gone", "the client closed the connection")
+    return Refusal(499, -32603, CLIENT_GONE, "the client closed the connection")
 
 
 def _not_found() -> Refusal:

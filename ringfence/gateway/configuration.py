@@ -9,12 +9,13 @@ run of `check` is enough.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import ipaddress
 import json
 import os
 import ssl
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,11 +24,17 @@ from urllib.parse import urlsplit
 
 import jsonschema_rs
 
+from ringfence.gateway import keys
+from ringfence.gateway.grant_documents import Facts
+from ringfence.gateway.pins import Pins, PinsError, ambiguous_names
+from ringfence.gateway.policy import Policies, PolicyError
+
 SCHEMA = Path(__file__).with_name("configuration.schema.json")
 CREDENTIAL = "credential:"
 MASKING_KEY_BYTES = 32
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
+Where = tuple[str | int, ...]
+"""A place in gateway.json."""
 DataClass = Literal["public", "internal", "confidential", "restricted"]
 
 
@@ -88,15 +95,14 @@ class Server:
     resources: Mapping[str, DataClass]
     """Patterns of resource URIs, with their data class."""
     prompts: Mapping[str, DataClass]
-    pins: Mapping[str, Any] | None
-    """The approved definitions as the file has them; None: nothing was approved yet."""
+    pins: Pins
 
 
 @dataclass(frozen=True)
 class Grants:
     ceiling_seconds: int
     directory: Path
-    authority_file: Path
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -132,9 +138,7 @@ class Upstream:
 class Configuration:
     directory: Path
     digest: str
-    """SHA-256, hex, over every file read: the version of the policy for audit and caches."""
-    document: Mapping[str, Any]
-    """gateway.json as it is, for stages that take their facts in its shape."""
+    """SHA-256, hex, over every file read."""
     environment: str
     stage: str
     resource: str
@@ -148,9 +152,7 @@ class Configuration:
     limits: Limits
     audit: Audit
     upstream: Upstream
-    cedar_schema: str
-    policies: Mapping[str, str]
-    """Cedar text by file name."""
+    policies: Policies
 
     @property
     def state_directory(self) -> Path:
@@ -158,10 +160,8 @@ class Configuration:
         return self.grants.directory.parent
 
     def secret(self, purpose: str) -> bytes:
-        """A key for one purpose, derived from the masking key (HKDF-Expand, RFC 5869)."""
-        return hashlib.blake2b(
-            self.inspection.key[:64], key=purpose.encode()[:64], digest_size=32
-        ).digest()
+        """A key for one purpose, derived from the masking key; 32 bytes."""
+        return hmac.digest(self.inspection.key, b"ringfence " + purpose.encode(), "sha256")
 
 
 def load(directory: Path) -> Configuration:
@@ -207,7 +207,7 @@ class _Reader:
             raise ConfigurationError(self.problems)
         return result
 
-    def _problem(self, file: str, path: list[Any] | tuple[Any, ...], message: str) -> None:
+    def _problem(self, file: str, path: Sequence[str | int], message: str) -> None:
         place = "".join(f"[{p!r}]" if isinstance(p, int) or "." in p else f".{p}" for p in path)
         self.problems.append(
             f"{self.directory / file}: {place.lstrip('.') or '(whole)'}: {message}"
@@ -222,7 +222,7 @@ class _Reader:
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
         return Path(credentials) / name.removeprefix(CREDENTIAL) if credentials else None
 
-    def _bytes(self, path: Path, where: tuple[str, ...] = (), *, secret: bool = False) -> bytes:
+    def _bytes(self, path: Path, where: Where = (), *, secret: bool = False) -> bytes:
         """Content of a file; reports what is wrong and returns nothing then."""
         try:
             mode = path.stat().st_mode
@@ -242,9 +242,10 @@ class _Reader:
         return content
 
     def _json(self, name: str) -> Any:
+        before = len(self.problems)
         content = self._bytes(self.directory / name)
         if not content:
-            if not self.problems:
+            if len(self.problems) == before:
                 self._problem(name, (), "the file is empty; render it again")
             return None
         try:
@@ -301,7 +302,7 @@ class _Reader:
                 "must be true outside of production: personal data is masked there always",
             )
 
-    def _server(self, where: tuple[str, ...], server: Any, principals: Any) -> None:
+    def _server(self, where: Where, server: Any, principals: Any) -> None:
         url = urlsplit(server["url"])
         if url.scheme == "http" and not _is_loopback(url.hostname or ""):
             self._problem(
@@ -325,37 +326,23 @@ class _Reader:
     # The parts
 
     def _build(self, document: Mapping[str, Any]) -> Configuration | None:
-        policies = {
-            path.name: self._bytes(path).decode("utf-8", "replace")
-            for path in sorted((self.directory / "policies").glob("*.cedar"))
-        }
-        if not policies:
-            self._problem("policies", (), "holds no *.cedar file; without one, nothing is allowed")
-        schema = self._bytes(self.directory / "schema.cedarschema").decode("utf-8", "replace")
         inspection = self._inspection(document["inspection"])
-        servers = {
-            name: self._server_of(name, server) for name, server in document["servers"].items()
-        }
         tokens = self._tokens(document["tokens"])
-        grants = Grants(
-            document["grants"]["ceiling_seconds"],
-            Path(document["grants"]["directory"]),
-            self.directory / document["grants"]["authority_file"],
-        )
-        self._authority(grants.authority_file, ("grants", "authority_file"))
+        upstream = self._upstream(document["upstream"])
+        grants = self._grants(document)
+        policies = self._policies(document)
+        pins = self._pins(document["servers"])
         for section in ("grants", "audit"):
             self._writable(Path(document[section]["directory"]), (section, "directory"))
-        upstream = self._upstream(document["upstream"])
-        if self.problems or upstream is None:
+        if self.problems or upstream is None or grants is None or policies is None:
             return None
         return Configuration(
             directory=self.directory,
             digest=self.hash.hexdigest(),
-            document=document,
             environment=document["environment"],
             stage=document["stage"],
             resource=document["resource"],
-            hosts=frozenset(document["hosts"]),
+            hosts=frozenset(host.lower() for host in document["hosts"]),
             origins=frozenset(document.get("origins", ())),
             tokens=tokens,
             principals={
@@ -368,15 +355,76 @@ class _Reader:
                 )
                 for name, principal in document["principals"].items()
             },
-            servers=servers,
+            servers={
+                name: _server(name, server, pins[name])
+                for name, server in document["servers"].items()
+            },
             grants=grants,
             inspection=inspection,
             limits=Limits(**document["limits"]),
             audit=Audit(Path(document["audit"]["directory"]), document["audit"]["journal"]),
             upstream=upstream,
-            cedar_schema=schema,
             policies=policies,
         )
+
+    def _policies(self, document: Mapping[str, Any]) -> Policies | None:
+        texts = {
+            path.name: self._bytes(path).decode("utf-8", "replace")
+            for path in sorted((self.directory / "policies").glob("*.cedar"))
+        }
+        if not texts:
+            self._problem("policies", (), "holds no *.cedar file, so nothing would be allowed")
+        schema = self._bytes(self.directory / "schema.cedarschema").decode("utf-8", "replace")
+        if not schema or not texts:
+            return None
+        try:
+            return Policies(
+                schema,
+                {f"policies/{name}": text for name, text in texts.items()},
+                stage=document["stage"],
+                principals=document["principals"],
+                roles=document["roles"],
+                servers=document["servers"],
+            )
+        except PolicyError as error:
+            self.problems += [f"{self.directory}/{problem}" for problem in error.problems]
+            return None
+
+    def _pins(self, servers: Mapping[str, Any]) -> dict[str, Pins]:
+        documents = {
+            name: self._json(f"pins/{name}.json")
+            if (self.directory / f"pins/{name}.json").exists()
+            else None
+            for name in servers
+        }
+        pins: dict[str, Pins] = {}
+        for name, document in documents.items():
+            try:
+                if document is not None and not isinstance(document, dict):
+                    raise PinsError(f"pins/{name}.json: not an object")
+                pins[name] = Pins(name, document)
+            except PinsError as error:
+                self.problems.append(f"{self.directory}/{error}")
+        if len(pins) == len(documents):
+            ambiguous = ambiguous_names(documents)
+            pins = {
+                name: Pins(name, document, ambiguous=ambiguous[name])
+                for name, document in documents.items()
+            }
+        return pins
+
+    def _grants(self, document: Mapping[str, Any]) -> Grants | None:
+        section = document["grants"]
+        where = ("grants", "authority_file")
+        authority = self._bytes(self.directory / section["authority_file"], where)
+        if not authority:
+            return None
+        try:
+            facts = Facts.of(document, authority)
+        except ValueError as error:
+            self._problem("gateway.json", where, f"{section['authority_file']}: {error}")
+            return None
+        return Grants(section["ceiling_seconds"], Path(section["directory"]), facts)
 
     def _inspection(self, section: Mapping[str, Any]) -> Inspection:
         where = ("inspection", "key_file")
@@ -391,27 +439,6 @@ class _Reader:
             )
         return Inspection(section["classes"], section["mask"], section["arguments"], key)
 
-    def _server_of(self, name: str, server: Mapping[str, Any]) -> Server:
-        pins = f"pins/{name}.json"
-        return Server(
-            name=name,
-            url=server["url"],
-            server_name=server.get("server_name"),
-            protocols=frozenset(server["protocols"]),
-            timeout_seconds=float(server["timeout_seconds"]),
-            concurrency=server["concurrency"],
-            calls_per_minute=server["calls_per_minute"],
-            tools={
-                tool: Tool(
-                    tool, facts["data_class"], facts["sensitive"], tuple(facts.get("approvers", ()))
-                )
-                for tool, facts in server["tools"].items()
-            },
-            resources={k: v["data_class"] for k, v in server.get("resources", {}).items()},
-            prompts={k: v["data_class"] for k, v in server.get("prompts", {}).items()},
-            pins=self._json(pins) if (self.directory / pins).exists() else None,
-        )
-
     def _tokens(self, section: Mapping[str, Any]) -> Tokens:
         issuers: list[Issuer] = []
         for number, issuer in enumerate(section["issuers"]):
@@ -421,7 +448,9 @@ class _Reader:
             }
             for key, path in files.items():
                 if path is not None:
-                    self._bytes(path, ("tokens", "issuers", str(number), key))
+                    content = self._bytes(path, ("tokens", "issuers", number, key))
+                    if key == "jwks_file" and content:
+                        self._key_set(content, path, number)
             issuers.append(
                 Issuer(
                     issuer=issuer["issuer"],
@@ -438,6 +467,13 @@ class _Reader:
             section["skew_seconds"],
             section["sender_constraint"],
         )
+
+    def _key_set(self, content: bytes, path: Path, number: int) -> None:
+        try:
+            keys.read_key_set(content)
+        except keys.KeySetError as error:
+            where = ("tokens", "issuers", number, "jwks_file")
+            self._problem("gateway.json", where, f"{path}: {error}")
 
     def _upstream(self, section: Mapping[str, Any]) -> Upstream | None:
         """The gateway's own certificate, checked as TLS will use it."""
@@ -466,7 +502,7 @@ class _Reader:
                 )
         return Upstream(certificate, key, authority)
 
-    def _authority(self, path: Path, where: tuple[str, ...]) -> None:
+    def _authority(self, path: Path, where: Where) -> None:
         content = self._bytes(path, where)
         if content:
             try:
@@ -476,7 +512,7 @@ class _Reader:
             except ssl.SSLError as error:
                 self._problem("gateway.json", where, f"{path} holds no certificate ({error})")
 
-    def _writable(self, path: Path, where: tuple[str, ...]) -> None:
+    def _writable(self, path: Path, where: Where) -> None:
         if not path.is_dir():
             self._problem(
                 "gateway.json", where, f"{path} is no directory; create it for the service"
@@ -494,9 +530,22 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def read_only_problems(directory: Path) -> Iterator[str]:
-    """The problems of a directory, one line each; nothing: it can be served."""
-    try:
-        load(directory)
-    except ConfigurationError as error:
-        yield from error.problems
+def _server(name: str, server: Mapping[str, Any], pins: Pins) -> Server:
+    return Server(
+        name=name,
+        url=server["url"],
+        server_name=server.get("server_name"),
+        protocols=frozenset(server["protocols"]),
+        timeout_seconds=float(server["timeout_seconds"]),
+        concurrency=server["concurrency"],
+        calls_per_minute=server["calls_per_minute"],
+        tools={
+            tool: Tool(
+                tool, facts["data_class"], facts["sensitive"], tuple(facts.get("approvers", ()))
+            )
+            for tool, facts in server["tools"].items()
+        },
+        resources={k: v["data_class"] for k, v in server.get("resources", {}).items()},
+        prompts={k: v["data_class"] for k, v in server.get("prompts", {}).items()},
+        pins=pins,
+    )

@@ -34,12 +34,11 @@ from ringfence.gateway.audit import Audit, AuditError, Event, Outcome
 from ringfence.gateway.catalogue import Catalogue
 from ringfence.gateway.configuration import Configuration, ConfigurationError
 from ringfence.gateway.exchange import EMPTY_HEADERS, JSON_HEADERS, Answer, Exchange, Headers
-from ringfence.gateway.grant_documents import Facts
 from ringfence.gateway.grants import Grants
 from ringfence.gateway.journald import Journal
 from ringfence.gateway.keys import FileKeys, KeySetError, UrlKeys
 from ringfence.gateway.metrics import Metrics
-from ringfence.gateway.policy import Decision, Policies, PolicyError
+from ringfence.gateway.policy import Decision
 from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.relay import Relay
 from ringfence.gateway.results import error_message
@@ -60,7 +59,7 @@ class Pipeline:
     def __init__(
         self, configuration: Configuration, metrics: Metrics, audit: Audit, grants: Grants
     ) -> None:
-        """Raises `ConfigurationError` for what `configuration.load` alone cannot know."""
+        """Raises `ConfigurationError` where an issuer's keys cannot be used."""
         self.digest = configuration.digest
         self.servers = configuration.servers
         self.body_bytes = configuration.limits.body_bytes
@@ -71,7 +70,7 @@ class Pipeline:
         self._flying = 0
         self._landed = asyncio.Event()
         self._landed.set()
-        self.policies = policies(configuration)
+        self.policies = configuration.policies
         self._keys = key_sources(configuration)
         self._verifier = tokens.Verifier(
             [
@@ -104,19 +103,17 @@ class Pipeline:
         tls = upstream.context(configuration.upstream)
         self._relays: dict[str, Relay] = {}
         for name, server in configuration.servers.items():
-            approved = pins.Pins(name, server.pins)
             connections = upstream.Connections(server, tls)
             catalogue = Catalogue(
                 server,
                 connections,
                 configuration.limits,
-                self._judge(name, approved, observed),
+                self._judge(name, server.pins, observed),
             )
             self._relays[name] = Relay(
                 server,
                 connections,
                 catalogue,
-                approved,
                 self.policies,
                 self._inspector,
                 self._limits,
@@ -135,8 +132,7 @@ class Pipeline:
         predecessor: Pipeline | None = None,
     ) -> Pipeline:
         """`name`: of this process among those of the gateway. A `predecessor` hands on its log."""
-        facts = Facts.of(configuration.document, configuration.grants.authority_file.read_bytes())
-        ceiling = configuration.grants.ceiling_seconds
+        facts, ceiling = configuration.grants.facts, configuration.grants.ceiling_seconds
         if predecessor is None:
             audit = Audit(
                 configuration.audit.directory,
@@ -555,24 +551,6 @@ class Pipeline:
             "no_certificate",
             "show the client certificate of a principal of this environment",
         )
-
-
-def policies(configuration: Configuration) -> Policies:
-    """Raises `ConfigurationError`."""
-    document = configuration.document
-    try:
-        return Policies(
-            configuration.cedar_schema,
-            configuration.policies,
-            stage=configuration.stage,
-            principals=document["principals"],
-            roles=document["roles"],
-            servers=document["servers"],
-        )
-    except PolicyError as error:
-        raise ConfigurationError(
-            [f"{configuration.directory}: {problem}" for problem in error.problems]
-        ) from error
 
 
 def key_sources(configuration: Configuration) -> list[FileKeys | UrlKeys]:

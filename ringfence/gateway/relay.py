@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ from ringfence.gateway.policy import Policies
 from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.upstream import Connections, Reply, broken
 
-LISTENING = "subscriptions/listen"
+SUBSCRIPTION = "subscriptions/listen"
+LISTENERS = 4
+"""Such streams of one principal at one server, in one process."""
 KEEP_ALIVE_SECONDS = 15
 """Of silence, after which a comment goes to the client, so that nobody in between cuts it off."""
 OWN_CLASS = "internal"
@@ -54,7 +57,6 @@ class Relay:
         server: Server,
         connections: Connections,
         catalogue: Catalogue,
-        approved: pins.Pins,
         policies: Policies,
         inspector: Inspector,
         calls: CallLimits,
@@ -63,13 +65,14 @@ class Relay:
         self.server = server
         self.catalogue = catalogue
         self._connections = connections
-        self._approved = approved
+        self._approved = server.pins
         self._policies = policies
         self._inspector = inspector
         self._slots = calls.slots[server.name]
         self._circuit = calls.circuits[server.name]
         self._limits = limits
         self._retired = False
+        self._listeners: Counter[str] = Counter()
 
     def retire(self) -> None:
         self._retired = True
@@ -88,7 +91,13 @@ class Relay:
     ) -> Answer:
         headers = protocol.upstream_headers(call, declared)
         headers["Content-Type"] = "application/json"
-        reply = await self._send(exchange, "POST", headers, strict_json.serialise(call.document))
+        reply = await self._send(
+            exchange,
+            "POST",
+            headers,
+            strict_json.serialise(call.document),
+            listening=call.method == SUBSCRIPTION,
+        )
         session: Headers = []
         if reply.session is not None and call.version != protocol.MODERN:
             session = [(b"mcp-session-id", seal(exchange, reply.session).encode())]
@@ -112,7 +121,7 @@ class Relay:
         conclude: Conclude,
     ) -> Answer:
         headers = protocol.upstream_headers(call)
-        reply = await self._send(exchange, method, headers, b"")
+        reply = await self._send(exchange, method, headers, b"", listening=method == "GET")
         if method == "GET" and reply.status == 200 and reply.media_type == "text/event-stream":
             return Answer(200, STREAM_HEADERS, self._events(exchange, call, reply, conclude))
         if method == "DELETE" and reply.status in (200, 202, 204):
@@ -130,6 +139,8 @@ class Relay:
         method: Literal["POST", "GET", "DELETE"],
         headers: dict[str, str],
         body: bytes,
+        *,
+        listening: bool = False,
     ) -> Reply:
         assert exchange.identity is not None
         headers["Accept"] = "application/json, text/event-stream"
@@ -137,11 +148,14 @@ class Relay:
         headers["X-Ringfence-Request-Id"] = exchange.request_id
         if exchange.session is not None:
             headers["Mcp-Session-Id"] = exchange.session
-        await exchange.held.enter_async_context(self._slots.taken())
+        if listening:
+            self._listen(exchange, exchange.identity.principal)
+        else:
+            await exchange.held.enter_async_context(self._slots.taken())
         started = time.monotonic()
         attempt = self._circuit.enter(started)
         try:
-            reply = await self._connections.send(method, headers, body)
+            reply = await self._connections.send(method, headers, body, listening=listening)
         except Refusal as refusal:
             # A slow tool says nothing about the server: others would be cut off for it.
             if refusal.reason == "upstream_timeout":
@@ -156,6 +170,19 @@ class Relay:
         exchange.held.callback(reply.close)
         exchange.waited += time.monotonic() - started
         return reply
+
+    def _listen(self, exchange: Exchange, principal: str) -> None:
+        """Listening lasts: it takes no slot from calls, and each principal has a few of its own."""
+        if self._listeners[principal] >= LISTENERS:
+            raise Refusal(
+                429,
+                -32005,
+                "too_many_listeners",
+                f"this principal listens {LISTENERS} times already; end one of them",
+                headers=(("Retry-After", "5"),),
+            )
+        self._listeners[principal] += 1
+        exchange.held.callback(self._listeners.subtract, (principal,))
 
     def _refused(self, reply: Reply, call: protocol.Call) -> Refusal:
         if reply.status == 404 and call.session is not None:
@@ -179,7 +206,7 @@ class Relay:
         started = time.monotonic()
         body = await reply.read(self._limits.result_bytes)
         exchange.waited += time.monotonic() - started
-        message = strict_json.parse(body, depth=self._limits.depth, what="result")
+        message = self._parsed(body)
         if isinstance(message, dict) and message.get("id") is None and "error" in message:
             message["id"] = call.id  # it could not read which call it was; there was only this one
         if not results.is_response(message, call):
@@ -198,6 +225,13 @@ class Relay:
         if cursor is not None:
             inspected.document["result"]["nextCursor"] = cursor
         return inspected.document
+
+    def _parsed(self, body: bytes) -> Any:
+        """As strictly as a request; the caller is not the one to be told to mend it."""
+        try:
+            return strict_json.parse(body, depth=self._limits.depth, what="result")
+        except Refusal as refusal:
+            raise broken(refusal.reason, "sent a result that is not strict JSON") from refusal
 
     async def _shaped(
         self, exchange: Exchange, call: protocol.Call, message: dict[str, Any]
@@ -256,11 +290,18 @@ class Relay:
         parser = sse.Parser(self._limits.result_bytes)
         stream = StreamInspector(self._inspector, exchange.data_class or OWN_CLASS)
         silent = 0
+        listening = call.id is None or call.method == SUBSCRIPTION
+        assert exchange.identity is not None
+        ends = exchange.identity.expires
         try:
             async for chunk in reply.chunks():
-                if self._retired and call.method in (LISTENING, "ping"):
+                if self._retired and listening:
                     raise Refusal(
                         503, -32006, "listening_ended", "the gateway is changing; listen again"
+                    )
+                if time.time() >= ends:
+                    raise Refusal(
+                        401, -32001, "token_expired", "the access token has expired meanwhile"
                     )
                 if not chunk:
                     for event in self._notifications(exchange, stream.release()):
@@ -274,9 +315,7 @@ class Relay:
                 for event in parser.feed(chunk):
                     if not event.data:
                         continue
-                    message = strict_json.parse(
-                        event.data.encode(), depth=self._limits.depth, what="result"
-                    )
+                    message = self._parsed(event.data.encode())
                     if self._answers(message, call):
                         message = await self._shaped(exchange, call, message)
                         check = self._check(call) if "result" in message else None

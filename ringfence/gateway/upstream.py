@@ -22,6 +22,9 @@ IDLE_SECONDS = 4.0
 """How long an unused connection is kept: less than servers do (uvicorn: 5 s), so that a request
 does not meet a connection that is being closed, which could not be repeated."""
 CONNECT_SECONDS = 5.0
+LISTENING = aiohttp.ClientTimeout(
+    total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=None
+)
 RETRY_AFTER = (("Retry-After", "1"),)
 
 
@@ -62,9 +65,8 @@ def context(settings: Upstream) -> ssl.SSLContext:
 class Reply:
     """An answer whose body is still to be read. Close it, whatever happens."""
 
-    def __init__(self, response: aiohttp.ClientResponse, seconds: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self._seconds = seconds
         self.status = response.status
         self.media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.session = response.headers.get("Mcp-Session-Id")
@@ -93,22 +95,19 @@ class Reply:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; an empty one for each second of silence.
 
-        Raises `Refusal` where nothing at all arrives for the server's time-out, or the
-        connection breaks.
+        Raises `Refusal` where the connection breaks, or nothing arrives for the server's time-out,
+        unless the reply is to listening.
         """
         content = self._response.content
-        silent = 0.0
         reading: asyncio.Task[bytes] | None = None
         try:
             while True:
                 reading = reading or asyncio.ensure_future(content.readany())
                 done, _ = await asyncio.wait((reading,), timeout=1.0)
                 if not done:
-                    silent += 1.0
                     yield b""
                     continue
                 chunk, reading = reading.result(), None
-                silent = 0.0
                 if not chunk:
                     return
                 yield chunk
@@ -124,9 +123,6 @@ class Reply:
         """Back to the pool where the body was read to its end, else the connection is cut."""
         self._response.close()
 
-    def release(self) -> None:
-        self._response.release()
-
 
 class Connections:
     """The pool of one server. Make it inside of a running event loop."""
@@ -135,6 +131,12 @@ class Connections:
         self._url = URL(server.url)
         self._name = server.server_name
         self._seconds = server.timeout_seconds
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=CONNECT_SECONDS,
+            sock_connect=CONNECT_SECONDS,
+            sock_read=server.timeout_seconds,
+        )
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # the server's concurrency is bounded before this
@@ -145,27 +147,31 @@ class Connections:
             auto_decompress=False,
             skip_auto_headers=("User-Agent",),
             trust_env=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=CONNECT_SECONDS,
-                sock_connect=CONNECT_SECONDS,
-                sock_read=server.timeout_seconds,
-            ),
         )
 
     async def send(
-        self, method: Literal["POST", "GET", "DELETE"], headers: Mapping[str, str], body: bytes
+        self,
+        method: Literal["POST", "GET", "DELETE"],
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        listening: bool = False,
     ) -> Reply:
-        """Send a request once; returns when the head of the answer is there."""
+        """Send a request once; returns when the head of the answer is there.
+
+        `listening`: what is then sent may be a long time coming.
+        """
         try:
-            response = await self._session.request(
-                method,
-                self._url,
-                data=body if method == "POST" else None,
-                headers=headers,
-                allow_redirects=False,
-                server_hostname=self._name,
-            )
+            async with asyncio.timeout(self._seconds if listening else None):
+                response = await self._session.request(
+                    method,
+                    self._url,
+                    data=body if method == "POST" else None,
+                    headers=headers,
+                    allow_redirects=False,
+                    server_hostname=self._name,
+                    timeout=LISTENING if listening else self._timeout,
+                )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise unreachable() from error
@@ -179,7 +185,7 @@ class Connections:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             response.close()
             raise broken("upstream_encoding", "answered in an encoding that nobody asked for")
-        return Reply(response, self._seconds)
+        return Reply(response)
 
     async def close(self) -> None:
         await self._session.close()

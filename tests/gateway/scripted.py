@@ -20,6 +20,7 @@ Answer = Callable[["Handler", dict[str, Any]], None]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     tools: ClassVar[list[dict[str, Any]]]
     received: ClassVar[list[Received]]
     answer: ClassVar[Answer | None]
