@@ -402,7 +402,7 @@ class TestADocument:
             {"reason": None},
             {"crit": "x"},
         ],
-        ids=str,
+        ids=lambda claims: " ".join(claims),
     )
     def test_has_its_claims_and_no_others(self, claims: dict[str, Any]):
         document = person("carol").request(**claims)
@@ -837,6 +837,7 @@ class TestAnApproval:
     @pytest.mark.parametrize(
         ("iat", "reason"),
         [(NOW - 31, "bad_time"), (NOW + 31, "issued_in_future")],
+        ids=["before the request", "in future"],
     )
     def test_at_another_time(self, gateway: Gateway, iat: int, reason: str):
         request = person("carol").request()
