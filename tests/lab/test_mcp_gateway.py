@@ -47,10 +47,6 @@ class Site:
             "ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml", *arguments
         )
 
-    def compliance(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ("python", "-m", "pytest", *arguments, "--environment", self.manifest)
-        return self.run(*command)
-
     def ringfence(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """From the network of the clients."""
         command = ["ringfence", *arguments, "--environment", str(self.manifest)]
@@ -109,15 +105,6 @@ class TestGateway:
         again = site.play("harden")
         assert again.returncode == 0, again.stdout[-6000:]
         assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
-
-    def test_every_applicable_check_passes(self, site: Site, tmp_path: Path):
-        verified = site.compliance("tests/compliance", "--reports", str(tmp_path))
-        assert verified.returncode == 0, verified.stdout[-8000:]
-
-    def test_every_check_of_the_gateway_can_fail(self, site: Site):
-        sabotage = ("-p", "tests.lab.sabotage", "--sabotage", "tests/compliance/test_gateway.py")
-        proven = site.compliance(*sabotage)
-        assert proven.returncode == 0, proven.stdout[-8000:]
 
     def test_a_caller_lists_and_calls_what_their_role_names(self, site: Site):
         listed = site.call("dana", "git", "--list")
