@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,16 @@ EMBEDDED = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 MakeManifest = Callable[[str, int], Path]
 
 
+STARTED = time.monotonic()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--lab-minutes",
+        type=int,
+        default=20,
+        help="after which tests of the lab are skipped, lest a slow machine takes hours; 0: never",
+    )
     parser.addoption("--lab-release", default="trixie", help="Debian release of the tests' hosts")
 
 
@@ -26,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if here and (reason := unavailable()):
         for item in here:
             item.add_marker(pytest.mark.skip(reason=f"no lab here: {reason}"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What breaks and mends every property takes longest, and has to begin in half of the time."""
+    minutes = item.config.option.lab_minutes / (2 if "can_fail" in item.name else 1)
+    if minutes and time.monotonic() - STARTED > minutes * 60:
+        pytest.skip(f"{minutes:g} minutes are over on this machine; run it with --lab-minutes 0")
 
 
 @pytest.fixture(scope="session")

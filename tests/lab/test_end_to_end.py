@@ -39,7 +39,7 @@ class Journey:
         *command: str | Path,
         directory: Path = ROOT,
         environment: Mapping[str, str] | None = None,
-        timeout: int = 600,
+        timeout: int = 1150,
     ) -> subprocess.CompletedProcess[str]:
         # To a file: whoever a command that is ended leaves behind would hold a pipe open.
         with TemporaryFile("w+") as output:
@@ -159,7 +159,7 @@ class TestTrixie(FromOneFile):
         run = journey.run(
             *("python", "-m", "pytest", "-p", "tests.lab.sabotage", "tests/compliance"),
             *("--environment", journey.manifest, "--sabotage"),
-            timeout=1000,
+            timeout=1150,
         )
         assert run.returncode == 0, run.stdout[-8000:]
 

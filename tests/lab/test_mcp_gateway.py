@@ -28,7 +28,7 @@ class Site:
     def manifest(self) -> Path:
         return self.lab.environment.path
 
-    def run(self, *command: str | Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path, timeout: int = 1150) -> subprocess.CompletedProcess[str]:
         with TemporaryFile("w+") as output:
             ended = subprocess.run(
                 [str(part) for part in command],
