@@ -18,6 +18,7 @@ VERBS = {
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
     "grant": ("ringfence.grants", "ask for, approve or revoke the use of a sensitive tool"),
+    "decisions": ("ringfence.decisions", "show what the gateway decided, from its audit log"),
     "pins": ("ringfence.pins", "review and approve the definitions of tools"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }

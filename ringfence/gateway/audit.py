@@ -58,10 +58,17 @@ AUDITED_METHODS: Mapping[str, int] = {
             *("initialize", "ping", "server/discover", "completion/complete"),
             *("tools/list", "prompts/list", "prompts/get", "resources/list", "resources/read"),
             *("resources/templates/list", "tasks/get", "tasks/list", "tasks/result"),
+            "grants/list",
         ),
         _READ,
     ),
-    **dict.fromkeys(("logging/setLevel", "tasks/update", "tasks/cancel"), _UPDATE),
+    **dict.fromkeys(
+        (
+            *("logging/setLevel", "tasks/update", "tasks/cancel"),
+            *("grants/request", "grants/approve", "grants/revoke"),
+        ),
+        _UPDATE,
+    ),
     **dict.fromkeys(
         (
             *("tools/call", "subscriptions/listen", "resources/subscribe", "resources/unsubscribe"),

@@ -48,6 +48,11 @@ SESSION_STREAM = "ping"
 """What a principal must be allowed to, to listen to a session of theirs or to end it."""
 FORWARDED = 102
 """Status in the audit log of a call that is under way."""
+GRANT_STEPS = {
+    "requested": "grants/request",
+    "approved": "grants/approve",
+    "revoked": "grants/revoke",
+}
 WELL_KNOWN_SECONDS = 3600
 
 logger = logging.getLogger(__name__)
@@ -461,7 +466,7 @@ class Pipeline:
             issuer=identity.issuer if identity else None,
             token_id=identity.token_id if identity else None,
             server=exchange.server,
-            version=call.version if call else None,
+            version=(call.version or None) if call else None,
             method=call.method if call else None,
             kind=call.kind if call else None,
             name=name,
@@ -526,6 +531,7 @@ class Pipeline:
         event = await asyncio.to_thread(self.grants.accept, body, time.time())
         exchange.identity = tokens.Identity(event.actor, "signature", None, frozenset(), 0.0, None)
         exchange.server = event.server
+        exchange.call = _grant_step(GRANT_STEPS[event.step], event.server, event.tool)
         exchange.grant = event.id
         exchange.sensitive = True
         status = 201 if event.new else 200
@@ -537,6 +543,7 @@ class Pipeline:
         principal = self._certified(exchange)
         listed = await asyncio.to_thread(self.grants.listing, time.time(), principal)
         exchange.identity = tokens.Identity(principal, "certificate", None, frozenset(), 0.0, None)
+        exchange.call = _grant_step("grants/list")
         self._conclude(exchange, 200)
         grants = {"grants": [each.as_json() for each in listed]}
         return Answer(200, JSON_HEADERS, strict_json.serialise(grants))
@@ -568,6 +575,12 @@ def key_sources(configuration: Configuration) -> list[FileKeys | UrlKeys]:
                 [f"{configuration.directory}: tokens: issuer {each.issuer}: {error}"]
             ) from error
     return sources
+
+
+def _grant_step(method: str, server: str = "", tool: str | None = None) -> protocol.Call:
+    """For the audit log: what is not MCP, told as if it were."""
+    kind = "server" if tool is None else "tool"
+    return protocol.Call(server, "", None, method, {}, kind, tool, {})
 
 
 def _der(value: bytes) -> bytes | None:

@@ -12,9 +12,10 @@ import pytest
 from ringfence.environment import Environment
 from ringfence.lab import Lab, unavailable
 
-EMBEDDED = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+DIRECT = Path(__file__).parents[1] / "unit/manifests/direct.yaml"
+"""Two hosts without a gateway: enough for whatever does not concern one."""
 
-MakeManifest = Callable[[str, int], Path]
+MakeManifest = Callable[..., Path]
 
 
 STARTED = time.monotonic()
@@ -59,11 +60,11 @@ def octets() -> range:
 
 @pytest.fixture(scope="session")
 def make_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeManifest:
-    """Copies the embedded lab's manifest under another name and with addresses 10.OCTET.…"""
+    """Copies a lab's manifest under another name and with addresses 10.OCTET.…"""
 
-    def make(name: str, octet: int) -> Path:
+    def make(name: str, octet: int, manifest: Path = DIRECT) -> Path:
         path = tmp_path_factory.mktemp(name) / "environment.yaml"
-        text = EMBEDDED.read_text().replace("\nname: lab\n", f"\nname: {name}\n")
+        text = manifest.read_text().replace("\nname: lab\n", f"\nname: {name}\n")
         text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
         path.write_text(text)
         return path
@@ -73,7 +74,7 @@ def make_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeManifest:
 
 @pytest.fixture(scope="session")
 def lab(make_manifest: MakeManifest, release: str, octets: range) -> Iterator[Lab]:
-    """The embedded lab, fresh: both of its hosts are booted and nothing is hardened."""
+    """Two hosts, fresh: booted, and nothing is hardened."""
     environment = Environment.load(make_manifest(f"test-{octets[0]}", octets[0]))
     lab = Lab(environment, release)
     lab.down()

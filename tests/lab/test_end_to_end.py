@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 
 from ringfence.environment import Environment
 from ringfence.lab import Lab
+from tests.lab.commands import ROOT, run
 
-ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "inventories/lab"
 HARDEN = "playbooks/harden.yml"
-HOSTS = ("tools-1", "siem-1")
+HOSTS = ("edge-1", "tools-1", "siem-1")
 
 INSTALL_LYNIS = "apt-get -qq update && apt-get -qqy --no-install-recommends install lynis"
 AUDIT_WITH_LYNIS = "lynis audit system --quick --quiet --no-colors; cat /var/log/lynis-report.dat"
@@ -34,34 +34,12 @@ class Journey:
     def manifest(self) -> Path:
         return self.lab.environment.path
 
-    def run(
-        self,
-        *command: str | Path,
-        directory: Path = ROOT,
-        environment: Mapping[str, str] | None = None,
-        timeout: int = 1150,
-    ) -> subprocess.CompletedProcess[str]:
-        # To a file: whoever a command that is ended leaves behind would hold a pipe open.
-        with TemporaryFile("w+") as output:
-            ended = subprocess.run(
-                [str(part) for part in command],
-                cwd=directory,
-                env=os.environ | (environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-            )
-            output.seek(0)
-            return subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), "")
-
     def ansible(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("ansible-playbook", "-i", self.manifest, HARDEN, *arguments)
+        return run("ansible-playbook", "-i", self.manifest, HARDEN, *arguments)
 
     def compliance(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         options = ("--environment", self.manifest, "--reports", self.reports)
-        return self.run("pytest", "tests/compliance", *options, *arguments)
+        return run("pytest", "tests/compliance", *options, *arguments)
 
     def report(self, name: str = "compliance") -> Mapping[str, Any]:
         return json.loads((self.reports / f"{name}.json").read_text())
@@ -70,12 +48,14 @@ class Journey:
 @pytest.fixture(scope="class")
 def journey(
     request: pytest.FixtureRequest,
-    make_manifest: Callable[[str, int], Path],
+    make_manifest: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Journey]:
     assert request.cls is not None
     release, octet = request.cls.release, request.cls.octet
-    lab = Lab(Environment.load(make_manifest(f"e2e-{release}", octet)), release)
+    manifest = make_manifest(f"e2e-{release}", octet, EMBEDDED / "environment.yaml")
+    shutil.copytree(EMBEDDED / "pins", manifest.parent / "pins")
+    lab = Lab(Environment.load(manifest), release)
     lab.down()
     try:
         lab.up()
@@ -91,29 +71,29 @@ class FromOneFile:
     octet: int
 
     def test_a_fresh_host_is_not_compliant(self, journey: Journey):
-        run = journey.compliance("--measurement", "before")
-        assert run.returncode == 1, run.stdout[-4000:]
+        ended = journey.compliance("--measurement", "before")
+        assert ended.returncode == 1, ended.stdout[-4000:]
         before = journey.report("before")
         assert before["failed"] > before["passed"]
 
     def test_check_mode_works_on_a_fresh_host_and_changes_nothing(self, journey: Journey):
-        run = journey.ansible("--check", "--diff")
-        assert run.returncode == 0, run.stdout[-6000:]
+        ended = journey.ansible("--check", "--diff")
+        assert ended.returncode == 0, ended.stdout[-6000:]
         absent = journey.lab.exec("tools-1", ["test", "!", "-e", "/etc/ringfence"])
         assert absent.returncode == 0, "check mode wrote to the host"
 
     def test_hardening_succeeds(self, journey: Journey):
-        run = journey.ansible()
-        assert run.returncode == 0, run.stdout[-6000:]
+        ended = journey.ansible()
+        assert ended.returncode == 0, ended.stdout[-6000:]
 
     def test_a_second_run_changes_nothing(self, journey: Journey):
-        run = journey.ansible()
-        assert run.returncode == 0, run.stdout[-6000:]
-        assert set(re.findall(r"changed=(\d+)", run.stdout)) == {"0"}, run.stdout[-6000:]
+        ended = journey.ansible()
+        assert ended.returncode == 0, ended.stdout[-6000:]
+        assert set(re.findall(r"changed=(\d+)", ended.stdout)) == {"0"}, ended.stdout[-6000:]
 
     def test_every_applicable_check_passes(self, journey: Journey):
-        run = journey.compliance()
-        assert run.returncode == 0, run.stdout[-8000:]
+        ended = journey.compliance()
+        assert ended.returncode == 0, ended.stdout[-8000:]
         report = journey.report()
         assert report["failed"] == 0
         assert report["rate"] == 1.0
@@ -141,9 +121,9 @@ class TestTrixie(FromOneFile):
                 tmp_path,
             ),
         ):
-            built = journey.run("ansible-galaxy", *command)
+            built = run("ansible-galaxy", *command)
             assert built.returncode == 0, built.stdout
-        run = journey.run(
+        ended = run(
             *("ansible-playbook", "-i", journey.manifest, "ringfence.hardening.harden"),
             directory=tmp_path,
             environment={
@@ -152,16 +132,16 @@ class TestTrixie(FromOneFile):
                 "ANSIBLE_PIPELINING": "1",
             },
         )
-        assert run.returncode == 0, run.stdout[-6000:]
-        assert set(re.findall(r"changed=(\d+)", run.stdout)) == {"0"}, run.stdout[-6000:]
+        assert ended.returncode == 0, ended.stdout[-6000:]
+        assert set(re.findall(r"changed=(\d+)", ended.stdout)) == {"0"}, ended.stdout[-6000:]
 
     def test_every_check_can_fail(self, journey: Journey):
-        run = journey.run(
+        ended = run(
             *("python", "-m", "pytest", "-p", "tests.lab.sabotage", "tests/compliance"),
             *("--environment", journey.manifest, "--sabotage"),
             timeout=1150,
         )
-        assert run.returncode == 0, run.stdout[-8000:]
+        assert ended.returncode == 0, ended.stdout[-8000:]
 
     @pytest.mark.parametrize("host", HOSTS)
     def test_lynis_scores_a_hardened_host_with_90(self, journey: Journey, host: str):
@@ -186,7 +166,7 @@ class TestTrixie(FromOneFile):
     )
     def test_ssh_audit_has_no_warning(self, journey: Journey, host: str, options: tuple[str, ...]):
         address = str(journey.lab.environment.hosts[host].address)
-        audit = journey.run("ssh-audit", "--no-colors", *options, address)
+        audit = run("ssh-audit", "--no-colors", *options, address)
         assert audit.returncode == 0, audit.stdout
         assert "[warn]" not in audit.stdout
 

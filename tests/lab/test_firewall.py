@@ -109,7 +109,7 @@ def changed(run: Run) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def fresh(
-    make_manifest: Callable[[str, int], Path],
+    make_manifest: Callable[..., Path],
     octets: range,
     release: str,
     tmp_path_factory: pytest.TempPathFactory,

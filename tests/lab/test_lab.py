@@ -289,7 +289,7 @@ def test_units_of_a_host_can_be_kept_from_the_network(running: Lab) -> None:
     assert "SSH-2.0" not in denied.stdout
 
 
-def test_embedded_lab_boots_with_its_hosts_in_their_segments(lab: Lab) -> None:
+def test_lab_boots_with_its_hosts_in_their_segments(lab: Lab) -> None:
     assert {status.name: status.state for status in lab.status()} == {
         "tools-1": "running",
         "siem-1": "running",

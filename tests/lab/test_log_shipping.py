@@ -63,7 +63,7 @@ print(json.dumps([fresh, again]))
 
 
 @pytest.fixture(scope="module")
-def lab(make_manifest: Callable[[str, int], Path], release: str) -> Iterator[Lab]:
+def lab(make_manifest: Callable[..., Path], release: str) -> Iterator[Lab]:
     """A lab whose hosts ship their journals, and are not hardened otherwise."""
     environment = Environment.load(make_manifest("test-shipping", OCTET))
     lab = Lab(environment, release)

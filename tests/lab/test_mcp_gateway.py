@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import pytest
 
 from ringfence.environment import Environment
 from ringfence.lab import Lab
+from tests.lab.commands import ROOT, run
 
-ROOT = Path(__file__).parents[2]
-MANIFEST = ROOT / "tests/unit/manifests/gateway.yaml"
+MANIFEST = ROOT / "inventories/lab/environment.yaml"
 AUDIT = "/var/log/ringfence-gateway"
 
 
@@ -28,24 +27,8 @@ class Site:
     def manifest(self) -> Path:
         return self.lab.environment.path
 
-    def run(self, *command: str | Path, timeout: int = 1150) -> subprocess.CompletedProcess[str]:
-        with TemporaryFile("w+") as output:
-            ended = subprocess.run(
-                [str(part) for part in command],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-            )
-            output.seek(0)
-            return subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), "")
-
     def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run(
-            "ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml", *arguments
-        )
+        return run("ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml", *arguments)
 
     def ringfence(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """From the network of the clients."""
@@ -62,13 +45,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, release: str, octets: range) -> Iterator[Site]:
-    octet = octets[3]
-    text = MANIFEST.read_text().replace("\nname: lab\n", f"\nname: gateway-{octet}\n")
-    text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
-    path = tmp_path_factory.mktemp("gateway") / "environment.yaml"
-    path.write_text(text)
-    lab = Lab(Environment.load(path), release)
+def site(make_manifest: Callable[..., Path], release: str, octets: range) -> Iterator[Site]:
+    manifest = make_manifest(f"gateway-{octets[3]}", octets[3], MANIFEST)
+    lab = Lab(Environment.load(manifest), release)
     lab.down()
     try:
         lab.up()
@@ -93,10 +72,10 @@ class TestGateway:
         fetched = site.play("pins")
         assert fetched.returncode == 0, fetched.stdout[-4000:]
         pins = ("ringfence", "pins")
-        shown = site.run(*pins, "diff", "--environment", site.manifest)
+        shown = run(*pins, "diff", "--environment", site.manifest)
         assert shown.returncode == 1
         assert "time/convert_time: never approved" in shown.stdout
-        approved = site.run(*pins, "approve", "--yes", "--environment", site.manifest)
+        approved = run(*pins, "approve", "--yes", "--environment", site.manifest)
         assert approved.returncode == 0, approved.stdout
         applied = site.play("harden", "--tags", "mcp_gateway")
         assert applied.returncode == 0, applied.stdout[-6000:]
@@ -177,6 +156,17 @@ class TestGateway:
         collected = "timeout 30 sh -c 'until grep -rq {0} /var/log/ringfence; do sleep 1; done'"
         for step in ("grant_approved", "no_grant", "forwarded"):
             site.on("siem-1", collected.format(step))
+        record = site.manifest.with_name("record.jsonl")
+        record.write_text(site.on("siem-1", "cat /var/log/ringfence/edge-1/*.jsonl"))
+        told = run("ringfence", "decisions", record).stdout
+        for line in (
+            r"clock-agent +time +server/discover +denied +no_policy",
+            r"carol +sqlite +tools/call read_query +allowed +by analyst/sqlite; redacted: \d email",
+            r"carol +sqlite +tools/call create_table +denied +no_grant",
+            r"dana +sqlite +grants/approve create_table +allowed +grant_approved; grant \w{8}",
+            r"carol +sqlite +tools/call create_table +allowed +by .+; grant \w{8}",
+        ):
+            assert re.search(line, told), f"{line}\n{told}"
 
     def test_its_sandbox_leaves_little(self, site: Site):
         said = site.on(

@@ -78,7 +78,7 @@ SERVERS = {
 
 
 @pytest.fixture(scope="module")
-def lab(make_manifest: Callable[[str, int], Path], release: str) -> Iterator[Lab]:
+def lab(make_manifest: Callable[..., Path], release: str) -> Iterator[Lab]:
     lab = Lab(Environment.load(make_manifest("test-mcp", OCTET)), release)
     lab.down()
     try:

@@ -117,7 +117,7 @@ def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
 
 @pytest.fixture(scope="module")
 def doors(
-    make_manifest: Callable[[str, int], Path],
+    make_manifest: Callable[..., Path],
     release: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Doors]:

@@ -10,13 +10,13 @@ from ringfence import client
 from ringfence.cli import main
 from ringfence.environment import Environment
 
-LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
-GATEWAY = Path(__file__).parent / "manifests/gateway.yaml"
+LAB = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+DIRECT = Path(__file__).parent / "manifests/direct.yaml"
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    return Path(shutil.copy(LAB, tmp_path / "environment.yaml"))
+    return Path(shutil.copy(DIRECT, tmp_path / "environment.yaml"))
 
 
 def test_the_address_comes_from_the_manifest(manifest: Path):
@@ -37,7 +37,7 @@ def test_a_server_without_an_address_is_not_called(manifest: Path):
 
 
 def test_a_gateway_stands_in_front_of_every_server():
-    environment = Environment.load(GATEWAY)
+    environment = Environment.load(LAB)
     assert environment.gateway
     address = environment.hosts["edge-1"].address
     for server in environment.servers.values():

@@ -78,13 +78,6 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
 
 
 @pytest.fixture(scope="module")
-def gateway_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Of the hosts of a gateway."""
-    manifest = "tests/unit/manifests/gateway.yaml"
-    return collected(tmp_path_factory.mktemp("collect"), manifest, "--host", "edge-1")
-
-
-@pytest.fixture(scope="module")
 def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
     """Of an environment in AWS, without its hosts."""
     manifest = "inventories/aws-example/environment.yaml"
@@ -130,9 +123,9 @@ def test_controls_in_effect_in_the_cloud_have_checks(cloud_checks: Checks):
     assert in_effect <= checked, f"no check for {sorted(in_effect - checked)}"
 
 
-def test_controls_in_effect_at_the_gateway_have_checks(gateway_checks: Checks):
+def test_controls_in_effect_at_the_gateway_have_checks(checks: Checks):
     """Those that name its hosts; what every host has says nothing about a gateway."""
-    checked = {check["control"] for check in gateway_checks if check["group"] == "edge"}
+    checked = {check["control"] for check in checks if check["group"] == "edge"}
     in_effect = {c.id for c in controls.load().values() if "gateway" in c.implemented}
     assert in_effect == checked
 
@@ -150,20 +143,16 @@ def test_checked_controls_are_in_effect(checks: Checks):
     assert not planned, f"make a layer of {planned} `implemented` in schemas/controls.yaml"
 
 
-def test_every_check_says_why_it_exists(
-    checks: Checks, cloud_checks: Checks, gateway_checks: Checks
-):
-    every = checks + cloud_checks + gateway_checks
-    assert not sorted({check["name"] for check in every if not check["why"]})
+def test_every_check_says_why_it_exists(checks: Checks, cloud_checks: Checks):
+    assert not sorted({check["name"] for check in checks + cloud_checks if not check["why"]})
 
 
-def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks, gateway_checks: Checks):
+def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks):
     def proven(check: dict[str, Any]) -> bool:
         marks = check["sabotage"]
         return len(marks) == 1 and len(marks[0][0]) == 1 and set(marks[0][1]) == {"restore"}
 
-    every = checks + gateway_checks
-    assert not sorted({c["name"] for c in every if c["host"] and not proven(c)})
+    assert not sorted({c["name"] for c in checks if c["host"] and not proven(c)})
 
 
 def test_every_assertion_tells_what_it_saw():

@@ -15,7 +15,7 @@ from ringfence.environment import Environment
 from ringfence.inventory import firewall, mcp_gateway, tls
 
 ROOT = Path(__file__).parents[2]
-LAB = ROOT / "tests/unit/manifests/gateway.yaml"
+LAB = ROOT / "inventories/lab/environment.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())
 
 
@@ -51,7 +51,7 @@ def test_every_tool_keeps_its_class_and_its_approvers(lab: Environment) -> None:
     assert servers["git"]["tools"]["git_commit"] == {
         "data_class": "internal",
         "sensitive": True,
-        "approvers": ["dana"],
+        "approvers": ["carol", "dana"],
     }
     assert servers["sqlite"]["resources"] == {"memo://insights": {"data_class": "internal"}}
     assert servers["sqlite"]["prompts"] == {"mcp-demo": {"data_class": "public"}}

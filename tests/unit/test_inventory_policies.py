@@ -55,11 +55,16 @@ def test_cedar_validates_it_strictly(name):
     assert ids(text)
 
 
-def test_each_policy_names_the_tools_of_its_role_and_no_other(lab):
+def test_each_policy_names_what_its_role_names_and_nothing_else(lab):
     for each in cedarpy.policies_to_pst(policies(lab)).static_policies.values():
         role, _, server = each.annotations["id"].partition("/")
-        tools = {("Tool", f"{server}/{tool}") for tool in lab.roles[role].tools[server]}
-        assert named(each) == tools | {
+        kinds = {"Tool": "tools", "Resource": "resources", "Prompt": "prompts"}
+        listed = {
+            (kind, f"{server}/{name}")
+            for kind, attribute in kinds.items()
+            for name in getattr(lab.roles[role], attribute).get(server, ())
+        }
+        assert named(each) == listed | {
             ("Role", role),
             ("Server", server),
             ("Action", "use"),

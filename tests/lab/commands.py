@@ -1,0 +1,34 @@
+"""The product's commands, run as a user runs them: from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *command: str | Path,
+    directory: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+    timeout: int = 1150,
+) -> subprocess.CompletedProcess[str]:
+    """Both outputs as one, whatever the exit status; after `timeout` seconds it is ended."""
+    # To a file: whoever a command that is ended leaves behind would hold a pipe open.
+    with TemporaryFile("w+") as output:
+        ended = subprocess.run(
+            [str(part) for part in command],
+            cwd=directory,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+        output.seek(0)
+        return subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), "")
