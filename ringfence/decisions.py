@@ -68,14 +68,17 @@ class Decision:
             grant=extra.get("grant"),
         )
 
-    def line(self) -> str:
-        what = " ".join(filter(None, (self.operation, self.subject)))
-        when = f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S}"
-        told = f"{when}  {self.principal:<12} {self.server:<8} {what:<26} {self._verdict():<8}"
-        return "".join(c if c.isprintable() else "�" for c in f"{told} {self._why()}".rstrip())
-
-    def _verdict(self) -> str:
-        return "no end" if self.reason == FORWARDED else self.outcome
+    def cells(self) -> tuple[str, ...]:
+        """When, who, what of which server, how it ended, and why: without control characters."""
+        cells = (
+            f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S}",
+            self.principal,
+            self.server,
+            " ".join(filter(None, (self.operation, self.subject))),
+            "no end" if self.reason == FORWARDED else self.outcome,
+            self._why(),
+        )
+        return tuple("".join(c if c.isprintable() else "�" for c in cell) for cell in cells)
 
     def _why(self) -> str:
         found = ", ".join(f"{number} {kind}" for kind, number in self.findings)
@@ -110,6 +113,13 @@ def ended(found: Iterable[Decision]) -> list[Decision]:
     return sorted(last.values(), key=lambda each: each.time)
 
 
+def table(shown: Iterable[Decision]) -> Iterator[str]:
+    rows = [each.cells() for each in shown]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()
+
+
 def _lines(files: Iterable[Path]) -> Iterator[str]:
     for path in files:
         with path.open(encoding="utf-8", errors="replace") as lines:
@@ -137,14 +147,16 @@ def run(args: Namespace) -> int:
     except OSError as error:
         print(f"{error.filename}: cannot be read: {error.strerror}", file=sys.stderr)
         return 2
-    for each in found:
-        if (
-            args.principal in (None, each.principal)
-            and args.server in (None, each.server)
-            and not (args.refused and each.outcome == "allowed")
-            and (args.all or not each.looks_only)
-        ):
-            print(each.line())
+    shown = (
+        each
+        for each in found
+        if args.principal in (None, each.principal)
+        and args.server in (None, each.server)
+        and not (args.refused and each.outcome == "allowed")
+        and (args.all or not each.looks_only)
+    )
+    for line in table(shown):
+        print(line)
     if not found:
         print(
             "no decision of a gateway is in this; its log is /var/log/ringfence-gateway/*.jsonl on "

@@ -64,15 +64,15 @@ LISTED = READ._replace(
     treatment="none",
 )
 LINES = {
-    "read": "2026-11-25 07:48:00  carol        sqlite   tools/call read_query      allowed  "
+    "read": "2026-11-25 07:48:00 carol sqlite tools/call read_query allowed "
     "by analyst/sqlite; redacted: 2 email",
-    "denied": "2026-11-25 07:48:01  carol        sqlite   tools/call create_table    denied   "
+    "denied": "2026-11-25 07:48:01 carol sqlite tools/call create_table denied "
     "no_grant; by sensitive-tools-need-a-grant",
-    "grant": "2026-11-25 07:48:02  dana         sqlite   grants/approve create_table allowed  "
+    "grant": "2026-11-25 07:48:02 dana sqlite grants/approve create_table allowed "
     "grant_approved; grant a561f492",
-    "listed": "2026-11-25 07:48:03  carol        sqlite   tools/list                 allowed  "
-    "by analyst/sqlite",
+    "listed": "2026-11-25 07:48:03 carol sqlite tools/list allowed by analyst/sqlite",
 }
+"""Without the blanks that make columns of them."""
 
 
 def written(directory: Path, *events: Event) -> Path:
@@ -99,7 +99,8 @@ def test_a_line_says_who_did_what_and_why_it_was_decided_so(
 ):
     log = written(tmp_path, FORWARDED, DENIED, READ, APPROVED, LISTED)
     assert main(["decisions", str(log), *options]) == 0
-    assert capsys.readouterr().out.splitlines() == [LINES[name] for name in shown]
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert told == [LINES[name] for name in shown]
 
 
 def test_a_call_of_which_no_end_was_recorded_stands_out(
@@ -119,7 +120,7 @@ def test_a_collectors_record_is_read_as_it_is(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "record.jsonl"
     path.write_text("\n".join([*others, *record]))
     assert main(["decisions", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines() == [LINES["read"]]
+    assert " ".join(capsys.readouterr().out.split()) == LINES["read"]
 
 
 def test_a_record_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
