@@ -42,6 +42,7 @@ if LAB_IS_UP:
 CHECK = """
 import pathlib
 import pytest
+from ringfence.report import not_applicable
 
 @pytest.mark.control("IAM-05")
 @pytest.mark.hosts("mcp_servers")
@@ -79,6 +80,19 @@ def test_the_parameters_of_a_check_are_known_to_its_sabotage(project: pytest.Pyt
     prove(project, check).assert_outcomes(passed=6)
     lines = (project.path / "all").read_text().splitlines()
     assert "tools-1 git mcp-git 8442 bob" in lines
+
+
+def test_one_host_is_enough(project: pytest.Pytester):
+    """Of those where the check holds: nothing is proven where it does not apply."""
+    check = CHECK.replace("mcp_servers", "all").replace(
+        "    assert host",
+        '    if repr(host) == "edge-1":\n        not_applicable("no door")\n    assert host',
+    )
+    assert check.count("edge-1") == 1
+    result = prove(project, check.replace("echo $HOST > broken", "echo $HOST >> all; touch broken"))
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*1 not applicable*"])
+    assert (project.path / "all").read_text() == "tools-1\n"
 
 
 @pytest.mark.parametrize(
