@@ -131,7 +131,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _spared(item: pytest.Item, host: str) -> pytest.TestReport:
-    why = (str(item.path), item.location[1], f"seen to fail on {host}")
+    why = (str(item.path), item.location[1] or 0, f"seen to fail on {host}")
     return pytest.TestReport(item.nodeid, item.location, {}, "skipped", why, "setup")
 
 
