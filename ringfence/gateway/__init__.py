@@ -1,1 +1,4 @@
 """The MCP gateway: who may call which tool, with what data coming back."""
+
+VERSION = "0.1.0"
+"""Of the whole of Ringfence. Hosts have this package alone, and no metadata of it."""

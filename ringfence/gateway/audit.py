@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from ringfence.gateway import VERSION
 from ringfence.gateway.audit_chain import GENESIS, Link, describe, hash_of, verify_all
 from ringfence.gateway.audit_file import AuditError, AuditFile
 from ringfence.gateway.journald import Journal
@@ -143,20 +144,18 @@ class Audit:
         name: str,
         *,
         key: bytes,
-        version: str = "0",
         journal: Journal | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         """`name`: of this process among those that share the directory, the same after a restart.
 
-        `key`: for `fingerprint`, at least 32 bytes. `version`: of the gateway. Raises `AuditError`
-        where the directory cannot be used, another process has the name, or there is no room.
+        `key`: for `fingerprint`, at least 32 bytes. Raises `AuditError` where the directory cannot be used, another process has the name, or there is no room.
         """
         if len(key) < 32:
             raise AuditError("the key for digests has less than 32 bytes; make a longer one")
         self._key = key
-        self._product = {"name": "gateway", "vendor_name": "ringfence", "version": version}
+        self._product = {"name": "gateway", "vendor_name": "ringfence", "version": VERSION}
         self._journal = journal
         self._file = AuditFile(
             directory, name, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes

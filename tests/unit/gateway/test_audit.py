@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from unittest.mock import patch
 import jsonschema_rs
 import orjson
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway import audit, audit_file
+from ringfence.gateway import VERSION, audit, audit_file
 from ringfence.gateway.audit import Audit, AuditError, Event
 from ringfence.gateway.audit_chain import Report, hash_of, verify, verify_all
 
@@ -78,8 +80,15 @@ def assert_published(event: dict[str, Any]) -> None:
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
 
 
+def test_the_version_that_events_tell_is_the_one_that_is_released():
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    collection = yaml.safe_load((root / "galaxy.yml").read_text())
+    assert project["version"] == collection["version"] == VERSION
+
+
 def test_an_event_says_who_did_what_to_what_and_how_it_ended(tmp_path: Path):
-    log = opened(tmp_path, version="1.2.3")
+    log = opened(tmp_path)
     log.write(CALL)
     start, event = events(log.path)
     for each in (start, event):
@@ -108,7 +117,7 @@ def test_an_event_says_who_did_what_to_what_and_how_it_ended(tmp_path: Path):
         {"decision": "allow", "policy": {"uid": "role-database-owner"}}
     ]
     assert event["policy"]["version"] == "sha256:1234"
-    assert event["metadata"]["product"]["version"] == "1.2.3"
+    assert event["metadata"]["product"]["version"] == VERSION
     assert (event["time"], event["duration"]) == (1795528622250, 3)
     assert (event["action"], event["disposition"], event["status"]) == (
         "Modified",
