@@ -29,14 +29,28 @@ from ringfence.pki import Identity, PkiError, named_principal, principal_identit
 
 SECONDS = 30
 TOKEN_SECONDS = 300
+LONGEST_REFUSAL = 500
 
 REFUSALS = {
-    403: "no role of this principal names one of its tools (HTTP 403)",
-    413: "the request is too large (HTTP 413)",
-    429: "this principal calls more often than the server's limits allow (HTTP 429)",
-    503: "the server behind it does not answer (HTTP 503)",
+    400: "the request is not one that MCP allows",
+    401: "the access token is missing, has expired, was revoked, or is of another gateway; "
+    "compare the clocks, and apply the playbook where the issuer's keys have changed",
+    403: "no role of this principal names one of its tools",
+    404: "there is no such server, session or method",
+    405: "this address does not take that HTTP method",
+    406: "the client does not take the kinds of answer that MCP has",
+    408: "the request did not arrive in time",
+    409: "there is another one of that name already",
+    413: "the request is too large",
+    415: "the request is not JSON",
+    421: "the gateway does not go by that name",
+    429: "this principal calls more often than the server's limits allow",
+    500: "the gateway failed; its log says why",
+    502: "the server behind it answers something that MCP does not allow",
+    503: "the server behind it does not answer",
+    504: "the server behind it took too long",
 }
-"""What the TLS frontend says no with."""
+"""What a status means where nothing else says so: of the TLS frontend and of the gateway."""
 
 
 class CallError(Exception):
@@ -98,8 +112,7 @@ async def connect(
         # The SDK keeps no status; without it a refusal at the door looks like any other error.
         if response.is_error:
             await response.aread()
-            said = _said(response) or REFUSALS.get(response.status_code)
-            if said:
+            if said := refusal(response):
                 refused.append(said)
 
     try:
@@ -169,14 +182,21 @@ async def _run(args: Namespace) -> int:
     return int(bool(result.is_error))
 
 
+def refusal(response: httpx2.Response) -> str | None:
+    """Why an answer is none: in a gateway's own words where it says more than we know."""
+    status = response.status_code
+    # Which check a token failed a gateway tells its log alone.
+    said = (None if status == 401 else _said(response)) or REFUSALS.get(status)
+    return f"{said} (HTTP {status})" if said else None
+
+
 def _said(response: httpx2.Response) -> str | None:
-    """A gateway's own words, where it was one that refused."""
     try:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         return None
-    known = isinstance(message, str) and message.isprintable() and len(message) <= 500
-    return f"{message} (HTTP {response.status_code})" if known else None
+    known = isinstance(message, str) and message.isprintable() and len(message) <= LONGEST_REFUSAL
+    return message if known else None
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -1,16 +1,20 @@
+import ast
 import asyncio
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from ringfence import client
 from ringfence.cli import main
 from ringfence.environment import Environment
 
-LAB = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+ROOT = Path(__file__).parents[2]
+LAB = ROOT / "inventories/lab/environment.yaml"
 DIRECT = Path(__file__).parent / "manifests/direct.yaml"
 
 
@@ -82,3 +86,61 @@ def test_a_server_that_does_not_run_is_told(manifest: Path):
 
     with pytest.raises(client.CallError, match="cannot be reached"):
         asyncio.run(attempt())
+
+
+def refusals() -> Iterator[tuple[str, list[ast.expr]]]:
+    """Every place in the gateway that says no, with what it gives as status, code, reason, words."""
+    for path in sorted((ROOT / "ringfence/gateway").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
+                named = {each.arg: each.value for each in node.keywords}
+                given = [*node.args, *(named[n] for n in FIELDS[len(node.args) :])]
+                yield f"{path.name}:{node.lineno}", given
+
+
+FIELDS = ("status", "code", "reason", "message")
+EITHER_SIDE = {400, 502}
+"""Where the status depends on who is to blame."""
+NOBODY_IS_THERE = 499
+
+
+def test_every_status_that_the_gateway_refuses_with_has_a_meaning():
+    statuses: set[int] = set()
+    for place, (status, *_) in refusals():
+        numbers = {n.value for n in ast.walk(status) if isinstance(n, ast.Constant)}
+        numbers = {n for n in numbers if isinstance(n, int)}
+        if not numbers:
+            assert isinstance(status, ast.Name), place
+            assert place.startswith("strict_json.py"), f"{place}: which statuses are these?"
+            numbers = EITHER_SIDE
+        statuses |= numbers
+    assert len(statuses) > 10, "the refusals were not found"
+    assert statuses - {NOBODY_IS_THERE} <= client.REFUSALS.keys()
+
+
+def test_what_the_gateway_says_is_shown_as_it_is():
+    for place, (*_, message) in refusals():
+        words = [n.value for n in ast.walk(message) if isinstance(n, ast.Constant)]
+        said = "".join(word for word in words if isinstance(word, str))
+        assert said.isprintable(), f"{place}: {said!a} would be replaced by a text of ours"
+        assert len(said) < client.LONGEST_REFUSAL - 100, place
+
+
+def answered(status: int, message: object) -> str | None:
+    return client.refusal(httpx2.Response(status, json={"error": {"message": message}}))
+
+
+def test_a_refusal_is_told_in_the_words_of_who_refuses():
+    assert answered(403, "ask for a role") == "ask for a role (HTTP 403)"
+    assert answered(403, "\x1b[2Jgood") == f"{client.REFUSALS[403]} (HTTP 403)"
+    assert client.refusal(httpx2.Response(502, text="<html>")) == (
+        f"{client.REFUSALS[502]} (HTTP 502)"
+    )
+    assert client.refusal(httpx2.Response(418)) is None
+
+
+def test_a_refused_token_comes_with_what_to_look_at():
+    said = answered(401, "the access token is not valid here, or not any more")
+    assert said is not None
+    for each in ("revoked", "clocks", "playbook", "HTTP 401"):
+        assert each in said
