@@ -150,7 +150,8 @@ class Audit:
     ) -> None:
         """`name`: of this process among those that share the directory, the same after a restart.
 
-        `key`: for `fingerprint`, at least 32 bytes. Raises `AuditError` where the directory cannot be used, another process has the name, or there is no room.
+        `key`: for `fingerprint`, at least 32 bytes. Raises `AuditError` where the directory cannot
+        be used, another process has the name, or there is no room.
         """
         if len(key) < 32:
             raise AuditError("the key for digests has less than 32 bytes; make a longer one")

@@ -238,7 +238,7 @@ def _jwt(token: str) -> bool:
 
 # --- addresses -----------------------------------------------------------------------------------
 
-_LOCAL = re.compile(r"[A-Za-z0-9_%+'](?:[A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9_%+'-])?$")
+_LOCAL = re.compile(r"[A-Za-z0-9_%+](?:[A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9_%+'-])?$")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.){1,8}(?:[A-Za-z]{2,24}|xn--[a-z0-9-]{2,59})")
 _NO_MAILBOX = re.compile(r"@[\dx.]+x\.(?:png|jpe?g|gif|webp|svg|avif)$", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^\s/@:]{0,64}:([^\s/@]{1,256})@")

@@ -89,7 +89,7 @@ def test_a_server_that_does_not_run_is_told(manifest: Path):
 
 
 def refusals() -> Iterator[tuple[str, list[ast.expr]]]:
-    """Every place in the gateway that says no, with what it gives as status, code, reason, words."""
+    """Every place in the gateway that says no: status, code, reason and words."""
     for path in sorted((ROOT / "ringfence/gateway").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":

@@ -85,6 +85,26 @@ def test_labelled_values_are_found_and_nothing_else(name: str) -> None:
     assert {value for _, _, value in wrong} <= KNOWN_FALSE, wrong
 
 
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("'jane@example.org'", "jane@example.org"),
+        ("{'email': 'jane@example.org'}", "jane@example.org"),
+        ("''jane@example.org''", "jane@example.org"),
+        ("\u2018jane@example.org\u2019", "jane@example.org"),
+        ("'o'brien@example.ie'", "o'brien@example.ie"),
+        ("o'brien@example.ie", "o'brien@example.ie"),
+        ("select 'o''brien@example.ie'", "o''brien@example.ie"),
+        ("jane'@example.org", "jane'@example.org"),
+    ],
+)
+def test_quotes_around_an_address_stay_and_those_in_it_are_its_own(
+    written: str, address: str
+) -> None:
+    start = written.index(address)
+    assert spans(written) == {("email", start, start + len(address))}
+
+
 def test_the_labelled_texts_tell_detectors_apart() -> None:
     """The engine's own detectors on the same texts: e-mail is found, keys and IBANs are not."""
     renamed: dict[str, str] = {"driver_license": "driving_licence", "bsn": "national_id"}
