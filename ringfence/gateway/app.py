@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ringfence.gateway import cors
 from ringfence.gateway.exchange import Answer, Exchange, Headers
 from ringfence.gateway.pipeline import Pipeline
 from ringfence.gateway.refusal import Refusal
@@ -39,6 +40,8 @@ class Application:
         if scope["type"] != "http":
             return
         pipeline = self.pipeline
+        if stamp := cors.stamp(scope["headers"], pipeline.origins):
+            send = _stamped(send, stamp)
         with pipeline.in_flight():
             exchange = pipeline.exchange(scope["headers"])
             try:
@@ -64,9 +67,11 @@ class Application:
         if server is not None and server in pipeline.servers:
             exchange.server = server
             allowed = pipeline.methods(server)
-            if method not in allowed:
+            if method == "OPTIONS" and cors.is_preflight(exchange.headers):
+                await _send(send, pipeline.preflight(exchange, allowed))
+            elif method not in allowed:
                 raise _method_not_allowed(*allowed)
-            if method == "POST":
+            elif method == "POST":
                 body = await _body(exchange.headers, receive, pipeline.body_bytes)
                 async with _Connected(receive) as client:
                     await _stream(send, await pipeline.call(exchange, body), client)
@@ -77,9 +82,12 @@ class Application:
             server = _server(path[len(WELL_KNOWN) - 1 :])
             if server is None or server not in pipeline.servers:
                 raise _not_found()
-            if method != "GET":
+            if method == "OPTIONS" and cors.is_preflight(exchange.headers):
+                await _send(send, pipeline.preflight(exchange, ("GET",)))
+            elif method != "GET":
                 raise _method_not_allowed("GET")
-            await _send(send, pipeline.metadata(server))
+            else:
+                await _send(send, pipeline.metadata(exchange, server))
         elif path == b"/grants":
             if method == "POST":
                 body = await _body(exchange.headers, receive, pipeline.body_bytes)
@@ -155,13 +163,24 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _stamped(send: Send, stamp: Headers) -> Send:
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *stamp]
+        await send(message)
+
+    return stamped
+
+
 async def _send(send: Send, answer: Answer) -> None:
     assert isinstance(answer.body, bytes)
+    length = (b"content-length", b"%d" % len(answer.body))
     await send(
         {
             "type": "http.response.start",
             "status": answer.status,
-            "headers": [*answer.headers, (b"content-length", b"%d" % len(answer.body))],
+            # RFC 9110, section 8.6: a 204 has none.
+            "headers": [*answer.headers, length] if answer.status != 204 else answer.headers,
         }
     )
     await send({"type": "http.response.body", "body": answer.body})

@@ -14,11 +14,12 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from ringfence.gateway import (
+    cors,
     dpop,
     inspection,
     limits,
@@ -68,6 +69,7 @@ class Pipeline:
         self.digest = configuration.digest
         self.servers = configuration.servers
         self.body_bytes = configuration.limits.body_bytes
+        self.origins = configuration.origins
         self.audit = audit
         self.grants = grants
         self._configuration = configuration
@@ -511,8 +513,14 @@ class Pipeline:
     def _resource(self, server: str) -> str:
         return f"{self._configuration.resource}/{server}/mcp"
 
-    def metadata(self, server: str) -> Answer:
+    def preflight(self, exchange: Exchange, methods: Iterable[str]) -> Answer:
+        """What a browser asks before a page's request; its Origin has been checked."""
+        self._conclude(exchange, 204, said="preflight")
+        return Answer(204, cors.preflight(exchange.headers, methods), b"")
+
+    def metadata(self, exchange: Exchange, server: str) -> Answer:
         """RFC 9728, section 2."""
+        self._conclude(exchange, 200, said="metadata")
         constraint = self._configuration.tokens.sender_constraint
         document = {
             "resource": self._resource(server),

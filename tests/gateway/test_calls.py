@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.gateway.conftest import Site, mcp, mcp_headers
@@ -93,6 +94,90 @@ class TestProtocol:
         with site.client() as client:
             answer = client.post("/tools/mcp", content=b"x" * (2 << 20))
         assert answer.status_code == 413
+
+
+PAGE = {"origin": "https://allowed.test"}
+ASKS = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type,mcp-method,mcp-param-x,x-other",
+}
+
+
+def told(answer: httpx2.Response) -> dict[str, str]:
+    """What a browser is told about other origins."""
+    return {k: v for k, v in answer.headers.items() if k.startswith("access-control-")}
+
+
+def reasons(site: Site, request_id: str) -> list[str]:
+    told = site.events()
+    ids = [event["metadata"].get("correlation_uid") for event in told]
+    return [e["status_detail"] for e, id in zip(told, ids, strict=True) if id == request_id]
+
+
+class TestBrowsers:
+    """Fetch standard, section 3.2: a page of an allowed origin, and nobody else, gets answers."""
+
+    def options(self, site: Site, path: str, headers: dict[str, str]) -> httpx2.Response:
+        with site.client() as client:
+            return client.options(path, headers=headers)
+
+    def test_may_ask_first(self, site: Site):
+        named = {"x-ringfence-request-id": "preflight-1"}
+        answer = self.options(site, "/tools/mcp", {**PAGE, **ASKS, **named})
+        assert answer.status_code == 204
+        assert "content-length" not in answer.headers
+        said = told(answer)
+        assert said["access-control-allow-origin"] == "https://allowed.test"
+        assert said["access-control-allow-methods"] == "POST"
+        headers = said["access-control-allow-headers"].split(", ")
+        assert {"authorization", "content-type", "mcp-method", "mcp-param-x"} <= set(headers)
+        assert "x-other" not in headers
+        assert "*" not in "".join(said.values())
+        assert "access-control-allow-credentials" not in said
+        assert answer.headers["vary"] == "origin"
+        assert reasons(site, "preflight-1") == ["preflight"]
+
+    def test_may_read_what_comes_back_and_why_not(self, site: Site):
+        answer = site.call("echo", {"text": "x"}, headers=PAGE)
+        assert answer.status_code == 200
+        assert told(answer)["access-control-allow-origin"] == "https://allowed.test"
+        streamed = site.call("count", {"to": 1}, headers=PAGE)
+        assert told(streamed)["access-control-allow-origin"] == "https://allowed.test"
+        refused = site.call("echo", headers={**PAGE, "authorization": "Bearer x"})
+        assert refused.status_code == 401
+        said = told(refused)
+        assert said["access-control-allow-origin"] == "https://allowed.test"
+        assert "www-authenticate" in said["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in said
+
+    def test_may_learn_where_tokens_come_from(self, site: Site):
+        path = "/.well-known/oauth-protected-resource/tools/mcp"
+        asked = {**PAGE, "access-control-request-method": "GET"}
+        answer = self.options(site, path, asked)
+        assert (answer.status_code, told(answer)["access-control-allow-methods"]) == (204, "GET")
+        with site.client() as client:
+            answer = client.get(path, headers={**PAGE, "x-ringfence-request-id": "metadata-1"})
+        assert told(answer)["access-control-allow-origin"] == "https://allowed.test"
+        assert reasons(site, "metadata-1") == ["metadata"]
+
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.test", "null", "https://allowed.test.evil.test", ""]
+    )
+    def test_of_other_origins_are_told_nothing(self, site: Site, origin: str):
+        for answer in (
+            self.options(site, "/tools/mcp", {**ASKS, "origin": origin}),
+            site.call("echo", {"text": "x"}, headers={"origin": origin}),
+        ):
+            assert answer.status_code == 403
+            assert told(answer) == {}
+
+    def test_are_told_from_other_callers(self, site: Site):
+        answer = site.call("echo", {"text": "x"})
+        assert told(answer) == {}
+        assert answer.headers["vary"] == "origin", "a cache would give this answer to a page"
+        assert self.options(site, "/tools/mcp", {}).status_code == 405
+        assert self.options(site, "/tools/mcp", PAGE).status_code == 405
+        assert self.options(site, "/grants", {**PAGE, **ASKS}).status_code == 405
 
 
 class TestCallers:
