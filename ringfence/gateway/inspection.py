@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -29,6 +29,8 @@ from ringfence.gateway.plain_text import Plain
 from ringfence.gateway.refusal import Refusal
 
 Action = Literal["pass", "flag", "redact", "block"]
+INLINE_BYTES = 16 * 1024
+"""Of a message, on the wire. One of this size that was made to take long takes some 50 ms."""
 MAX_DEPTH = 160
 """Of the messages themselves, which `limits.depth` keeps below that."""
 
@@ -135,8 +137,16 @@ class Inspector:
 
         "redact" makes a tool do something else than was asked; "flag" is the rule.
         """
-        action = self._arguments if data_class in self._classes else "block"
-        inspected = self.inspect_together([{"params": dict(params)}], action, [None], "")[0][0]
+        action = self.argument_action(data_class)
+        return self.as_arguments(
+            self.inspect_together([{"params": dict(params)}], action, [None], "")[0][0]
+        )
+
+    def argument_action(self, data_class: str) -> Action:
+        return self._arguments if data_class in self._classes else "block"
+
+    def as_arguments(self, inspected: Inspected) -> Inspected:
+        """What was inspected as a message's params, by itself."""
         if inspected.action == "block":
             return inspected
         return Inspected(inspected.document["params"], inspected.findings, inspected.action)
@@ -159,18 +169,21 @@ class Inspector:
         before: str,
     ) -> tuple[list[Inspected], str]:
         """Messages in a row, with the text before them; also their text, for what comes after."""
+        done, text = self.search(documents, action, before)
+        return conforming(documents, done, output_schema_checks), text
+
+    def search(
+        self, documents: Sequence[dict[str, Any]], action: Action, before: str
+    ) -> tuple[list[Inspected], str]:
+        """The same, whatever schemas say of the outcome."""
         try:
-            return self._inspect(documents, action, output_schema_checks, before)
+            return self._inspect(documents, action, before)
         except Exception:
             # Whatever it is: what could not be searched is not passed on.
             return [_blocked(document, {_FAILED: 1}) for document in documents], ""
 
     def _inspect(
-        self,
-        documents: Sequence[dict[str, Any]],
-        action: Action,
-        output_schema_checks: Sequence[Callable[[Any], bool] | None],
-        before: str,
+        self, documents: Sequence[dict[str, Any]], action: Action, before: str
     ) -> tuple[list[Inspected], str]:
         parts = [_leaves(document, self._detector) for document in documents]
         leaves = parts[0] if len(parts) == 1 else [leaf for part in parts for leaf in part]
@@ -181,8 +194,8 @@ class Inspector:
         if action == "redact":
             self._propagate(leaves)
         done = [
-            self._done(document, part, action, check)
-            for document, part, check in zip(documents, parts, output_schema_checks, strict=True)
+            self._done(document, part, action)
+            for document, part in zip(documents, parts, strict=True)
         ]
         return done, text
 
@@ -191,7 +204,6 @@ class Inspector:
         document: dict[str, Any],
         leaves: Sequence[_Leaf],
         action: Action,
-        check: Callable[[Any], bool] | None,
     ) -> Inspected:
         found = [replacement for leaf in leaves for replacement in leaf.replacements]
         findings = Counter(replacement.type for replacement in found if not replacement.part)
@@ -201,10 +213,7 @@ class Inspector:
             return Inspected(document, findings, action)
         if action == "block":
             return _blocked(document, findings)
-        masked = _rebuilt(document, leaves, self._replace)
-        if check is not None and not _still_valid(document, masked, check):
-            return _blocked(document, findings + Counter({_SCHEMA: 1}))
-        return Inspected(masked, findings, "redact")
+        return Inspected(_rebuilt(document, leaves, self._replace), findings, "redact")
 
     def _search(self, leaves: Sequence[_Leaf], before: str) -> None:
         together = _BETWEEN.join([leaf.text for leaf in leaves])
@@ -338,6 +347,22 @@ def _blocked(document: Mapping[str, Any], findings: Mapping[str, int]) -> Inspec
         "error": {"code": refusal.code, "message": refusal.message},
     }
     return Inspected(answer, findings, "block")
+
+
+def conforming(
+    documents: Sequence[Mapping[str, Any]],
+    done: Sequence[Inspected],
+    output_schema_checks: Sequence[Callable[[Any], bool] | None],
+) -> list[Inspected]:
+    """What was inspected, of which a masked result that its schema does not allow is withheld."""
+    return [
+        inspected
+        if check is None
+        or inspected.action != "redact"
+        or _still_valid(document, inspected.document, check)
+        else _blocked(document, {**inspected.findings, _SCHEMA: 1})
+        for document, inspected, check in zip(documents, done, output_schema_checks, strict=True)
+    ]
 
 
 def _still_valid(
@@ -610,6 +635,27 @@ _UNFINISHED = re.compile(
 )
 
 
+class Search(Protocol):
+    """`Inspector.inspect_together`, wherever it happens."""
+
+    async def __call__(
+        self,
+        documents: Sequence[dict[str, Any]],
+        action: Action,
+        output_schema_checks: Sequence[Callable[[Any], bool] | None],
+        before: str,
+        *,
+        size: int,
+    ) -> tuple[list[Inspected], str]: ...
+
+
+@dataclass(frozen=True)
+class _Held:
+    document: dict[str, Any]
+    output_schema_check: Callable[[Any], bool] | None
+    size: int
+
+
 class StreamInspector:
     """Messages of one stream, in order.
 
@@ -621,39 +667,49 @@ class StreamInspector:
     `release`). Then the part that completes the value is masked, and what comes before has gone.
     """
 
-    def __init__(self, inspector: Inspector, data_class: str) -> None:
+    def __init__(self, inspector: Inspector, data_class: str, search: Search) -> None:
         self._inspector = inspector
+        self._search = search
         self._action: Action = inspector.action(data_class)
         self._tail = ""
-        self._held: deque[dict[str, Any]] = deque()
-        self._checks: deque[Callable[[Any], bool] | None] = deque()
+        self._held: deque[_Held] = deque()
 
-    def inspect(
+    async def inspect(
         self,
         document: dict[str, Any],
         output_schema_check: Callable[[Any], bool] | None = None,
+        *,
+        size: int,
     ) -> list[Inspected]:
-        """What may be sent now, in order: nothing, this message, or held ones and this one."""
-        self._held.append(document)
-        self._checks.append(output_schema_check)
+        """What may be sent now, in order: nothing, this message, or held ones and this one.
+
+        `size`: bytes on the wire. Raises `Refusal` where it could not be searched in time.
+        """
+        self._held.append(_Held(document, output_schema_check, size))
         is_last = "result" in document or "error" in document
         if (
             not is_last
             and self._action in ("redact", "block")
             and len(self._held) <= MAX_HELD
-            and self._ends_unfinished(document)
+            # How a large one ends is not looked for here.
+            and (size > INLINE_BYTES or self._ends_unfinished(document))
         ):
             return []
-        return self.release()
+        return await self.release()
 
-    def release(self) -> list[Inspected]:
+    async def release(self) -> list[Inspected]:
         """Held messages, inspected together with what went before and with each other."""
-        held, checks = list(self._held), list(self._checks)
+        held = list(self._held)
         self._held.clear()
-        self._checks.clear()
         if not held:
             return []
-        done, text = self._inspector.inspect_together(held, self._action, checks, self._tail)
+        done, text = await self._search(
+            [each.document for each in held],
+            self._action,
+            [each.output_schema_check for each in held],
+            self._tail,
+            size=sum(each.size for each in held),
+        )
         self._tail = (self._tail + text)[-TAIL:]
         return done
 

@@ -21,7 +21,7 @@ from typing import Any
 from ringfence.gateway import (
     cors,
     dpop,
-    inspection,
+    isolation,
     limits,
     mirrored_headers,
     pins,
@@ -98,7 +98,7 @@ class Pipeline:
             principal_calls_per_minute=configuration.limits.principal_calls_per_minute,
         )
         settings = configuration.inspection
-        self._inspector = inspection.Inspector(
+        self._inspection = isolation.Isolation(
             settings.classes,
             settings.mask,
             settings.key,
@@ -122,7 +122,7 @@ class Pipeline:
                 connections,
                 catalogue,
                 self.policies,
-                self._inspector,
+                self._inspection,
                 self._limits,
                 configuration.limits,
             )
@@ -201,6 +201,7 @@ class Pipeline:
             task.cancel()
         for relay in self._relays.values():
             await relay.close()
+        await self._inspection.close()
 
     def not_ready(self) -> list[str]:
         """Why calls would be refused now, one line each."""
@@ -261,7 +262,7 @@ class Pipeline:
         relay = self._relays[exchange.server]
         server = relay.server
         # 1. Protocol
-        document = strict_json.parse(body, depth=self._configuration.limits.depth)
+        document = await isolation.parse(body, depth=self._configuration.limits.depth)
         exchange.message_id = protocol.request_id(document)
         call = protocol.read(
             exchange.headers, document, server=server.name, versions=server.protocols
@@ -288,8 +289,11 @@ class Pipeline:
         if "arguments" in call.params:
             exchange.arguments = self.audit.fingerprint(call.params["arguments"])
         if self._inspects_arguments:
-            inspected = self._inspector.inspect_arguments(
-                call.params, exchange.data_class or relay.own_class
+            inspected = await self._inspection.inspect_arguments(
+                call.params,
+                exchange.data_class or relay.own_class,
+                size=len(body),
+                of=f"principal {identity.principal}",
             )
             exchange.count(inspected.findings)
             if inspected.action == "block":

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 from ringfence.gateway import mirrored_headers, pins, protocol, results, sse, strict_json
@@ -24,7 +25,8 @@ from ringfence.gateway.exchange import (
     Exchange,
     Headers,
 )
-from ringfence.gateway.inspection import Inspected, Inspector, StreamInspector
+from ringfence.gateway.inspection import Inspected, StreamInspector
+from ringfence.gateway.isolation import Isolation, parse
 from ringfence.gateway.limits import Limits as CallLimits
 from ringfence.gateway.policy import Policies
 from ringfence.gateway.refusal import Refusal
@@ -58,7 +60,7 @@ class Relay:
         connections: Connections,
         catalogue: Catalogue,
         policies: Policies,
-        inspector: Inspector,
+        inspection: Isolation,
         calls: CallLimits,
         limits: Limits,
     ) -> None:
@@ -67,7 +69,8 @@ class Relay:
         self._connections = connections
         self._approved = server.pins
         self._policies = policies
-        self._inspector = inspector
+        self._inspection = inspection
+        self._whose = f"server {server.name}"
         self._slots = calls.slots[server.name]
         self._circuit = calls.circuits[server.name]
         self._limits = limits
@@ -206,7 +209,7 @@ class Relay:
         started = time.monotonic()
         body = await reply.read(self._limits.result_bytes)
         exchange.waited += time.monotonic() - started
-        message = self._parsed(body)
+        message = await self._parsed(body)
         if isinstance(message, dict) and message.get("id") is None and "error" in message:
             message["id"] = call.id  # it could not read which call it was; there was only this one
         if not results.is_response(message, call):
@@ -218,7 +221,9 @@ class Relay:
         # A cursor means something to its server alone, and nothing any more once it is masked.
         result = message.get("result", {})
         cursor = result.pop("nextCursor", None) if call.method in results.LISTS else None
-        inspected = self._inspector.inspect_result(message, data_class, self._check(call))
+        inspected = await self._inspection.inspect_result(
+            message, data_class, self._check(call), size=len(body), of=self._whose
+        )
         self._note(exchange, inspected)
         if (refusal := inspected.refusal) is not None:
             raise refusal
@@ -226,10 +231,10 @@ class Relay:
             inspected.document["result"]["nextCursor"] = cursor
         return inspected.document
 
-    def _parsed(self, body: bytes) -> Any:
+    async def _parsed(self, body: bytes) -> Any:
         """As strictly as a request; the caller is not the one to be told to mend it."""
         try:
-            return strict_json.parse(body, depth=self._limits.depth, what="result")
+            return await parse(body, depth=self._limits.depth, what="result")
         except Refusal as refusal:
             raise broken(refusal.reason, "sent a result that is not strict JSON") from refusal
 
@@ -288,7 +293,11 @@ class Relay:
     ) -> AsyncGenerator[bytes, None]:
         """Whole events of our own making; the last one tells how it ended."""
         parser = sse.Parser(self._limits.result_bytes)
-        stream = StreamInspector(self._inspector, exchange.data_class or OWN_CLASS)
+        stream = StreamInspector(
+            self._inspection.inspector,
+            exchange.data_class or OWN_CLASS,
+            partial(self._inspection.inspect_together, of=self._whose),
+        )
         silent = 0
         listening = call.id is None or call.method == SUBSCRIPTION
         assert exchange.identity is not None
@@ -304,7 +313,7 @@ class Relay:
                         401, -32001, "token_expired", "the access token has expired meanwhile"
                     )
                 if not chunk:
-                    for event in self._notifications(exchange, stream.release()):
+                    for event in self._notifications(exchange, await stream.release()):
                         yield event
                     silent += 1
                     if silent >= KEEP_ALIVE_SECONDS:
@@ -315,11 +324,12 @@ class Relay:
                 for event in parser.feed(chunk):
                     if not event.data:
                         continue
-                    message = self._parsed(event.data.encode())
+                    body = event.data.encode()
+                    message = await self._parsed(body)
                     if self._answers(message, call):
                         message = await self._shaped(exchange, call, message)
                         check = self._check(call) if "result" in message else None
-                        *before, last = stream.inspect(message, check)
+                        *before, last = await stream.inspect(message, check, size=len(body))
                         for notification in self._notifications(exchange, before):
                             yield notification
                         answer = self._event(exchange, last)
@@ -329,10 +339,10 @@ class Relay:
                     if message["method"] == "notifications/tools/list_changed":
                         self.catalogue.changed()
                     if results.concerns(message, call):
-                        told = self._notifications(exchange, stream.inspect(message))
-                        for notification in told:
+                        may_go = await stream.inspect(message, size=len(body))
+                        for notification in self._notifications(exchange, may_go):
                             yield notification
-            for event in self._notifications(exchange, stream.release()):
+            for event in self._notifications(exchange, await stream.release()):
                 yield event
             if call.id is None:
                 conclude(exchange, 200)

@@ -270,6 +270,96 @@ def abort(handler: Handler) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+HOSTILE = "jane.doe@example.org " * 180_000
+"""3.6 MiB that take seconds to search."""
+
+
+class TestHostileData:
+    @pytest.mark.parametrize("where", ["result", "stream", "arguments"])
+    def test_others_are_answered_while_it_is_searched(self, stage: Stage, where: str):
+        site, server = stage
+        if where == "arguments":
+            site.document["limits"]["body_bytes"] = 8 << 20
+            site.write()
+            site.process_reloads()
+        ended: list[str] = []
+
+        def answer(handler: Handler, document: dict[str, Any]) -> None:
+            large = document["params"]["arguments"].get("text") == "large"
+            text = HOSTILE if large else "said"
+            result = {"resultType": "complete", "content": [{"type": "text", "text": text}]}
+            message = {"jsonrpc": "2.0", "id": document["id"], "result": result}
+            if where == "stream":
+                stream(handler)
+                handler.wfile.write(f"data: {json.dumps(message)}\n\n".encode())
+            else:
+                handler.json(message)
+
+        server.answer = answer
+        asked = HOSTILE if where == "arguments" else "large"
+
+        def slow() -> httpx2.Response:
+            answered = site.call("echo", {"text": asked}, timeout=60)
+            ended.append("slow")
+            return answered
+
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(slow)
+            # It has begun to be searched: a searcher is there.
+            wait_for(lambda: bool(searchers(site)))
+            for _ in range(5):
+                assert site.call("echo", {"text": "small"}).status_code == 200
+                ended.append("small")
+            answered = first.result()
+        assert ended == [*["small"] * 5, "slow"]
+        assert "jane.doe" not in answered.text
+
+    def test_what_cannot_be_searched_in_time_is_refused(self, stage: Stage):
+        site, server = stage
+        large = {"content": [{"type": "text", "text": "x" * 100_000}]}
+        server.answer = lambda handler, document: handler.result(document, large)
+        assert site.call("echo").status_code == 200
+        (searcher,) = searchers(site)
+        os.kill(searcher, signal.SIGSTOP)
+        assert refusal(site.call("echo", timeout=60)) == (403, -32007, 1)
+        assert last(site)["status_detail"] == "inspection_timeout"
+        assert site.call("echo").status_code == 200
+        assert searchers(site) != [searcher]
+
+    @pytest.mark.parametrize("unit", ["4111 1111 1111 1111 ", "a@b.co ", "\uff14", "[[[["])
+    def test_a_small_limit_holds(self, stage: Stage, unit: str):
+        """What is read of a server is bounded before anything looks at it."""
+        site, server = stage
+        site.document["limits"]["result_bytes"] = limit = 4096
+        site.write()
+        site.process_reloads()
+
+        def sent(text: str) -> bytes:
+            result = {"resultType": "complete", "content": [{"type": "text", "text": text}]}
+            message = {"jsonrpc": "2.0", "id": 1, "result": result}
+            return json.dumps(message, ensure_ascii=False).encode()
+
+        around, each = len(sent("")), len(unit.encode())
+        fitting = sent(unit * ((limit - around) // each))
+        for body in (fitting, sent(unit * ((limit - around) // each + 1))):
+            server.answer = lambda handler, _, body=body: handler.raw(body, "application/json")
+            answered = site.call("echo")
+            if body is fitting:
+                assert answered.status_code == 200, answered.text
+                assert "4111 1111" not in answered.text
+                assert "a@b.co" not in answered.text
+            else:
+                assert refusal(answered) == (502, -32006, 1)
+                assert last(site)["status_detail"] == "result_too_large"
+
+
+def searchers(site: Site) -> list[int]:
+    """Processes that search for the gateway's."""
+    assert site.process is not None
+    children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text()
+    return [int(each) for each in children.split()]
+
+
 class TestClients:
     def test_a_body_of_100_mb(self, stage: Stage):
         """Refused on its declaration: the gateway neither reads nor keeps it."""

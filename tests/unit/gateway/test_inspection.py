@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -17,7 +18,13 @@ from labelled_texts import Span, load, scores
 
 from ringfence.gateway import inspection, plain_text
 from ringfence.gateway.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector
-from ringfence.gateway.inspection import Action, Inspected, Inspector, StreamInspector
+from ringfence.gateway.inspection import (
+    INLINE_BYTES,
+    Action,
+    Inspected,
+    Inspector,
+    StreamInspector,
+)
 
 KEY = b"k" * 32
 CLASSES: dict[str, Action] = {
@@ -52,6 +59,24 @@ def log(text: str) -> dict[str, Any]:
 
 def texts(inspected: Inspected) -> list[str]:
     return [block["text"] for block in inspected.document["result"]["content"]]
+
+
+class Stream:
+    """Messages of a stream, one after the other, searched at once."""
+
+    def __init__(self, inspector: Inspector, data_class: str) -> None:
+        async def search(
+            documents: Any, action: Any, output_schema_checks: Any, before: str, *, size: int
+        ) -> tuple[list[Inspected], str]:
+            return inspector.inspect_together(documents, action, output_schema_checks, before)
+
+        self._stream = StreamInspector(inspector, data_class, search)
+
+    def inspect(self, document: dict[str, Any], size: int = 1) -> list[Inspected]:
+        return asyncio.run(self._stream.inspect(document, size=size))
+
+    def release(self) -> list[Inspected]:
+        return asyncio.run(self._stream.release())
 
 
 def spans(text: str) -> set[tuple[str, int, int]]:
@@ -457,7 +482,7 @@ def test_a_value_split_over_notifications_is_held_until_it_is_whole() -> None:
     first, second = log("card 4111 1111"), log("1111 1111 end")
     alone = MASKING.inspect_result(first, "internal"), MASKING.inspect_result(second, "internal")
     assert "4111 11111111 1111" in sent([*alone])
-    stream = StreamInspector(MASKING, "internal")
+    stream = Stream(MASKING, "internal")
     assert stream.inspect(first) == []
     together = stream.inspect(second)
     assert len(together) == 2
@@ -466,7 +491,7 @@ def test_a_value_split_over_notifications_is_held_until_it_is_whole() -> None:
 
 
 def test_where_nothing_is_held_the_part_that_completes_a_value_is_found() -> None:
-    stream = StreamInspector(REDACTING, "public")
+    stream = Stream(REDACTING, "public")
     assert [one.action for one in stream.inspect(log("card 4111 1111"))] == ["pass"]
     (second,) = stream.inspect(log("1111 1111 end"))
     assert second.action == "flag"
@@ -474,7 +499,7 @@ def test_where_nothing_is_held_the_part_that_completes_a_value_is_found() -> Non
 
 
 def test_after_release_the_rest_of_a_value_is_masked() -> None:
-    stream = StreamInspector(MASKING, "internal")
+    stream = Stream(MASKING, "internal")
     assert stream.inspect(log("card 4111 1111")) == []
     assert len(stream.release()) == 1
     (second,) = stream.inspect(log("1111 1111 end"))
@@ -483,24 +508,30 @@ def test_after_release_the_rest_of_a_value_is_masked() -> None:
 
 
 def test_a_value_split_over_a_notification_and_the_result_is_masked() -> None:
-    stream = StreamInspector(MASKING, "internal")
+    stream = Stream(MASKING, "internal")
     assert stream.inspect(log("card 4111 1111")) == []
     first, last = stream.inspect(result("1111 1111 end"))
     assert "1111" not in sent([first]) + "".join(texts(last))
 
 
 def test_ordinary_progress_is_not_held_and_order_is_kept() -> None:
-    stream = StreamInspector(MASKING, "internal")
+    stream = Stream(MASKING, "internal")
     for number in range(20):
         (now,) = stream.inspect(log(f"{number} of 20 files"))
         assert now.document["params"]["data"].startswith(f"{number} ")
 
 
 def test_no_more_than_a_few_messages_are_held() -> None:
-    stream = StreamInspector(MASKING, "internal")
+    stream = Stream(MASKING, "internal")
     released = [len(stream.inspect(log(f"unfinished{number}"))) for number in range(30)]
     assert sum(released) >= 30 - inspection.MAX_HELD
     assert max(released) == inspection.MAX_HELD + 1
+
+
+def test_a_large_message_is_held_whatever_its_end() -> None:
+    stream = Stream(MASKING, "internal")
+    assert stream.inspect(log("complete. "), size=INLINE_BYTES + 1) == []
+    assert len(stream.inspect(log("complete. "), size=1)) == 2
 
 
 # --- nothing breaks it ---------------------------------------------------------------------------

@@ -1,0 +1,205 @@
+"""Large messages are searched elsewhere: as well as small ones, within bounds, and nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.gateway.inspection import INLINE_BYTES, Action, Inspected, Inspector
+from ringfence.gateway.isolation import Isolation
+from ringfence.gateway.refusal import Refusal
+
+KEY = bytes(range(1, 33))
+CLASSES: dict[str, Action] = {"public": "flag", "internal": "redact", "restricted": "block"}
+LARGE = INLINE_BYTES + 1
+HOSTILE = "jane.doe@example.org " * 200_000
+"""Takes seconds to search, on any machine."""
+
+
+def result(text: str, structured: Any = None) -> dict[str, Any]:
+    body: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
+    if structured is not None:
+        body["structuredContent"] = structured
+    return {"jsonrpc": "2.0", "id": 7, "result": body}
+
+
+def run(work: Callable[[Isolation], Awaitable[None]], **options: Any) -> None:
+    async def within() -> None:
+        isolation = Isolation(CLASSES, True, KEY, **options)
+        try:
+            async with asyncio.timeout(60):
+                await work(isolation)
+        finally:
+            await isolation.close()
+
+    asyncio.run(within())
+
+
+async def inspect(
+    isolation: Isolation, text: str, data_class: str = "internal", of: str = "server a"
+) -> Inspected:
+    document = result(text)
+    return await isolation.inspect_result(document, data_class, None, size=LARGE, of=of)
+
+
+def pid(isolation: Isolation) -> int:
+    assert isolation._searcher is not None
+    return isolation._searcher.pid
+
+
+@pytest.mark.parametrize("data_class", CLASSES)
+def test_what_is_found_and_done_is_the_same(data_class: str):
+    async def work(isolation: Isolation) -> None:
+        here = Inspector(CLASSES, True, KEY)
+        for text in ("jane.doe@example.org", "nothing at all", "ü 4111 1111 1111 1111"):
+            there = await inspect(isolation, text, data_class)
+            assert there == here.inspect_result(result(text), data_class)
+        assert pid(isolation), "it was searched here"
+
+    run(work)
+
+
+def test_a_small_message_starts_nothing():
+    async def work(isolation: Isolation) -> None:
+        small = result("jane.doe@example.org")
+        inspected = await isolation.inspect_result(small, "internal", None, size=200, of="a")
+        assert inspected.action == "redact"
+        assert isolation._searcher is None
+
+    run(work)
+
+
+def test_arguments_are_treated_by_their_own_action():
+    async def work(isolation: Isolation) -> None:
+        params = {"name": "send", "arguments": {"to": "jane.doe@example.org"}}
+        inspected = await isolation.inspect_arguments(params, "internal", size=LARGE, of="carol")
+        assert inspected == Inspected(params, {"email": 1}, "flag")
+        other = await isolation.inspect_arguments(params, "unknown", size=LARGE, of="carol")
+        assert other.action == "block"
+
+    run(work)
+
+
+def test_a_masked_result_outside_its_schema_is_withheld():
+    async def work(isolation: Isolation) -> None:
+        document = result("-", {"mail": "jane.doe@example.org"})
+        inspected = await isolation.inspect_result(
+            document, "internal", lambda _: False, size=LARGE, of="a"
+        )
+        assert inspected.action == "block"
+        assert inspected.findings == {"email": 1, "output_schema": 1}
+
+    run(work)
+
+
+def test_the_key_is_where_nobody_looks():
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        for name in ("cmdline", "environ"):
+            content = Path(f"/proc/{pid(isolation)}/{name}").read_bytes()
+            assert content
+            assert KEY not in content
+            assert KEY.hex().encode() not in content
+
+    run(work)
+
+
+def test_others_go_on_meanwhile():
+    async def work(isolation: Isolation) -> None:
+        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+        await asyncio.sleep(0)
+        small = result("jane.doe@example.org")
+        for _ in range(100):
+            await isolation.inspect_result(small, "internal", None, size=200, of="b")
+            await asyncio.sleep(0.001)
+        assert not slow.done(), "they waited for the slow one"
+        slow.cancel()
+        await asyncio.wait([slow])
+
+    run(work)
+
+
+def test_what_takes_too_long_is_refused_and_the_next_one_is_not():
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        before = pid(isolation)
+        with pytest.raises(Refusal) as caught:
+            await inspect(isolation, HOSTILE)
+        assert (caught.value.status, caught.value.reason) == (403, "inspection_timeout")
+        assert (await inspect(isolation, "jane.doe@example.org")).action == "redact"
+        assert pid(isolation) != before
+        assert not Path(f"/proc/{before}").exists(), "it is still searching"
+
+    run(work, search_seconds=0.3)
+
+
+def test_a_searcher_that_dies_lets_nothing_through():
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+        await asyncio.sleep(0.05)
+        os.kill(pid(isolation), signal.SIGKILL)
+        with pytest.raises(Refusal) as caught:
+            await slow
+        assert (caught.value.status, caught.value.reason) == (403, "inspection_failed")
+        assert (await inspect(isolation, "jane.doe@example.org")).action == "redact"
+
+    run(work)
+
+
+def test_who_leaves_takes_no_answer_of_anybody_else():
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        gone = asyncio.create_task(inspect(isolation, "4111 1111 1111 1111 " * 10_000))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.wait([gone])
+        inspected = await inspect(isolation, "jane.doe@example.org")
+        assert inspected.findings == {"email": 1}
+
+    run(work)
+
+
+def test_one_that_sends_much_is_waited_for_once():
+    """Behind several slow messages of one server another's waits for one of them."""
+
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        ended: list[str] = []
+
+        async def noted(name: str, text: str, of: str) -> None:
+            try:
+                await inspect(isolation, text, of=of)
+            except Refusal as refusal:
+                name = f"{name} {refusal.reason}"
+            ended.append(name)
+
+        tasks = [asyncio.create_task(noted(f"slow-{n}", HOSTILE, "hostile")) for n in range(3)]
+        await asyncio.sleep(0.05)
+        tasks.append(asyncio.create_task(noted("other", "x", "other")))
+        await asyncio.wait(tasks)
+        late = "inspection_timeout"
+        assert ended == [f"slow-0 {late}", "other", f"slow-1 {late}", f"slow-2 {late}"]
+
+    run(work, search_seconds=0.4)
+
+
+def test_a_queue_that_does_not_move_is_left():
+    async def work(isolation: Isolation) -> None:
+        await inspect(isolation, "x")
+        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refusal) as caught:
+            await inspect(isolation, "x", of="other")
+        assert (caught.value.status, caught.value.reason) == (503, "inspection_busy")
+        assert not slow.done()
+        slow.cancel()
+        await asyncio.wait([slow])
+
+    run(work, queue_seconds=0.1)
