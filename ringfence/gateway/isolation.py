@@ -17,6 +17,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
@@ -231,6 +232,9 @@ def main() -> None:
     # It ends with the gateway, which may have to finish something when it is told to end.
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, signal.SIG_IGN)
+    # Where memory runs out, this is what can be done without.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     settings = orjson.loads(_read(sys.stdin.buffer) or b"null")
     if settings is None:
         return
