@@ -14,6 +14,9 @@ VERBS = {
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": ("ringfence.second_factor", "show an administrator the secret of their second factor"),
     "certificate": ("ringfence.pki", "issue a principal's client certificate"),
+    "token revoke": ("ringfence.revocations", "cut off a token, a principal or a certificate"),
+    "token restore": ("ringfence.revocations", "give back access that was cut off"),
+    "token revocations": ("ringfence.revocations", "show what is cut off"),
     "token": ("ringfence.issuer", "issue a principal's access token for the gateway"),
     "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
@@ -27,6 +30,8 @@ VERBS = {
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Raises `SystemExit`, with the usage told, where the arguments are none of ours."""
+    if " ".join(argv[:2]) in VERBS:
+        argv = [" ".join(argv[:2]), *argv[2:]]
     parser = argparse.ArgumentParser(prog="ringfence", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (module, summary) in VERBS.items():

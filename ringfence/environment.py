@@ -256,6 +256,8 @@ class Gateway:
     """On each of its hosts."""
     client_certificates: Literal["required", "optional"] = "required"
     origins: tuple[str, ...] = ()
+    responders: tuple[str, ...] = ()
+    """Principals who may cut others off at once."""
     tokens: Tokens = field(default_factory=Tokens)
     grant_ceiling_minutes: int = 60
     inspection: Mapping[DataClass, InspectionAction] = field(default_factory=lambda: INSPECTION)
@@ -604,6 +606,7 @@ def _gateway(doc: Mapping[str, Any], beside: Any) -> Gateway:
         processes=doc.get("processes", 2),
         client_certificates=doc.get("client_certificates", "required"),
         origins=tuple(doc.get("origins", [])),
+        responders=tuple(doc.get("responders", [])),
         tokens=Tokens(
             issuers=tuple(
                 _issuer(each, beside) for each in ([] if listed == "embedded" else listed)

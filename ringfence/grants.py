@@ -32,12 +32,13 @@ from joserfc.jwk import import_key
 from ringfence.client import tls_context
 from ringfence.environment import Environment, Host, Tool
 from ringfence.gateway.grant_documents import (
+    APPROVAL,
     ID,
     KEY_TYPES,
-    TYPES,
+    REQUEST,
+    REVOCATION,
     Approval,
     Facts,
-    Kind,
     Principal,
     Request,
     Revocation,
@@ -56,7 +57,8 @@ SECONDS = 10
 PORT = 443
 MEDIA_TYPE = "application/jose"
 """RFC 7515, 9.2.1."""
-UNITS = {"s": 1, "m": 60, "h": 3600}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PATH = "grants"
 
 
 class GrantError(Exception):
@@ -74,7 +76,7 @@ class Gateway:
             raise PkiError(f"host {host.name} has no address yet; provision it first")
         address = host.addresses[0]
         literal = f"{address}" if address.version == 4 else f"[{address}]"
-        return cls(host.name, f"https://{literal}:{_port(environment)}/grants")
+        return cls(host.name, f"https://{literal}:{_port(environment)}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Outcome:
     gateway: str
     good: bool
     text: str
-    grants: tuple[Mapping[str, Any], ...] = ()
+    listed: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Signer:
     def facts(self) -> Facts:
         return facts_of(self.environment, self.identity.authority.read_bytes())
 
-    def sign(self, kind: Kind, claims: Mapping[str, Any]) -> bytes:
+    def sign(self, typ: str, claims: Mapping[str, Any]) -> bytes:
         """A document by this principal, of now."""
         pem = self.identity.key.read_bytes()
         algorithm = algorithm_of(serialization.load_pem_private_key(pem, None).public_key())
@@ -112,7 +114,7 @@ class Signer:
             raise PkiError(f"{self.identity.key} is of a kind that signs no document")
         header = {
             "alg": algorithm,
-            "typ": next(typ for typ, of in TYPES.items() if of == kind),
+            "typ": typ,
             "x5c": [
                 base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode()
                 for c in x509.load_pem_x509_certificates(self.identity.certificate.read_bytes())
@@ -125,9 +127,9 @@ class Signer:
         key = import_key(pem, KEY_TYPES[algorithm])
         return jws.serialize_compact(header, payload, key, registry=registry).encode()
 
-    def answer(self, kind: Kind, request: Request) -> bytes:
+    def answer(self, typ: str, request: Request) -> bytes:
         """An approval or a revocation of a request."""
-        return self.sign(kind, {"request_id": request.id, "request_digest": request.digest})
+        return self.sign(typ, {"request_id": request.id, "request_digest": request.digest})
 
 
 def facts_of(environment: Environment, authority: bytes) -> Facts:
@@ -142,6 +144,7 @@ def facts_of(environment: Environment, authority: bytes) -> Facts:
             for tool in server.tools.values()
             if tool.sensitive
         },
+        frozenset(environment.gateway.responders if environment.gateway else ()),
     )
 
 
@@ -168,7 +171,7 @@ def arguments(parser: ArgumentParser) -> None:
     request.add_argument("server", metavar="SERVER")
     request.add_argument("tool", metavar="TOOL")
     request.add_argument(
-        "--for", dest="seconds", required=True, type=_seconds, metavar="TIME", help="30m, 1h, 90s"
+        "--for", dest="seconds", required=True, type=seconds, metavar="TIME", help="30m, 1h, 90s"
     )
     request.add_argument("--reason", required=True, help="what for: one line, for who approves")
 
@@ -205,7 +208,7 @@ async def _request(args: Namespace, environment: Environment) -> int:
     _check_tool(environment, args.principal, args.server, args.tool)
     start = int(time.time())
     document = signer.sign(
-        "request",
+        REQUEST,
         {
             "jti": secrets.token_hex(16),
             "nbf": start,
@@ -222,10 +225,10 @@ async def _request(args: Namespace, environment: Environment) -> int:
         check_request(request, facts, float("inf"), time.time())
     except Refusal as refusal:
         raise GrantError(refusal.message) from refusal
-    outcomes = await _send(environment, signer, document)
+    outcomes = await send(environment, signer, document)
     if not any(o.good for o in outcomes):
-        return _told(outcomes, "no gateway has the request")
-    status = _told(outcomes, "approving sends it to the others as well")
+        return told(outcomes, "no gateway has the request")
+    status = told(outcomes, "approving sends it to the others as well")
     approvers = sorted(facts.eligible(request.principal, request.server, request.tool))
     print(f"{_summary(request)}\nto be approved by {' or '.join(approvers)}:")
     print(
@@ -238,7 +241,7 @@ async def _approve(args: Namespace, environment: Environment) -> int:
     signer = Signer.of(environment, args.principal)
     request, original = await _found(environment, signer, args.id)
     facts = signer.facts
-    approval = signer.answer("approval", request)
+    approval = signer.answer(APPROVAL, request)
     try:
         signed = verify(approval, facts)
         assert isinstance(signed, Approval)
@@ -248,8 +251,8 @@ async def _approve(args: Namespace, environment: Environment) -> int:
         may = sorted(facts.eligible(request.principal, request.server, request.tool))
         who = f"; who may: {', '.join(may)}" if refusal.reason in _NOT_THIS_PERSON else ""
         raise GrantError(f"{args.id}: {refusal.message}{who}") from refusal
-    outcomes = await _send(environment, signer, original, approval)
-    status = _told(outcomes, "run this again when the others answer")
+    outcomes = await send(environment, signer, original, approval)
+    status = told(outcomes, "run this again when the others answer")
     if any(o.good for o in outcomes):
         print(f"approved: {_summary(request)}")
     return status
@@ -258,7 +261,7 @@ async def _approve(args: Namespace, environment: Environment) -> int:
 async def _revoke(args: Namespace, environment: Environment) -> int:
     signer = Signer.of(environment, args.principal)
     request, original = await _found(environment, signer, args.id)
-    revocation = signer.answer("revocation", request)
+    revocation = signer.answer(REVOCATION, request)
     try:
         signed = verify(revocation, signer.facts)
         assert isinstance(signed, Revocation)
@@ -267,8 +270,8 @@ async def _revoke(args: Namespace, environment: Environment) -> int:
     except Refusal as refusal:
         raise GrantError(f"{args.id}: {refusal.message}") from refusal
     # A gateway that refuses the request has nothing of it to revoke, and says so.
-    outcomes = await _send(environment, signer, original, revocation, known=True)
-    status = _told(outcomes, "it may still be live on the others: run this again, or stop them")
+    outcomes = await send(environment, signer, original, revocation, known=True)
+    status = told(outcomes, "it may still be live on the others: run this again, or stop them")
     if any(o.good for o in outcomes):
         print(f"revoked: {_summary(request)}")
     return status
@@ -276,7 +279,7 @@ async def _revoke(args: Namespace, environment: Environment) -> int:
 
 async def _list(args: Namespace, environment: Environment) -> int:
     directory = environment.state / "pki" / "principals"
-    names = [args.principal] if args.principal else _with_certificate(environment, directory)
+    names = [args.principal] if args.principal else with_certificate(environment, directory)
     if not names:
         raise PkiError(f"no principal has a certificate in {directory}: say who looks, by --as")
     rows: dict[str, tuple[Request, dict[str, str]]] = {}
@@ -347,7 +350,7 @@ async def _found(environment: Environment, signer: Signer, id: str) -> tuple[Req
 
 def _shown(outcome: Outcome, facts: Facts) -> Iterator[tuple[Request, bytes, str]]:
     """Requests in an answer whose signature verifies, their documents, and alleged states."""
-    for entry in outcome.grants:
+    for entry in outcome.listed:
         document = str(entry.get("document", "")).encode()
         try:
             request = _verified(document, facts)
@@ -371,45 +374,53 @@ def _verified(document: bytes, facts: Facts) -> Request:
     return request
 
 
-async def ask(environment: Environment, signer: Signer) -> list[Outcome]:
+async def ask(environment: Environment, signer: Signer, path: str = PATH) -> list[Outcome]:
     async with http_client(signer.identity) as http:
-        return await asyncio.gather(*(_get(http, g) for g in gateways(environment)))
+        return await asyncio.gather(*(_get(http, g, path) for g in gateways(environment)))
 
 
-async def _send(
-    environment: Environment, signer: Signer, *documents: bytes, known: bool = False
+async def send(
+    environment: Environment,
+    signer: Signer,
+    *documents: bytes,
+    path: str = PATH,
+    known: bool = False,
 ) -> list[Outcome]:
     """Send documents, in order, to every gateway. `known`: only the answer to the last counts."""
     async with http_client(signer.identity) as http:
         return await asyncio.gather(
-            *(_post(http, g, documents, known) for g in gateways(environment))
+            *(_post(http, g, path, documents, known) for g in gateways(environment))
         )
 
 
-async def _get(http: httpx2.AsyncClient, gateway: Gateway) -> Outcome:
+async def _get(http: httpx2.AsyncClient, gateway: Gateway, path: str) -> Outcome:
+    url = f"{gateway.url}/{path}"
     try:
-        response = await http.get(gateway.url)
+        response = await http.get(url)
         if response.status_code != 200:
             return Outcome(gateway.name, False, _refusal(response))
-        grants = response.json()["grants"]
+        listed = response.json()[path]
         return Outcome(
-            gateway.name, True, "answers", tuple(g for g in grants if isinstance(g, dict))
+            gateway.name, True, "answers", tuple(each for each in listed if isinstance(each, dict))
         )
     except (httpx2.HTTPError, OSError) as error:
         return Outcome(gateway.name, False, _unreachable(error))
     except (ValueError, KeyError, TypeError):
-        return Outcome(gateway.name, False, f"{gateway.url} answers something else than grants")
+        return Outcome(gateway.name, False, f"{url} answers something else than {path}")
 
 
 async def _post(
-    http: httpx2.AsyncClient, gateway: Gateway, documents: tuple[bytes, ...], known: bool
+    http: httpx2.AsyncClient,
+    gateway: Gateway,
+    path: str,
+    documents: tuple[bytes, ...],
+    known: bool,
 ) -> Outcome:
+    url = f"{gateway.url}/{path}"
     response = None
     for document in documents:
         try:
-            response = await http.post(
-                gateway.url, content=document, headers={"Content-Type": MEDIA_TYPE}
-            )
+            response = await http.post(url, content=document, headers={"Content-Type": MEDIA_TYPE})
         except (httpx2.HTTPError, OSError) as error:
             return Outcome(gateway.name, False, _unreachable(error))
         if response.status_code not in (200, 201) and not (known and document != documents[-1]):
@@ -419,7 +430,7 @@ async def _post(
     except (ValueError, KeyError, TypeError):
         new = None
     if not isinstance(new, bool):
-        return Outcome(gateway.name, False, f"{gateway.url} answers something else than an event")
+        return Outcome(gateway.name, False, f"{url} answers something else than an event")
     return Outcome(gateway.name, True, "has stored it" if new else "has it already")
 
 
@@ -446,7 +457,7 @@ def _unreachable(error: Exception) -> str:
     return f"cannot be reached: {str(error) or type(error).__name__}"
 
 
-def _told(outcomes: list[Outcome], advice: str) -> int:
+def told(outcomes: list[Outcome], advice: str) -> int:
     """A line per gateway; exit status 1, and who has it, unless all do."""
     for outcome in outcomes:
         print(f"{outcome.gateway}  {outcome.text}", file=sys.stdout if outcome.good else sys.stderr)
@@ -457,7 +468,7 @@ def _told(outcomes: list[Outcome], advice: str) -> int:
     return 1
 
 
-def _with_certificate(environment: Environment, directory: Path) -> list[str]:
+def with_certificate(environment: Environment, directory: Path) -> list[str]:
     return [name for name in environment.principals if (directory / f"{name}.crt").exists()]
 
 
@@ -469,10 +480,10 @@ def _summary(request: Request) -> str:
     )
 
 
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+def seconds(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match:
-        raise ArgumentTypeError("a number and s, m or h, such as 30m")
+        raise ArgumentTypeError("a number and s, m, h or d, such as 30m")
     return int(match[1]) * UNITS[match[2]]
 
 

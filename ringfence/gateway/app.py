@@ -96,6 +96,14 @@ class Application:
                 await _send(send, await pipeline.list_grants(exchange))
             else:
                 raise _method_not_allowed("GET", "POST")
+        elif path == b"/revocations":
+            if method == "POST":
+                body = await _body(exchange.headers, receive, pipeline.body_bytes)
+                await _send(send, await pipeline.accept_revocation(exchange, body))
+            elif method == "GET":
+                await _send(send, await pipeline.list_revocations(exchange))
+            else:
+                raise _method_not_allowed("GET", "POST")
         else:
             raise _not_found()
 

@@ -59,7 +59,7 @@ AUDITED_METHODS: Mapping[str, int] = {
             *("initialize", "ping", "server/discover", "completion/complete"),
             *("tools/list", "prompts/list", "prompts/get", "resources/list", "resources/read"),
             *("resources/templates/list", "tasks/get", "tasks/list", "tasks/result"),
-            "grants/list",
+            *("grants/list", "access/list"),
         ),
         _READ,
     ),
@@ -67,6 +67,7 @@ AUDITED_METHODS: Mapping[str, int] = {
         (
             *("logging/setLevel", "tasks/update", "tasks/cancel"),
             *("grants/request", "grants/approve", "grants/revoke"),
+            *("access/revoke", "access/restore"),
         ),
         _UPDATE,
     ),
@@ -119,7 +120,8 @@ class Event(NamedTuple):
     kind: str | None = None
     name: str | None = None
     """As the manifest has it: a tool, a prompt, the pattern that a resource's URI matches. None
-    for any other name; it may be a secret pasted into the wrong place."""
+    for any other name; it may be a secret pasted into the wrong place. Where the request is no
+    call: who or what was cut off or given back."""
     named: str | None = None
     """`Audit.fingerprint` of the name or URI that the caller sent, where `name` is not that."""
     data_class: str | None = None
@@ -457,6 +459,8 @@ def _request(
         if sensitive:
             resource["criticality"] = "sensitive"
         request["resources"] = [resource]
+    elif kind is not None and name is not None:
+        request["resources"] = [{"type": _text(kind), "name": _text(name)}]
     return request
 
 

@@ -286,6 +286,13 @@ class _Reader:
                             f"the server has no {kind.removesuffix('s')} {missing!r}; "
                             "name it in its entry or leave it out here",
                         )
+        for responder in document.get("responders", ()):
+            if principals.get(responder, {}).get("kind") not in ("person", "service"):
+                self._problem(
+                    "gateway.json",
+                    ("responders",),
+                    f"{responder!r} is not a person or service listed under principals",
+                )
         for name, server in servers.items():
             self._server(("servers", name), server, principals)
         for number, issuer in enumerate(document["tokens"]["issuers"]):

@@ -55,6 +55,8 @@ class Exchange:
     decision: Decision | None = None
     grant: str | None = None
     data_class: str | None = None
+    subject: tuple[str, str] | None = None
+    """Kind and name of what a request is about that is no call."""
     session: str | None = None
     """The server's own id of the session (older protocol versions)."""
     sensitive: bool = False

@@ -28,7 +28,7 @@ from typing import Any, Literal, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import verification
 from joserfc import jws
@@ -37,13 +37,6 @@ from joserfc.jwk import Key, import_key
 
 from ringfence.gateway.refusal import Refusal
 
-Kind = Literal["request", "approval", "revocation"]
-
-TYPES: Mapping[str, Kind] = {
-    "ringfence-grant-request+jwt": "request",
-    "ringfence-grant-approval+jwt": "approval",
-    "ringfence-grant-revocation+jwt": "revocation",
-}
 KEY_TYPES: Mapping[str, Literal["EC", "OKP", "RSA"]] = {
     "ES256": "EC",
     "ES384": "EC",
@@ -67,10 +60,16 @@ ID = re.compile(r"[0-9a-f]{32}")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_LATEST = 253402300799  # the last second that datetime can hold
-_ANSWER = {"iss": str, "aud": str, "iat": int, "request_id": str, "request_digest": str}
-_CLAIMS: Mapping[Kind, Mapping[str, type]] = {
-    "request": {
+LATEST = 253402300799
+"""The last second that datetime can hold."""
+Form = Mapping[str, type]
+"""The claims of a document, and what each is: text or whole number."""
+_ANSWER: Form = {"iss": str, "aud": str, "iat": int, "request_id": str, "request_digest": str}
+REQUEST = "ringfence-grant-request+jwt"
+APPROVAL = "ringfence-grant-approval+jwt"
+REVOCATION = "ringfence-grant-revocation+jwt"
+FORMS: Mapping[str, Form] = {
+    REQUEST: {
         "iss": str,
         "aud": str,
         "jti": str,
@@ -81,8 +80,8 @@ _CLAIMS: Mapping[Kind, Mapping[str, type]] = {
         "tool": str,
         "reason": str,
     },
-    "approval": _ANSWER,
-    "revocation": _ANSWER,
+    APPROVAL: _ANSWER,
+    REVOCATION: _ANSWER,
 }
 
 
@@ -103,6 +102,8 @@ class Facts:
     principals: Mapping[str, Principal]
     approvers: Mapping[tuple[str, str], frozenset[str]]
     """By server and tool: of each sensitive tool, who may approve."""
+    responders: frozenset[str] = frozenset()
+    """Who may cut others off."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any], authority: bytes) -> Facts:
@@ -123,6 +124,7 @@ class Facts:
                 for tool, t in s["tools"].items()
                 if t.get("sensitive")
             },
+            responders=frozenset(document.get("responders", ())),
         )
 
     @property
@@ -153,7 +155,7 @@ class Facts:
             raise _untrusted()
         name = uris[0].removeprefix(prefix)
         if name not in self.principals:
-            _deny("unknown_principal", "the certificate is of nobody whom this environment knows")
+            deny("unknown_principal", "the certificate is of nobody whom this environment knows")
         return name
 
     def eligible(self, principal: str, server: str, tool: str) -> frozenset[str]:
@@ -184,6 +186,8 @@ class Request:
     end: int
     certified_until: float
     """When the first certificate of the signer's chain ends."""
+    certificate: str
+    """x5t#S256 of the signer's."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ class Approval:
     approver: str
     issued: int
     certified_until: float
+    certificate: str
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,7 @@ class Revocation:
     revoker: str
     issued: int
     certified_until: float
+    certificate: str
 
 
 Document = Request | Approval | Revocation
@@ -211,62 +217,105 @@ Document = Request | Approval | Revocation
 class Unverified:
     """What a document claims; nobody has looked at its signature yet."""
 
-    kind: Kind
+    typ: str
     algorithm: str
     chain: tuple[str, ...]
     claims: Mapping[str, Any]
     digest: str
 
 
-def read(document: bytes) -> Unverified:
-    """The claims of a well-formed document. Raises `Refusal`."""
+@dataclass(frozen=True)
+class Signed:
+    """A document and its signer, of this environment; what it says nobody has judged yet."""
+
+    typ: str
+    claims: Mapping[str, Any]
+    digest: str
+    signer: str
+    certificate: str
+    """x5t#S256 of the signer's."""
+    certified_until: float
+
+
+def read(document: bytes, forms: Mapping[str, Form] = FORMS) -> Unverified:
+    """The claims of a well-formed document, `forms` by `typ`. Raises `Refusal`."""
     if len(document) > DOCUMENT_BYTES:
-        _malform(f"the document is larger than {DOCUMENT_BYTES} bytes")
+        malform(f"the document is larger than {DOCUMENT_BYTES} bytes")
     if not _COMPACT.fullmatch(document):
-        _malform("the document is not a JWS in compact serialisation")
+        malform("the document is not a JWS in compact serialisation")
     signing_input, _, _ = document.rpartition(b".")
     head, _, body = signing_input.partition(b".")
     header, claims = _object(head), _object(body)
     if header.keys() != {"alg", "typ", "x5c"}:
-        _malform("the header must have alg, typ and x5c, and nothing else")
-    kind = TYPES.get(header["typ"]) if isinstance(header["typ"], str) else None
-    if kind is None:
-        _malform(f"typ must be one of {', '.join(TYPES)}")
-    expected = _CLAIMS[kind]
+        malform("the header must have alg, typ and x5c, and nothing else")
+    typ = header["typ"]
+    expected = forms.get(typ) if isinstance(typ, str) else None
+    if expected is None:
+        malform(f"typ must be one of {', '.join(forms)}")
     # `type` rather than isinstance: true is no number.
     if claims.keys() != expected.keys() or any(
         type(claims[name]) is not kind_of for name, kind_of in expected.items()
     ):
-        _malform(f"a {kind} has exactly the claims {', '.join(expected)}, texts and whole seconds")
-    if any(not 0 < claims[n] <= _LATEST for n, t in expected.items() if t is int):
-        _malform("a time is out of range")
-    if not ID.fullmatch(claims["jti" if kind == "request" else "request_id"]):
-        _malform("a request's id is 32 hexadecimal digits")
+        malform(f"{typ} has exactly the claims {', '.join(expected)}, texts and whole seconds")
+    if any(not 0 < claims[n] <= LATEST for n, t in expected.items() if t is int):
+        malform("a time is out of range")
+    if not all(ID.fullmatch(claims[name]) for name in ("jti", "request_id") if name in claims):
+        malform("a request's id is 32 hexadecimal digits")
     if not _DIGEST.fullmatch(claims.get("request_digest", "0" * 64)):
-        _malform("request_digest is 64 hexadecimal digits")
+        malform("request_digest is 64 hexadecimal digits")
     chain = header["x5c"]
     if not (
         isinstance(chain, list)
         and 0 < len(chain) <= CHAIN_LENGTH
         and all(isinstance(c, str) for c in chain)
     ):
-        _malform(f"x5c must be a list of 1 to {CHAIN_LENGTH} certificates")
+        malform(f"x5c must be a list of 1 to {CHAIN_LENGTH} certificates")
     return Unverified(
-        kind, header["alg"], tuple(chain), claims, hashlib.sha256(signing_input).hexdigest()
+        typ, header["alg"], tuple(chain), claims, hashlib.sha256(signing_input).hexdigest()
     )
 
 
 def verify(document: bytes, facts: Facts) -> Document:
-    """Who signed what, whether or not it may be. Raises `Refusal`.
+    """Who signed what about a grant, whether or not it may be. Raises `Refusal`."""
+    signed = verify_signed(document, facts, FORMS)
+    claims = signed.claims
+    if signed.typ == REQUEST:
+        return Request(
+            claims["jti"],
+            signed.digest,
+            signed.signer,
+            claims["server"],
+            claims["tool"],
+            claims["reason"],
+            claims["iat"],
+            claims["nbf"],
+            claims["exp"],
+            signed.certified_until,
+            signed.certificate,
+        )
+    answer = Approval if signed.typ == APPROVAL else Revocation
+    return answer(
+        claims["request_id"],
+        claims["request_digest"],
+        signed.signer,
+        claims["iat"],
+        signed.certified_until,
+        signed.certificate,
+    )
+
+
+def verify_signed(document: bytes, facts: Facts, forms: Mapping[str, Form]) -> Signed:
+    """Who signed a document of one of these forms. Raises `Refusal`.
 
     The chain must lead to an anchor and have been valid when the document was signed, as far as
     its signer tells; whether it still is, `certified_until` says.
     """
-    unverified = read(document)
+    unverified = read(document, forms)
     claims = unverified.claims
-    signer, key, certified_until = _signer(unverified, facts)
+    signer, leaf, certified_until = _signer(unverified, facts)
+    key = leaf.public_key()
     if unverified.algorithm != _algorithm(key):
-        _deny("bad_signature", "the algorithm is not the one for the certificate's key")
+        deny("bad_signature", "the algorithm is not the one for the certificate's key")
     try:
         jws.deserialize_compact(
             document, _jwk(key, unverified.algorithm), registry=_Registry(unverified.algorithm)
@@ -274,50 +323,41 @@ def verify(document: bytes, facts: Facts) -> Document:
     except (JoseError, ValueError) as error:
         raise Refusal(403, -32003, "bad_signature", "the signature does not verify") from error
     if claims["iss"] != facts.uri(signer):
-        _deny("wrong_issuer", "iss is not the URI in the certificate")
+        deny("wrong_issuer", "iss is not the URI in the certificate")
     if claims["aud"] != facts.audience:
-        _deny("wrong_environment", "the document is of another environment")
-    if unverified.kind == "request":
-        return Request(
-            claims["jti"],
-            unverified.digest,
-            signer,
-            claims["server"],
-            claims["tool"],
-            claims["reason"],
-            claims["iat"],
-            claims["nbf"],
-            claims["exp"],
-            certified_until,
-        )
-    answer = Approval if unverified.kind == "approval" else Revocation
-    return answer(
-        claims["request_id"], claims["request_digest"], signer, claims["iat"], certified_until
+        deny("wrong_environment", "the document is of another environment")
+    return Signed(
+        unverified.typ,
+        claims,
+        unverified.digest,
+        signer,
+        base64.urlsafe_b64encode(leaf.fingerprint(hashes.SHA256())).decode().rstrip("="),
+        certified_until,
     )
 
 
 def check_request(request: Request, facts: Facts, ceiling: float, now: float) -> None:
     """Raises `Refusal` unless this may be asked for now. `ceiling`: seconds a grant may last."""
     if (request.server, request.tool) not in facts.approvers:
-        _deny("tool_not_sensitive", "no tool of that name needs a grant")
+        deny("tool_not_sensitive", "no tool of that name needs a grant")
     shortest, longest = REASON_LENGTH
     if (
         not shortest <= len(request.reason) <= longest
         or request.reason != request.reason.strip()
         or not request.reason.isprintable()
     ):
-        _deny("bad_reason", f"the reason must be one printable line of {shortest} to {longest}")
+        deny("bad_reason", f"the reason must be one printable line of {shortest} to {longest}")
     if request.end - request.start < SHORTEST_SECONDS:
-        _deny("too_short", f"a grant lasts at least {SHORTEST_SECONDS} seconds")
+        deny("too_short", f"a grant lasts at least {SHORTEST_SECONDS} seconds")
     if request.end - request.start > ceiling:
-        _deny("too_long", f"a grant lasts at most {ceiling:.0f} seconds")
+        deny("too_long", f"a grant lasts at most {ceiling:.0f} seconds")
     if not request.issued <= request.start <= request.issued + START_AHEAD_SECONDS:
-        _deny("bad_start", f"a grant begins within {START_AHEAD_SECONDS} seconds of the request")
+        deny("bad_start", f"a grant begins within {START_AHEAD_SECONDS} seconds of the request")
     if not facts.eligible(request.principal, request.server, request.tool):
-        _deny("no_approver", "nobody may approve this: every approver asks, or owns who asks")
-    _check_time(request.issued, request.certified_until, now)
+        deny("no_approver", "nobody may approve this: every approver asks, or owns who asks")
+    check_time(request.issued, request.certified_until, now)
     if now >= request.end:
-        _deny("expired", "the time that was asked for is over; ask again")
+        deny("expired", "the time that was asked for is over; ask again")
 
 
 def check_approval(approval: Approval, request: Request, facts: Facts, now: float) -> None:
@@ -325,19 +365,19 @@ def check_approval(approval: Approval, request: Request, facts: Facts, now: floa
     _check_same(approval.request_id, approval.request_digest, request)
     approver = approval.approver
     if approver == request.principal:
-        _deny("self_approval", "nobody approves a request of their own")
+        deny("self_approval", "nobody approves a request of their own")
     if facts.principals[approver].kind != "person":
-        _deny("approver_not_a_person", "only a person approves")
+        deny("approver_not_a_person", "only a person approves")
     owner = facts.principals[request.principal].owner
     if approver == owner:
-        _deny("own_agent", "nobody approves for an agent of their own")
+        deny("own_agent", "nobody approves for an agent of their own")
     if approver not in facts.approvers.get((request.server, request.tool), ()):
-        _deny("not_an_approver", "the signer is not an approver of this tool")
+        deny("not_an_approver", "the signer is not an approver of this tool")
     if approval.issued < request.issued - SKEW_SECONDS:
-        _deny("bad_time", "the approval is older than the request")
-    _check_time(approval.issued, approval.certified_until, now)
+        deny("bad_time", "the approval is older than the request")
+    check_time(approval.issued, approval.certified_until, now)
     if now >= request.end or approval.issued >= request.end:
-        _deny("expired", "the time that was asked for is over; it has to be asked for again")
+        deny("expired", "the time that was asked for is over; it has to be asked for again")
 
 
 def check_revocation(
@@ -355,8 +395,8 @@ def check_revocation(
     may = {request.principal, *approved_by}
     may |= facts.approvers.get((request.server, request.tool), frozenset())
     if revocation.revoker not in may:
-        _deny("not_a_revoker", "only who asked and the tool's approvers revoke")
-    _check_time(revocation.issued, revocation.certified_until, now)
+        deny("not_a_revoker", "only who asked and the tool's approvers revoke")
+    check_time(revocation.issued, revocation.certified_until, now)
 
 
 def algorithm_of(key: object) -> str | None:
@@ -404,8 +444,8 @@ class _Registry(jws.JWSRegistry):
         super().__init__(algorithms=[algorithm])
 
 
-def _signer(document: Unverified, facts: Facts) -> tuple[str, object, float]:
-    """Name, public key, and when the first certificate of the chain ends."""
+def _signer(document: Unverified, facts: Facts) -> tuple[str, x509.Certificate, float]:
+    """Name, certificate, and when the first certificate of the chain ends."""
     try:
         leaf, *intermediates = (
             x509.load_der_x509_certificate(base64.b64decode(c, validate=True))
@@ -419,15 +459,14 @@ def _signer(document: Unverified, facts: Facts) -> tuple[str, object, float]:
             .build_client_verifier()
             .verify(leaf, intermediates)
         )
-        key = leaf.public_key()
     except (ValueError, binascii.Error, verification.VerificationError, x509.InvalidVersion) as e:
         raise _untrusted() from e
     ends = min(c.not_valid_after_utc.timestamp() for c in verified.chain)
-    return facts.named(verified.subjects or ()), key, ends
+    return facts.named(verified.subjects or ()), leaf, ends
 
 
 def _algorithm(key: object) -> str:
-    return algorithm_of(key) or _deny("bad_signature", "no document is signed with such a key")
+    return algorithm_of(key) or deny("bad_signature", "no document is signed with such a key")
 
 
 def _jwk(key: Any, algorithm: str) -> Key:
@@ -439,14 +478,14 @@ def _jwk(key: Any, algorithm: str) -> Key:
 
 def _check_same(request_id: str, digest: str, request: Request) -> None:
     if (request_id, digest) != (request.id, request.digest):
-        _deny("wrong_request", "the document was signed over another request")
+        deny("wrong_request", "the document was signed over another request")
 
 
-def _check_time(issued: int, certified_until: float, now: float) -> None:
+def check_time(issued: int, certified_until: float, now: float) -> None:
     if issued > now + SKEW_SECONDS:
-        _deny("issued_in_future", "the document was signed in the future; compare the clocks")
+        deny("issued_in_future", "the document was signed in the future; compare the clocks")
     if now > certified_until:
-        _deny("certificate_expired", "the certificate it was signed with has expired")
+        deny("certificate_expired", "the certificate it was signed with has expired")
 
 
 def _object(segment: bytes) -> dict[str, Any]:
@@ -459,7 +498,7 @@ def _object(segment: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Refusal(400, -32600, "malformed_document", "a part is not JSON") from error
     if not isinstance(value, dict):
-        _malform("header and claims are JSON objects")
+        malform("header and claims are JSON objects")
     return value
 
 
@@ -470,11 +509,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _malform(message: str) -> NoReturn:
+def malform(message: str) -> NoReturn:
     raise Refusal(400, -32600, "malformed_document", message)
 
 
-def _deny(reason: str, message: str) -> NoReturn:
+def deny(reason: str, message: str) -> NoReturn:
     raise Refusal(403, -32003, reason, message)
 
 

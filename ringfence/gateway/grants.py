@@ -32,6 +32,7 @@ from typing import Any, Literal
 from ringfence.gateway.grant_documents import (
     DOCUMENT_BYTES,
     Approval,
+    Document,
     Facts,
     Request,
     Revocation,
@@ -70,6 +71,10 @@ _TOLD_AT_ONCE = 16
 _log = logging.getLogger(__name__)
 
 
+def _nobody_is_revoked(principal: str, certificate: str, now: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Grant:
     """Times in Unix seconds: live from `start` until before `end`."""
@@ -82,6 +87,8 @@ class Grant:
     reason: str
     start: float
     end: float
+    signers: tuple[tuple[str, str], ...]
+    """Principals whose signatures make it, each with the x5t#S256 of their certificate."""
 
 
 @dataclass(frozen=True)
@@ -164,18 +171,21 @@ class Grants:
         ceiling: float,
         *,
         keep: float = KEPT_SECONDS,
+        refuse_revoked: Callable[[str, str, float], None] = _nobody_is_revoked,
         report: Callable[[str], None] = _log.warning,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ceiling`: seconds a grant may last. `keep`: seconds its documents stay after it ended.
 
-        `report` is told, once each, what is wrong with files.
+        `refuse_revoked` raises `Refusal` for a principal and certificate that are cut off: their
+        signatures count for nothing. `report` is told, once each, what is wrong with files.
         """
         self._directory = directory
         self._path = os.fspath(directory)
         self._facts = facts
         self._ceiling = ceiling
         self._keep = keep
+        self._refuse_revoked = refuse_revoked
         self._report = report
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -222,9 +232,17 @@ class Grants:
                 if not entry.judged and self._monotonic() >= entry.retried:
                     self._judge(entry, now)
                 grant = entry.grant
-                if grant and grant.start <= now < grant.end:
+                if grant and grant.start <= now < grant.end and self._signers_count(grant, now):
                     return grant
         return None
+
+    def _signers_count(self, grant: Grant, now: float) -> bool:
+        try:
+            for principal, certificate in grant.signers:
+                self._refuse_revoked(principal, certificate, now)
+        except Refusal:
+            return False
+        return True
 
     def accept(self, document: bytes, now: float) -> Event:
         """Verify and store a request, an approval or a revocation. Raises `Refusal`.
@@ -233,6 +251,7 @@ class Grants:
         waits for the disk: not for an event loop.
         """
         signed = verify(document, self._facts)
+        self._refuse_revoked(_signer(signed), signed.certificate, now)
         with self._lock:
             now = self._time(now)
             self._refresh()
@@ -576,6 +595,10 @@ class Grants:
                 request.reason,
                 request.start,
                 min(request.end, request.certified_until, approval.certified_until),
+                (
+                    (request.principal, request.certificate),
+                    (approver, approval.certificate),
+                ),
             )
             return
 
@@ -651,6 +674,12 @@ class Grants:
             self._told.add((name, inode))
             # Names are whatever somebody wrote there, lines and escapes included.
             self._report(f"{self._path}: {name!a} {what}" if name else what)
+
+
+def _signer(signed: Document) -> str:
+    if isinstance(signed, Request):
+        return signed.principal
+    return signed.approver if isinstance(signed, Approval) else signed.revoker
 
 
 def _event(

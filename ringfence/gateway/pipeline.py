@@ -43,6 +43,7 @@ from ringfence.gateway.policy import Decision
 from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.relay import Relay
 from ringfence.gateway.results import error_message
+from ringfence.gateway.revocations import Revocations, RevocationsUnreadableError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SESSION_STREAM = "ping"
@@ -63,7 +64,12 @@ class Pipeline:
     """Made by `start`; `close` ends what it runs in the background."""
 
     def __init__(
-        self, configuration: Configuration, metrics: Metrics, audit: Audit, grants: Grants
+        self,
+        configuration: Configuration,
+        metrics: Metrics,
+        audit: Audit,
+        grants: Grants,
+        revocations: Revocations,
     ) -> None:
         """Raises `ConfigurationError` where an issuer's keys cannot be used."""
         self.digest = configuration.digest
@@ -72,6 +78,7 @@ class Pipeline:
         self.origins = configuration.origins
         self.audit = audit
         self.grants = grants
+        self.revocations = revocations
         self._configuration = configuration
         self._metrics = metrics
         self._flying = 0
@@ -86,6 +93,7 @@ class Pipeline:
             ],
             principals=configuration.principals.keys(),
             state=configuration.state_directory,
+            revocations=revocations,
             ceiling_seconds=configuration.tokens.ceiling_seconds,
             skew_seconds=configuration.tokens.skew_seconds,
             sender_constraint=configuration.tokens.sender_constraint,
@@ -125,6 +133,7 @@ class Pipeline:
                 self._inspection,
                 self._limits,
                 configuration.limits,
+                self._refuse_revoked,
             )
         self._background = [
             asyncio.create_task(keys.run()) for keys in self._keys if isinstance(keys, UrlKeys)
@@ -147,8 +156,14 @@ class Pipeline:
                 key=configuration.secret("audit"),
                 journal=Journal() if configuration.audit.journal else None,
             )
-            grants = Grants(configuration.grants.directory, facts, ceiling)
-            pipeline = cls(configuration, metrics, audit, grants)
+            revocations = Revocations(configuration.state_directory / "revoked.json")
+            grants = Grants(
+                configuration.grants.directory,
+                facts,
+                ceiling,
+                refuse_revoked=revocations.refuse_revoked,
+            )
+            pipeline = cls(configuration, metrics, audit, grants, revocations)
         else:
             before = predecessor._configuration
             for section in ("audit", "grants"):
@@ -156,7 +171,13 @@ class Pipeline:
                     raise ConfigurationError(
                         [f"{configuration.directory}: {section}.directory: restart to change it"]
                     )
-            pipeline = cls(configuration, metrics, predecessor.audit, predecessor.grants)
+            pipeline = cls(
+                configuration,
+                metrics,
+                predecessor.audit,
+                predecessor.grants,
+                predecessor.revocations,
+            )
             predecessor.grants.reconfigure(facts, ceiling)
         metrics.serve(configuration.servers)
         # A server that cannot be listed now is listed with its first call.
@@ -449,7 +470,8 @@ class Pipeline:
 
     def _event(self, exchange: Exchange, outcome: Outcome, status: int, reason: str) -> Event:
         identity, call = exchange.identity, exchange.call
-        name = named = None
+        kind, name = exchange.subject or (call.kind if call else None, None)
+        named = None
         if call is not None and call.name is not None:
             name = self._known_name(call)
             if name != call.name:
@@ -474,7 +496,7 @@ class Pipeline:
             server=exchange.server,
             version=(call.version or None) if call else None,
             method=call.method if call else None,
-            kind=call.kind if call else None,
+            kind=kind,
             name=name,
             named=named,
             data_class=exchange.data_class,
@@ -541,21 +563,55 @@ class Pipeline:
     async def accept_grant(self, exchange: Exchange, body: bytes) -> Answer:
         """Store a signed document about a grant; who sends it does not matter."""
         event = await asyncio.to_thread(self.grants.accept, body, time.time())
-        exchange.identity = tokens.Identity(event.actor, "signature", None, frozenset(), 0.0, None)
+        exchange.identity = _signed_by(event.actor)
         exchange.server = event.server
-        exchange.call = _grant_step(GRANT_STEPS[event.step], event.server, event.tool)
+        exchange.call = _step(GRANT_STEPS[event.step], event.server, event.tool)
         exchange.grant = event.id
         exchange.sensitive = True
         status = 201 if event.new else 200
         self._conclude(exchange, status, said=f"grant_{event.step}")
         return Answer(status, JSON_HEADERS, strict_json.serialise(event.as_json()))
 
+    async def accept_revocation(self, exchange: Exchange, body: bytes) -> Answer:
+        """Cut somebody off, or give access back; who sends it does not matter."""
+        facts = self.grants.facts
+        change, new = await asyncio.to_thread(self.revocations.accept, body, facts, time.time())
+        exchange.identity = _signed_by(change.signer)
+        exchange.subject = change.kind, change.value
+        exchange.call = _step("access/restore" if change.until is None else "access/revoke")
+        step = "restored" if change.until is None else "revoked"
+        status = 201 if new else 200
+        self._conclude(exchange, status, said=f"{step}_{change.kind}")
+        told = {"step": step, "new": new, "kind": change.kind, "value": change.value}
+        return Answer(status, JSON_HEADERS, strict_json.serialise(told))
+
+    async def list_revocations(self, exchange: Exchange) -> Answer:
+        """Those that the owner of the client's certificate may see."""
+        principal = self._certified(exchange)
+        listed = self.revocations.listing(self.grants.facts, principal, time.time())
+        exchange.identity = _certified_as(principal)
+        exchange.call = _step("access/list")
+        self._conclude(exchange, 200)
+        return Answer(200, JSON_HEADERS, strict_json.serialise({"revocations": listed}))
+
+    def _refuse_revoked(self, identity: tokens.Identity) -> None:
+        """For whoever was let in already. Raises `Refusal`."""
+        certificates = [identity.certificate] if identity.certificate else []
+        try:
+            revoked = self.revocations.revoked(
+                identity.principal, identity.token_id, certificates, time.time()
+            )
+        except RevocationsUnreadableError:
+            revoked = True
+        if revoked:
+            raise Refusal(401, -32001, "token_revoked", "the access was revoked meanwhile")
+
     async def list_grants(self, exchange: Exchange) -> Answer:
         """Those that the owner of the client's certificate may see."""
         principal = self._certified(exchange)
         listed = await asyncio.to_thread(self.grants.listing, time.time(), principal)
-        exchange.identity = tokens.Identity(principal, "certificate", None, frozenset(), 0.0, None)
-        exchange.call = _grant_step("grants/list")
+        exchange.identity = _certified_as(principal)
+        exchange.call = _step("grants/list")
         self._conclude(exchange, 200)
         grants = {"grants": [each.as_json() for each in listed]}
         return Answer(200, JSON_HEADERS, strict_json.serialise(grants))
@@ -563,13 +619,24 @@ class Pipeline:
     def _certified(self, exchange: Exchange) -> str:
         """The principal of the client's certificate, which HAProxy has verified."""
         if exchange.certificate is not None:
-            return self.grants.facts.principal_of(exchange.certificate)
+            principal = self.grants.facts.principal_of(exchange.certificate)
+            thumbprint = tokens.certificate_thumbprint(exchange.certificate)
+            self.revocations.refuse_revoked(principal, thumbprint, time.time())
+            return principal
         raise Refusal(
             401,
             -32001,
             "no_certificate",
             "show the client certificate of a principal of this environment",
         )
+
+
+def _signed_by(principal: str) -> tokens.Identity:
+    return tokens.Identity(principal, "signature", None, frozenset(), 0.0, None)
+
+
+def _certified_as(principal: str) -> tokens.Identity:
+    return tokens.Identity(principal, "certificate", None, frozenset(), 0.0, None)
 
 
 def key_sources(configuration: Configuration) -> list[FileKeys | UrlKeys]:
@@ -589,7 +656,7 @@ def key_sources(configuration: Configuration) -> list[FileKeys | UrlKeys]:
     return sources
 
 
-def _grant_step(method: str, server: str = "", tool: str | None = None) -> protocol.Call:
+def _step(method: str, server: str = "", tool: str | None = None) -> protocol.Call:
     """For the audit log: what is not MCP, told as if it were."""
     kind = "server" if tool is None else "tool"
     return protocol.Call(server, "", None, method, {}, kind, tool, {})

@@ -30,6 +30,7 @@ from ringfence.gateway.isolation import Isolation, parse
 from ringfence.gateway.limits import Limits as CallLimits
 from ringfence.gateway.policy import Policies
 from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.tokens import Identity
 from ringfence.gateway.upstream import Connections, Reply, broken
 
 SUBSCRIPTION = "subscriptions/listen"
@@ -63,6 +64,7 @@ class Relay:
         inspection: Isolation,
         calls: CallLimits,
         limits: Limits,
+        refuse_revoked: Callable[[Identity], None],
     ) -> None:
         self.server = server
         self.catalogue = catalogue
@@ -74,6 +76,7 @@ class Relay:
         self._slots = calls.slots[server.name]
         self._circuit = calls.circuits[server.name]
         self._limits = limits
+        self._refuse_revoked = refuse_revoked
         self._retired = False
         self._listeners: Counter[str] = Counter()
 
@@ -312,6 +315,7 @@ class Relay:
                     raise Refusal(
                         401, -32001, "token_expired", "the access token has expired meanwhile"
                     )
+                self._refuse_revoked(exchange.identity)
                 if not chunk:
                     for event in self._notifications(exchange, await stream.release()):
                         yield event

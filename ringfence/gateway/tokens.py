@@ -104,13 +104,15 @@ class Verifier:
         principals: Collection[str],
         state: Path,
         replays: Path | None = None,
+        revocations: Revocations | None = None,
         ceiling_seconds: float = 900,
         skew_seconds: float = 30,
         sender_constraint: SenderConstraint = "certificate",
         realm: str = "mcp",
         cached_tokens: int = CACHED_TOKENS,
     ) -> None:
-        """`state` is a directory of all processes of one gateway, which holds `revoked.json`.
+        """`state` is a directory of all processes of one gateway. Who is cut off, `revocations`
+        says, or `revoked.json` in it.
 
         What was used is kept in `replays`, by default below it: ten times faster in memory (tmpfs),
         and then forgotten when the host starts anew. Raises `OSError` where it cannot be made.
@@ -126,7 +128,7 @@ class Verifier:
         replays = replays or state / "replays"
         self._used_tokens = Replays(replays / "tokens")
         self._used_proofs = Replays(replays / "proofs", capacity=1 << 19)
-        self._revocations = Revocations(state / "revoked.json")
+        self._revocations = revocations or Revocations(state / "revoked.json")
 
     def verify(
         self,
@@ -150,7 +152,7 @@ class Verifier:
             scheme, token = _presented(authorization)
             thumbprint = certificate_thumbprint(certificate_der) if certificate_der else None
             verified = self._read(token, audience, now)
-            self._still_good(verified, now)
+            self._still_good(verified, thumbprint, now)
             self._hold_certificate(verified, thumbprint)
             proof = self._hold_proof(verified, scheme, token, dpop, now)
             identity = verified.identity
@@ -239,7 +241,7 @@ class Verifier:
             raise _RejectedError("token_not_bound")
         return certificate, proof_key
 
-    def _still_good(self, verified: _Token, now: float) -> None:
+    def _still_good(self, verified: _Token, thumbprint: str | None, now: float) -> None:
         identity = verified.identity
         if now >= identity.expires + self._skew:
             raise _RejectedError("token_expired")
@@ -248,7 +250,8 @@ class Verifier:
         key = verified.issuer.keys.find(verified.key.kid)
         if key is not verified.key and (key is None or key.thumbprint != verified.key.thumbprint):
             raise _RejectedError("token_unknown_key")
-        if self._revocations.revoked(identity.principal, identity.token_id):
+        certificates = {each for each in (verified.certificate, thumbprint) if each}
+        if self._revocations.revoked(identity.principal, identity.token_id, certificates, now):
             raise _RejectedError("token_revoked")
 
     def _hold_certificate(self, verified: _Token, thumbprint: str | None) -> None:

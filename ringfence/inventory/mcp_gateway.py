@@ -63,6 +63,7 @@ def configuration(environment: Environment, gateway: Gateway, host: Host) -> dic
         "resource": resource(environment, gateway),
         "hosts": names(environment, gateway, host),
         "origins": list(gateway.origins),
+        "responders": list(gateway.responders),
         "tokens": {
             "issuers": [
                 _issuer(number, issuer) for number, issuer in enumerate(gateway.tokens.issuers)

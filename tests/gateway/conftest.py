@@ -131,11 +131,11 @@ class Person:
     key: ec.EllipticCurvePrivateKey
 
     def signed(self, typ: str, claims: Mapping[str, Any]) -> bytes:
-        """A document about a grant."""
+        """A document about a grant, or about access."""
         der = serialization.Encoding.DER
         header = {
             "alg": "ES256",
-            "typ": f"ringfence-grant-{typ}+jwt",
+            "typ": f"ringfence-{typ if '-' in typ else f'grant-{typ}'}+jwt",
             "x5c": [base64.b64encode(each.public_bytes(der)).decode() for each in self.chain],
         }
         issued = {
@@ -358,6 +358,7 @@ def make_site(directory: Path, upstreams: Mapping[str, int]) -> Site:
         "resource": RESOURCE,
         "hosts": ["gateway.test"],
         "origins": ["https://allowed.test"],
+        "responders": ["dana"],
         "tokens": {
             "issuers": [
                 {

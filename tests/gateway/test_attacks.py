@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence.gateway import tokens
 from tests.gateway.conftest import Person, Site, make_site, mcp, mcp_headers, pinned
 from tests.gateway.scripted import Handler, scripted
 
@@ -79,6 +83,102 @@ class TestGrants:
 
     def test_longer_than_the_ceiling_is_refused(self, site: Site):
         assert self.send(site, self.request(site.person("carol"), 86400)).status_code in (400, 403)
+
+
+class TestRevocation:
+    """What somebody else's token, key or account is still good for, once that is known."""
+
+    FOREVER = 253402300799
+
+    def change(self, site: Site, who: str, typ: str, kind: str, value: str, **claims: Any) -> Any:
+        about = {"kind": kind, "value": value, "reason": "tried by the tests"}
+        document = site.person(who).signed(f"access-{typ}", {**about, **claims})
+        with site.client() as client:
+            return client.post("/revocations", content=document)
+
+    def revoke(self, site: Site, kind: str, value: str, who: str = "dana") -> Any:
+        return self.change(site, who, "revocation", kind, value, exp=self.FOREVER)
+
+    def restore(self, site: Site, kind: str, value: str) -> None:
+        answer = self.change(site, "dana", "restoration", kind, value)
+        assert answer.status_code == 201, answer.text
+
+    @pytest.mark.parametrize("kind", ["token", "principal", "certificate"])
+    def test_ends_access_with_the_next_call(self, site: Site, kind: str):
+        headers = site.headers("carol", jti=f"revoked-{kind}")
+        thumbprint = tokens.certificate_thumbprint(site.person("carol").certificate)
+        names = {"token": "revoked-token", "principal": "carol", "certificate": thumbprint}
+        assert site.call("echo", {"text": "x"}, headers=headers).status_code == 200
+        answer = self.revoke(site, kind, names[kind])
+        assert answer.status_code == 201, answer.text
+        refused = site.call("echo", {"text": "x"}, headers=headers)
+        assert refused.status_code == 401
+        assert "revoked" not in refused.text, "who stole it is not told"
+        event = [e for e in site.events() if e.get("status_detail") == f"revoked_{kind}"][-1]
+        assert event["actor"]["user"]["name"] == "dana"
+        assert event["resources"] == [{"type": kind, "name": names[kind]}]
+        self.restore(site, kind, names[kind])
+        assert site.call("echo", {"text": "x"}, headers=headers).status_code == 200
+
+    def test_is_not_everybodys(self, site: Site):
+        for who in ("carol", "mallory"):
+            answer = self.revoke(site, "principal", "dana", who)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, -32003)
+        assert site.call("echo", {"text": "x"}).status_code == 200
+
+    def test_holds_for_grants_and_lists_too(self, site: Site):
+        asking = TestGrants()
+        carol, dana = site.person("carol"), site.person("dana")
+        asked = asking.send(site, asking.request(carol))
+        assert asking.told(site, "approval", dana, asked.json()).status_code == 201
+        # Who approved it loses their key; a stolen approval must not open anything.
+        assert self.revoke(site, "principal", "dana").status_code == 201
+        try:
+            assert site.call("delete_everything").status_code == 403
+            again = asking.send(site, asking.request(carol)).json()
+            assert asking.told(site, "approval", dana, again).status_code == 403
+            with site.client() as client:
+                assert client.get("/grants", headers=dana.header()).status_code == 403
+                assert client.get("/revocations", headers=dana.header()).status_code == 403
+            assert self.revoke(site, "principal", "carol").status_code == 403
+        finally:
+            Path(site.document["grants"]["directory"]).with_name("revoked.json").write_text(
+                '{"revoked": []}'
+            )
+        assert site.call("delete_everything").status_code == 200
+
+    def test_ends_a_stream_that_is_open(self, stage: Stage):
+        site, server = stage
+        begun = threading.Event()
+
+        def answer(handler: Handler, document: dict[str, Any]) -> None:
+            handler.send_response(200)
+            handler.send_header("content-type", "text/event-stream")
+            handler.send_header("connection", "close")
+            handler.end_headers()
+            begun.set()
+            with suppress(OSError):
+                for _ in range(200):
+                    handler.wfile.write(b": still there\n\n")
+                    time.sleep(0.05)
+
+        server.answer = answer
+        with ThreadPoolExecutor() as pool:
+            called = pool.submit(site.call, "echo", timeout=30)
+            assert begun.wait(10)
+            assert self.revoke(site, "principal", "carol").status_code == 201
+            assert "revoked meanwhile" in called.result().text
+        told = [e["status_detail"] for e in site.events() if e["class_uid"] == 6003]
+        assert told[-1] == "token_revoked"
+
+    def test_survives_a_new_configuration_and_a_restart(self, stage: Stage):
+        site, _ = stage
+        assert self.revoke(site, "principal", "carol").status_code == 201
+        site.process_reloads()
+        assert site.call("echo").status_code == 401
+        site.stop()
+        site.start()
+        assert site.call("echo").status_code == 401
 
 
 class TestReplay:

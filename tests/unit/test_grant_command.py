@@ -16,7 +16,7 @@ import pytest
 
 from ringfence import grants, pki
 from ringfence.cli import main
-from ringfence.environment import Environment, Host, Principal
+from ringfence.environment import Environment, Gateway, Host, Principal
 from ringfence.gateway import grant_documents as documents
 from ringfence.gateway.grants import Grants
 from ringfence.gateway.refusal import Refusal
@@ -44,6 +44,7 @@ def environment(tmp_path: Path) -> Environment:
     owner = ("database-owner",)
     return replace(
         lab,
+        gateway=Gateway(responders=("dana",)),
         hosts={
             **hosts,
             **{
@@ -406,7 +407,7 @@ class TestAGatewayThatLies:
         world.edges["edge-2"].answers = strange(
             world,
             lambda signer: signer.sign(
-                "request", {**claims, "tool": "create_table", "reason": REASON}
+                documents.REQUEST, {**claims, "tool": "create_table", "reason": REASON}
             ),
         )
         status, _, err = world.run("approve", id, "--as", "dana")
@@ -419,7 +420,8 @@ class TestAGatewayThatLies:
         world.edges["edge-2"].answers = strange(
             world,
             lambda signer: signer.sign(
-                "request", {**claims, "tool": "write_query", "reason": "\x1b[2Jharmless text"}
+                documents.REQUEST,
+                {**claims, "tool": "write_query", "reason": "\x1b[2Jharmless text"},
             ),
         )
         _, out, err = world.run("list", "--as", "dana")
@@ -462,6 +464,7 @@ def test_what_the_manifest_says_is_what_the_gateway_is_told(environment: Environ
     authority = pki.authority_of(environment).bundle.encode()
     rendered = {
         "environment": environment.name,
+        "responders": ["dana"],
         "principals": {
             p.name: {"kind": p.kind, "owner": p.owner} for p in environment.principals.values()
         },

@@ -61,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     gateway.edge_hosts_stand_apart,
     gateway.is_not_bypassed,
     gateway.callers_can_prove_themselves,
+    gateway.responders_can_be_held_to_it,
     gateway.issuers_differ,
     gateway.issuers_can_be_reached,
     secrets.are_used,

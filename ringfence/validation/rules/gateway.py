@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ringfence.validation.cursor import Cursor
 from ringfence.validation.finding import Finding, quoted
 from ringfence.validation.rules.network import malformed_network, network
+from ringfence.validation.rules.reference import exists
 
 GROUP = "edge"
 
@@ -93,6 +94,17 @@ def callers_can_prove_themselves(manifest: Cursor) -> Iterator[Finding]:
             "tokens are bound to no certificate, and yet every connection needs one; "
             "add 'client_certificates: optional' to the gateway, or remove this"
         )
+
+
+def responders_can_be_held_to_it(manifest: Cursor) -> Iterator[Finding]:
+    """A model that was talked into something must not cut people off (IAM-02)."""
+    principals = manifest["principals"]
+    for responder in manifest.at("gateway", "responders").elements():
+        yield from exists(responder, principals, "principal")
+        if responder.text and principals.at(responder.text, "kind").text == "agent":
+            yield responder.finding(
+                f"{quoted(responder.text)} is an agent; name a person or a service"
+            )
 
 
 def issuers_differ(manifest: Cursor) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ NOW = int(time.time())
 MINUTE = 60
 HALF_AN_HOUR = 1800
 CEILING = 3600
-REQUEST, APPROVAL, REVOCATION = documents.TYPES
+REQUEST, APPROVAL, REVOCATION = documents.FORMS
 KINDS = (REQUEST, APPROVAL, REVOCATION)
 
 TYPE_OF_KEY: dict[str, Literal["EC", "OKP", "RSA"]] = {**documents.KEY_TYPES, "RS256": "RSA"}
@@ -128,6 +128,12 @@ class Signer:
         registry = jws.JWSRegistry(algorithms=[protected["alg"]], strict_check_header=False)
         key = jwk.import_key(pem, TYPE_OF_KEY[protected["alg"]])
         return jws.serialize_compact(protected, payload, key, registry=registry).encode()
+
+    @property
+    def thumbprint(self) -> str:
+        """x5t#S256."""
+        digest = self.chain[0].fingerprint(hashes.SHA256())
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def request(self, **claims: Any) -> bytes:
         return self.sign(REQUEST, self.request_claims(**claims))
@@ -269,6 +275,12 @@ class Gateway:
     told: list[str] = field(default_factory=list)
     facts: Facts = field(default_factory=facts)
     keep: float = 86400
+    revoked: set[str] = field(default_factory=set)
+    """Principals and certificates."""
+
+    def refuse_revoked(self, principal: str, certificate: str, now: float) -> None:
+        if {principal, certificate} & self.revoked:
+            raise Refusal(403, -32003, "revoked", "cut off")
 
     def __post_init__(self) -> None:
         self.grants = Grants(
@@ -276,6 +288,7 @@ class Gateway:
             self.facts,
             CEILING,
             keep=self.keep,
+            refuse_revoked=self.refuse_revoked,
             report=self.told.append,
             monotonic=self.clock,
         )
@@ -351,6 +364,7 @@ class TestADocument:
             start=NOW,
             end=NOW + HALF_AN_HOUR,
             certified_until=NOW + 86400,
+            certificate=carol.thumbprint,
         )
 
     @pytest.mark.parametrize(
@@ -749,6 +763,28 @@ class TestARequest:
 
 
 class TestAnApproval:
+    @pytest.mark.parametrize("who", ["carol", "dana"])
+    @pytest.mark.parametrize("what", ["principal", "certificate"])
+    def test_counts_only_while_nobody_of_them_is_cut_off(
+        self, gateway: Gateway, who: str, what: str
+    ):
+        request = person("carol").request()
+        gateway.accept(request)
+        gateway.accept(person("dana").approve(request))
+        assert gateway.live()
+        gateway.revoked = {who if what == "principal" else person(who).thumbprint}
+        assert gateway.live() is None
+        gateway.revoked = set()
+        assert gateway.live()
+
+    def test_by_somebody_who_is_cut_off_is_not_taken(self, gateway: Gateway):
+        request = person("carol").request()
+        gateway.accept(request)
+        gateway.revoked = {person("dana").thumbprint}
+        refused("revoked", lambda: gateway.accept(person("dana").approve(request)))
+        gateway.revoked = {"carol"}
+        refused("revoked", lambda: gateway.accept(person("carol").request()))
+
     def test_by_an_approver_makes_a_grant(self, gateway: Gateway):
         request = person("carol").request()
         asked = gateway.accept(request)
@@ -764,6 +800,7 @@ class TestAnApproval:
             "correct the addresses of ticket 4711",
             NOW,
             NOW + HALF_AN_HOUR,
+            (("carol", person("carol").thumbprint), ("dana", person("dana").thumbprint)),
         )
         assert (asked.step, asked.actor, asked.new) == ("requested", "carol", True)
         assert (approved.step, approved.actor, approved.principal) == ("approved", "dana", "carol")

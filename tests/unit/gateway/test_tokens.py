@@ -621,10 +621,12 @@ class TestRevocation:
         self, verifier: Verifier, tmp_path: Path
     ) -> None:
         assert verify(verifier, token())
-        revoke(tmp_path, tokens=["one"])
+        revoke(tmp_path, token="one")  # noqa: S106
         assert refused(verifier, token()).reason == "token_revoked"
         assert verify(verifier, token(jti="two"))
-        revoke(tmp_path, principals=["carol"])
+        revoke(tmp_path, certificate=tokens.certificate_thumbprint(CERTIFICATE))
+        assert refused(verifier, token(jti="two")).reason == "token_revoked"
+        revoke(tmp_path, principal="carol")
         assert refused(verifier, token(jti="two")).reason == "token_revoked"
         assert verify(verifier, token(sub="dana"))
         (tmp_path / "revoked.json").unlink()
@@ -633,7 +635,23 @@ class TestRevocation:
         assert verify(verifier, token())
 
     @pytest.mark.parametrize(
-        "content", ["", "{", "[]", '{"tokens": "one"}', '{"tokens": [1]}', '{"token": []}', "x" * 5]
+        "content",
+        [
+            "",
+            "{",
+            "[]",
+            "{}",
+            '{"revoked": "one"}',
+            '{"revoked": [1]}',
+            '{"revoked": [], "more": []}',
+            '{"revoked": [{"kind": "principals", "value": "carol"}]}',
+            '{"revoked": [{"kind": "principal", "value": ""}]}',
+            '{"revoked": [{"kind": "principal", "value": ["carol"]}]}',
+            '{"revoked": [{"kind": "principal", "value": "carol", "untill": 1}]}',
+            '{"revoked": [{"kind": "principal", "value": "carol", "until": "1"}]}',
+            '{"revoked": [{"kind": "principal", "value": "carol", "until": true}]}',
+            "x" * 5,
+        ],
     )
     def test_what_cannot_be_read_lets_nobody_in(
         self, verifier: Verifier, tmp_path: Path, content: str
@@ -645,9 +663,10 @@ class TestRevocation:
         assert verify(verifier, token())
 
 
-def revoke(directory: Path, **names: list[str]) -> None:
+def revoke(directory: Path, **names: str) -> None:
     staged = directory / ".revoked.json"
-    staged.write_text(json.dumps(names))
+    entries = [{"kind": kind, "value": value} for kind, value in names.items()]
+    staged.write_text(json.dumps({"revoked": entries}))
     staged.replace(directory / "revoked.json")
 
 
