@@ -105,6 +105,12 @@ BAD = {
         "delete_everything.approvers",
         "not a person",
     ),
+    "a responder nobody knows": (put("responders", value=["eve"]), "responders", "not a person"),
+    "an agent as responder": (
+        lambda site: site.document.update(responders=["robot"]),
+        "responders",
+        "not a person or service",
+    ),
     "unmasked outside of production": (
         put("inspection", "mask", value=False),
         "inspection.mask",

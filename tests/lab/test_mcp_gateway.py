@@ -101,6 +101,15 @@ class TestGateway:
         assert "masked" in answer.stdout, answer.stderr
         assert "jane.doe" not in answer.stdout
 
+    def test_so_is_it_in_a_large_result(self, site: Site):
+        """Which is searched in a process of its own, within the sandbox."""
+        rows = "with recursive n(x) as (select 1 union all select x + 1 from n where x < 5000)"
+        query = {"query": f"{rows} select x, 'jane.doe@example.org' as email from n"}
+        answer = site.call("carol", "sqlite", "read_query", json.dumps(query))
+        assert answer.stdout.count("masked") == 5000, answer.stderr
+        assert "jane.doe" not in answer.stdout
+        assert site.on("edge-1", "pgrep -fc '[r]ingfence.gateway.isolation'").strip() != "0"
+
     def test_nobody_goes_around_it(self, site: Site):
         address = site.lab.environment.servers["time"].host.address
         port = site.lab.environment.servers["time"].port
@@ -126,6 +135,19 @@ class TestGateway:
         assert "created" in site.call("carol", *create).stdout
         assert site.ringfence("grant", "revoke", found[0], "--as", "dana").returncode == 0
         assert "somebody else has to agree" in site.call("carol", *create).stderr
+
+    def test_who_is_revoked_is_cut_off_until_somebody_restores_it(self, site: Site):
+        called = ("carol", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert site.call(*called).returncode == 0
+        whom = ("--principal", "carol", "--as", "dana", "--reason", "tried by the tests")
+        revoked = site.ringfence("token", "revoke", *whom)
+        assert revoked.returncode == 0, revoked.stderr
+        refused = site.call(*called)
+        assert refused.returncode == 1
+        assert "HTTP 401" in refused.stderr
+        assert "principal carol" in site.ringfence("token", "revocations", "--as", "dana").stdout
+        assert site.ringfence("token", "restore", *whom).returncode == 0
+        assert site.call(*called).returncode == 0
 
     def test_a_policy_that_is_wrong_is_not_served(self, site: Site):
         policies = site.manifest.parent / "policies"

@@ -109,6 +109,7 @@ def test_what_the_manifest_does_not_say_is_strict(load) -> None:
         "restricted": "block",
     }
     assert configuration["origins"] == []
+    assert configuration["responders"] == []
 
 
 def test_one_action_of_inspection_leaves_the_others(load) -> None:
