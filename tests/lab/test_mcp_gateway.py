@@ -103,9 +103,11 @@ class TestGateway:
 
     def test_so_is_it_in_a_large_result(self, site: Site):
         """Which is searched in a process of its own, within the sandbox."""
-        rows = "with recursive n(x) as (select 1 union all select x + 1 from n where x < 5000)"
-        query = {"query": f"{rows} select x, 'jane.doe@example.org' as email from n"}
-        answer = site.call("carol", "sqlite", "read_query", json.dumps(query))
+        rows = """select * from (
+            with recursive n(x) as (select 1 union all select x + 1 from n where x < 5000)
+            select x, 'jane.doe@example.org' as email from n
+        )"""
+        answer = site.call("carol", "sqlite", "read_query", json.dumps({"query": rows}))
         assert answer.stdout.count("masked") == 5000, answer.stderr
         assert "jane.doe" not in answer.stdout
         assert site.on("edge-1", "pgrep -fc '[r]ingfence.gateway.isolation'").strip() != "0"
