@@ -43,6 +43,7 @@ from ringfence.gateway.grant_documents import (
     verify,
 )
 from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.steady_time import SteadyTime
 
 REQUESTS = 1024
 """Requests in the directory, of all principals, what is over and not yet put away included."""
@@ -189,7 +190,7 @@ class Grants:
         self._report = report
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._anchor: float | None = None
+        self._time = SteadyTime(monotonic)
         self._version: tuple[int, int, int] | None = None
         self._changed = 0.0
         self._settled = False
@@ -223,7 +224,7 @@ class Grants:
     def live(self, principal: str, server: str, tool: str, now: float) -> Grant | None:
         """The grant by which a principal may call a sensitive tool at a time (Unix seconds)."""
         with self._lock:
-            now = self._time(now)
+            now = self._time.latest(now)
             self._refresh()
             self._end(now)
             for entry in self._index.get((principal, server, tool), ()):
@@ -253,7 +254,7 @@ class Grants:
         signed = verify(document, self._facts)
         self._refuse_revoked(_signer(signed), signed.certificate, now)
         with self._lock:
-            now = self._time(now)
+            now = self._time.latest(now)
             self._refresh()
             self._end(now)
             sweep = self._swept is None or now - self._swept > _SWEEP_SECONDS
@@ -279,7 +280,7 @@ class Grants:
         Verifies each: not for an event loop.
         """
         with self._lock:
-            now = self._time(now)
+            now = self._time.latest(now)
             self._refresh()
             self._end(now)
             entries = list(self._entries)
@@ -447,13 +448,6 @@ class Grants:
         return True
 
     # What is in the directory
-
-    def _time(self, now: float) -> float:
-        """The time, never less than what has passed since this process first asked."""
-        monotonic = self._monotonic()
-        if self._anchor is None:
-            self._anchor = now - monotonic
-        return max(now, self._anchor + monotonic)
 
     def _end(self, now: float) -> None:
         """Remember what is over: it stays over, whatever the clock says next."""

@@ -44,6 +44,7 @@ from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.relay import Relay
 from ringfence.gateway.results import error_message
 from ringfence.gateway.revocations import Revocations, RevocationsUnreadableError
+from ringfence.gateway.steady_time import SteadyTime
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SESSION_STREAM = "ping"
@@ -70,6 +71,7 @@ class Pipeline:
         audit: Audit,
         grants: Grants,
         revocations: Revocations,
+        steady: SteadyTime,
     ) -> None:
         """Raises `ConfigurationError` where an issuer's keys cannot be used."""
         self.digest = configuration.digest
@@ -79,6 +81,7 @@ class Pipeline:
         self.audit = audit
         self.grants = grants
         self.revocations = revocations
+        self.steady = steady
         self._configuration = configuration
         self._metrics = metrics
         self._flying = 0
@@ -94,6 +97,7 @@ class Pipeline:
             principals=configuration.principals.keys(),
             state=configuration.state_directory,
             revocations=revocations,
+            steady=steady,
             ceiling_seconds=configuration.tokens.ceiling_seconds,
             skew_seconds=configuration.tokens.skew_seconds,
             sender_constraint=configuration.tokens.sender_constraint,
@@ -133,7 +137,7 @@ class Pipeline:
                 self._inspection,
                 self._limits,
                 configuration.limits,
-                self._refuse_revoked,
+                self._still_allowed,
             )
         self._background = [
             asyncio.create_task(keys.run()) for keys in self._keys if isinstance(keys, UrlKeys)
@@ -163,7 +167,7 @@ class Pipeline:
                 ceiling,
                 refuse_revoked=revocations.refuse_revoked,
             )
-            pipeline = cls(configuration, metrics, audit, grants, revocations)
+            pipeline = cls(configuration, metrics, audit, grants, revocations, SteadyTime())
         else:
             before = predecessor._configuration
             for section in ("audit", "grants"):
@@ -177,6 +181,7 @@ class Pipeline:
                 predecessor.audit,
                 predecessor.grants,
                 predecessor.revocations,
+                predecessor.steady,
             )
             predecessor.grants.reconfigure(facts, ceiling)
         metrics.serve(configuration.servers)
@@ -594,8 +599,10 @@ class Pipeline:
         self._conclude(exchange, 200)
         return Answer(200, JSON_HEADERS, strict_json.serialise({"revocations": listed}))
 
-    def _refuse_revoked(self, identity: tokens.Identity) -> None:
+    def _still_allowed(self, identity: tokens.Identity) -> None:
         """For whoever was let in already. Raises `Refusal`."""
+        if self.steady.latest(time.time()) >= identity.expires:
+            raise Refusal(401, -32001, "token_expired", "the access token has expired meanwhile")
         certificates = [identity.certificate] if identity.certificate else []
         try:
             revoked = self.revocations.revoked(

@@ -64,7 +64,7 @@ class Relay:
         inspection: Isolation,
         calls: CallLimits,
         limits: Limits,
-        refuse_revoked: Callable[[Identity], None],
+        still_allowed: Callable[[Identity], None],
     ) -> None:
         self.server = server
         self.catalogue = catalogue
@@ -76,7 +76,7 @@ class Relay:
         self._slots = calls.slots[server.name]
         self._circuit = calls.circuits[server.name]
         self._limits = limits
-        self._refuse_revoked = refuse_revoked
+        self._still_allowed = still_allowed
         self._retired = False
         self._listeners: Counter[str] = Counter()
 
@@ -304,18 +304,13 @@ class Relay:
         silent = 0
         listening = call.id is None or call.method == SUBSCRIPTION
         assert exchange.identity is not None
-        ends = exchange.identity.expires
         try:
             async for chunk in reply.chunks():
                 if self._retired and listening:
                     raise Refusal(
                         503, -32006, "listening_ended", "the gateway is changing; listen again"
                     )
-                if time.time() >= ends:
-                    raise Refusal(
-                        401, -32001, "token_expired", "the access token has expired meanwhile"
-                    )
-                self._refuse_revoked(exchange.identity)
+                self._still_allowed(exchange.identity)
                 if not chunk:
                     for event in self._notifications(exchange, await stream.release()):
                         yield event

@@ -16,6 +16,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from ringfence.gateway.steady_time import SteadyTime
+
 BUCKET_SECONDS = 60
 GRACE_SECONDS = 60
 """After expiry, for processes that looked at the clock a moment ago."""
@@ -33,11 +35,14 @@ class Replays:
     Of records that every process of a gateway makes, `capacity` is the bound of each.
     """
 
-    def __init__(self, directory: Path, *, capacity: int = 131072) -> None:
+    def __init__(
+        self, directory: Path, *, capacity: int = 131072, steady: SteadyTime | None = None
+    ) -> None:
         """Makes the directory. Raises `OSError`."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._capacity = capacity
+        self._steady = steady or SteadyTime()
         self._present = {
             int(entry.name): sum(1 for _ in entry.iterdir())
             for entry in directory.iterdir()
@@ -56,7 +61,7 @@ class Replays:
         minute = int(expires // BUCKET_SECONDS)
         bucket = f"{self._directory}/{minute}"
         try:
-            self._forget(now)
+            self._forget(self._steady.earliest(now))
             if sum(self._present.values()) >= self._capacity:
                 raise ReplaysUnavailableError(f"{self._directory} is full: {self._capacity} ids")
             if minute not in self._present:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from ringfence.gateway.revocation_documents import (
     check,
     verify,
 )
+from ringfence.gateway.steady_time import SteadyTime
 
 MAX_BYTES = 4 * 1024 * 1024
 ENTRIES = 4096
@@ -78,11 +78,10 @@ class Revocations:
     """
 
     path: Path
-    monotonic: Callable[[], float] = time.monotonic
+    time: SteadyTime = field(default_factory=SteadyTime)
     _seen: tuple[int, int, int] | None = field(default=None, init=False)
     _entries: _Entries = field(default_factory=dict, init=False)
     _problem: str | None = field(default=None, init=False)
-    _anchor: float | None = field(default=None, init=False)
 
     def revoked(
         self, principal: str, token_id: str | None, certificates: Iterable[str], now: float
@@ -91,7 +90,7 @@ class Revocations:
         self._refresh()
         if self._problem is not None:
             raise RevocationsUnreadableError(self._problem)
-        now = self._time(now)
+        now = self.time.earliest(now)
         if not self._entries:
             return False
         named: set[tuple[Kind, str]] = {("principal", principal)}
@@ -125,7 +124,7 @@ class Revocations:
                 entries = {
                     key: each
                     for key, each in self._entries.items()
-                    if self._time(now) < max(each.until, each.at) + _KEPT_SECONDS
+                    if self.time.earliest(now) < max(each.until, each.at) + _KEPT_SECONDS
                 }
                 new = self._put(entries, change, now)
                 if new:
@@ -139,7 +138,7 @@ class Revocations:
         self._refresh()
         if self._problem is not None:
             raise _unavailable()
-        now = self._time(now)
+        now = self.time.earliest(now)
         shown = [e for e in self._entries.values() if now < e.until]
         shown = [e for e in shown if e.concerns(principal, facts)]
         return [asdict(each) for each in sorted(shown, key=lambda each: each.at)]
@@ -150,7 +149,7 @@ class Revocations:
         if present is not None and change.issued < present.at:
             deny("overtaken", "somebody has signed something else about this since")
         if change.until is None:
-            if present is None or present.until <= self._time(now):
+            if present is None or present.until <= self.time.earliest(now):
                 raise Refusal(404, -32602, "not_revoked", "this is not cut off here")
             until = 0
         else:
@@ -164,13 +163,6 @@ class Revocations:
             )
         entries[key] = entry
         return True
-
-    def _time(self, now: float) -> float:
-        """The time, never more than what has passed since this process first asked."""
-        monotonic = self.monotonic()
-        if self._anchor is None:
-            self._anchor = now - monotonic
-        return min(now, self._anchor + monotonic)
 
     def _refresh(self) -> None:
         seen = None

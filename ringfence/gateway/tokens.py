@@ -26,6 +26,7 @@ from ringfence.gateway.keys import KeySource, KeysUnavailableError, PublicKey
 from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.replays import Replays, ReplaysUnavailableError
 from ringfence.gateway.revocations import Revocations, RevocationsUnreadableError
+from ringfence.gateway.steady_time import SteadyTime
 
 SenderConstraint = Literal["none", "certificate", "dpop"]
 
@@ -105,6 +106,7 @@ class Verifier:
         state: Path,
         replays: Path | None = None,
         revocations: Revocations | None = None,
+        steady: SteadyTime | None = None,
         ceiling_seconds: float = 900,
         skew_seconds: float = 30,
         sender_constraint: SenderConstraint = "certificate",
@@ -126,8 +128,9 @@ class Verifier:
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[bytes, _Token] = OrderedDict()
         replays = replays or state / "replays"
-        self._used_tokens = Replays(replays / "tokens")
-        self._used_proofs = Replays(replays / "proofs", capacity=1 << 19)
+        self._steady = steady or SteadyTime()
+        self._used_tokens = Replays(replays / "tokens", steady=self._steady)
+        self._used_proofs = Replays(replays / "proofs", capacity=1 << 19, steady=self._steady)
         self._revocations = revocations or Revocations(state / "revoked.json")
 
     def verify(
@@ -148,20 +151,22 @@ class Verifier:
         decide with cannot be had. Its reason `token_unknown_key` may go away once the issuer's
         keys are fetched anew.
         """
+        now, told = self._steady.latest(now), now
         try:
             scheme, token = _presented(authorization)
             thumbprint = certificate_thumbprint(certificate_der) if certificate_der else None
             verified = self._read(token, audience, now)
-            self._still_good(verified, thumbprint, now)
+            self._still_good(verified, now)
+            self._hold_revocations(verified, thumbprint, told)
             self._hold_certificate(verified, thumbprint)
             proof = self._hold_proof(verified, scheme, token, dpop, now)
             identity = verified.identity
             if scope not in identity.scopes:
                 raise _RejectedError("token_scope", "insufficient_scope")
             if proof:
-                self._use_proof(proof, now)
+                self._use_proof(proof, told)
             if sensitive:
-                self._use_token(identity, now)
+                self._use_token(identity, told)
         except _RejectedError as error:
             raise self._challenge(error, authorization, audience, scope) from None
         except KeysUnavailableError as error:
@@ -241,7 +246,7 @@ class Verifier:
             raise _RejectedError("token_not_bound")
         return certificate, proof_key
 
-    def _still_good(self, verified: _Token, thumbprint: str | None, now: float) -> None:
+    def _still_good(self, verified: _Token, now: float) -> None:
         identity = verified.identity
         if now >= identity.expires + self._skew:
             raise _RejectedError("token_expired")
@@ -250,8 +255,11 @@ class Verifier:
         key = verified.issuer.keys.find(verified.key.kid)
         if key is not verified.key and (key is None or key.thumbprint != verified.key.thumbprint):
             raise _RejectedError("token_unknown_key")
+
+    def _hold_revocations(self, verified: _Token, thumbprint: str | None, told: float) -> None:
+        identity = verified.identity
         certificates = {each for each in (verified.certificate, thumbprint) if each}
-        if self._revocations.revoked(identity.principal, identity.token_id, certificates, now):
+        if self._revocations.revoked(identity.principal, identity.token_id, certificates, told):
             raise _RejectedError("token_revoked")
 
     def _hold_certificate(self, verified: _Token, thumbprint: str | None) -> None:

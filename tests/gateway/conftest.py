@@ -179,10 +179,25 @@ class Site:
                 *("--socket", self.socket, "--admin-socket", self.admin),
             ],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": f"{self.directory}:{ROOT}"},
             stderr=(self.directory / "stderr").open("ab"),
         )
         wait_for(self.ready)
+
+    def with_a_clock(self) -> None:
+        """Have the process go by a clock that can be set; before it starts."""
+        (self.directory / "offset").write_text("0")
+        (self.directory / "sitecustomize.py").write_text(
+            "import pathlib, time\n"
+            f"offset, real = pathlib.Path({str(self.directory / 'offset')!r}), time.time\n"
+            "time.time = lambda: real() + float(offset.read_text())\n"
+        )
+
+    def set_clock(self, seconds: float) -> None:
+        """So much ahead of what it is, or behind."""
+        staged = self.directory / "offset.new"
+        staged.write_text(str(seconds))
+        staged.replace(self.directory / "offset")
 
     def ready(self) -> bool:
         assert self.process is not None

@@ -360,6 +360,89 @@ def searchers(site: Site) -> list[int]:
     return [int(each) for each in children.split()]
 
 
+HOUR = 3600
+
+
+class TestClock:
+    """Somebody sets the clock of the host while the gateway runs."""
+
+    @pytest.fixture
+    def stage(self, tmp_path: Path) -> Iterator[Stage]:
+        with scripted() as (port, server):
+            site = made(tmp_path, port)
+            site.with_a_clock()
+            try:
+                site.start()
+                yield site, server
+            finally:
+                site.stop()
+
+    def test_ahead_and_back_again(self, stage: Stage):
+        site, _ = stage
+        headers = site.headers("carol")
+        assert site.call("echo", headers=headers).status_code == 200
+        site.set_clock(HOUR)
+        assert site.call("echo", headers=headers).status_code == 401
+        assert last(site)["status_detail"] == "token_expired"
+        site.set_clock(0)
+        assert site.call("echo", headers=headers).status_code == 200
+
+    def test_back_it_does_not_revive_a_token(self, stage: Stage):
+        site, _ = stage
+        now = int(time.time())
+        headers = site.headers("carol", iat=now, exp=now + 1)
+        assert site.call("echo", headers=headers).status_code == 200
+        skew = site.document["tokens"]["skew_seconds"]
+        wait_for(lambda: time.time() >= now + 1 + skew, skew + 2)
+        assert site.call("echo", headers=headers).status_code == 401
+        site.set_clock(-HOUR)
+        assert site.call("echo", headers=headers).status_code == 401
+        assert last(site)["status_detail"] == "token_expired"
+        # Also where the configuration is read anew meanwhile.
+        site.process_reloads()
+        assert site.call("echo", headers=headers).status_code == 401
+
+    @pytest.mark.parametrize("jump", [HOUR, -HOUR])
+    def test_it_gives_nobody_more_calls(self, stage: Stage, jump: int):
+        site, _ = stage
+        site.document["servers"]["tools"]["calls_per_minute"] = 1
+        site.document["tokens"]["skew_seconds"] = 120
+        site.write()
+        site.process_reloads()
+        assert site.call("echo").status_code == 200
+        assert site.call("echo").status_code == 429
+        site.set_clock(jump)
+        now = int(time.time()) + jump
+        issued = site.headers("carol", iat=now, exp=now + 600)
+        answer = site.call("echo", headers=issued)
+        assert answer.status_code == (429 if jump > 0 else 401)
+        site.set_clock(0)
+        assert site.call("echo").status_code == 429
+
+    def test_ahead_it_ends_no_revocation(self, stage: Stage):
+        site, _ = stage
+        entry = {"kind": "principal", "value": "carol", "until": int(time.time()) + HOUR}
+        path = Path(site.document["grants"]["directory"]).with_name("revoked.json")
+        path.write_text(json.dumps({"revoked": [entry]}))
+        assert site.call("echo").status_code == 401
+        site.set_clock(2 * HOUR)
+        now = int(time.time()) + 2 * HOUR
+        ahead = site.headers("carol", iat=now, exp=now + 600)
+        assert site.call("echo", headers=ahead).status_code == 401
+        assert last(site)["status_detail"] == "token_revoked"
+        path.write_text(json.dumps({"revoked": []}))
+        assert site.call("echo", headers=ahead).status_code == 200
+
+    def test_the_log_stays_in_order(self, stage: Stage):
+        site, _ = stage
+        for offset in (0, HOUR, -HOUR, 0):
+            site.set_clock(offset)
+            site.call("echo")
+        site.stop()
+        (report,) = verify_all(sorted((site.directory / "audit").glob("*.jsonl")))
+        assert report.ok
+
+
 class TestClients:
     def test_a_body_of_100_mb(self, stage: Stage):
         """Refused on its declaration: the gateway neither reads nor keeps it."""

@@ -14,6 +14,7 @@ from ringfence.gateway import revocation_documents as documents
 from ringfence.gateway import revocations
 from ringfence.gateway.grant_documents import Facts
 from ringfence.gateway.revocations import Revocations, RevocationsUnreadableError
+from ringfence.gateway.steady_time import SteadyTime
 
 FACTS = Facts.of({**CONFIGURATION, "responders": ["dana", "erin"]}, authority().pem)
 REASON = "its key was on a laptop that is gone"
@@ -46,7 +47,7 @@ class Process:
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
-        self.revocations = Revocations(directory / "revoked.json", self.clock)
+        self.revocations = Revocations(directory / "revoked.json", SteadyTime(self.clock))
 
     def accept(self, document: bytes, now: float = NOW) -> bool:
         return self.revocations.accept(document, FACTS, now)[1]
