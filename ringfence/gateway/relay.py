@@ -218,21 +218,15 @@ class Relay:
         if not results.is_response(message, call):
             raise broken("upstream_not_jsonrpc", "sent a notification for an answer")
         message = await self._shaped(exchange, call, message)
-        if call.method == "tools/list":
-            return message  # nothing but what a person approved
         data_class = exchange.data_class or OWN_CLASS
-        # A cursor means something to its server alone, and nothing any more once it is masked.
-        result = message.get("result", {})
-        cursor = result.pop("nextCursor", None) if call.method in results.LISTS else None
+        aside = results.set_aside(message, call.method)
         inspected = await self._inspection.inspect_result(
             message, data_class, self._check(call), size=len(body), of=self._whose
         )
         self._note(exchange, inspected)
         if (refusal := inspected.refusal) is not None:
             raise refusal
-        if cursor is not None:
-            inspected.document["result"]["nextCursor"] = cursor
-        return inspected.document
+        return results.put_back(inspected.document, aside)
 
     async def _parsed(self, body: bytes) -> Any:
         """As strictly as a request; the caller is not the one to be told to mend it."""
@@ -327,17 +321,19 @@ class Relay:
                     message = await self._parsed(body)
                     if self._answers(message, call):
                         message = await self._shaped(exchange, call, message)
+                        aside = results.set_aside(message, call.method)
                         check = self._check(call) if "result" in message else None
                         *before, last = await stream.inspect(message, check, size=len(body))
                         for notification in self._notifications(exchange, before):
                             yield notification
+                        results.put_back(last.document, aside)
                         answer = self._event(exchange, last)
                         conclude(exchange, 200, last.refusal)
                         yield answer
                         return
                     if message["method"] == "notifications/tools/list_changed":
                         self.catalogue.changed()
-                    if results.concerns(message, call):
+                    if results.concerns(message, call) and self._may_hear(exchange, message):
                         may_go = await stream.inspect(message, size=len(body))
                         for notification in self._notifications(exchange, may_go):
                             yield notification
@@ -349,6 +345,18 @@ class Relay:
             raise broken("upstream_reset", "ended its stream without an answer")
         except Refusal as refusal:
             yield self._failure(exchange, call, refusal, conclude)
+
+    def _may_hear(self, exchange: Exchange, notification: dict[str, Any]) -> bool:
+        """Whether a resource that changed is one that the caller could read."""
+        if notification["method"] != "notifications/resources/updated":
+            return True
+        uri = notification.get("params", {}).get("uri")
+        assert exchange.identity is not None
+        return isinstance(uri, str) and bool(
+            self._policies.visible(
+                exchange.identity, self.server.name, "resource", [uri], address=exchange.address
+            )
+        )
 
     def _answers(self, message: Any, call: protocol.Call) -> bool:
         answers = results.is_response(message, call)

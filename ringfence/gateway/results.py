@@ -109,6 +109,25 @@ def filtered(
     return {**result, listed.key: [entry for name, entry in named if name in allowed]}
 
 
+def set_aside(message: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Takes out of a list what is not to be searched, and returns it.
+
+    A cursor means something to its server alone, and nothing any more once it is masked;
+    definitions of tools are those that a person approved.
+    """
+    result = message.get("result")
+    if method not in LISTS or not isinstance(result, dict):
+        return {}
+    names = ("tools", "nextCursor") if method == "tools/list" else ("nextCursor",)
+    return {name: result.pop(name) for name in names if name in result}
+
+
+def put_back(message: dict[str, Any], aside: Mapping[str, Any]) -> dict[str, Any]:
+    if "result" in message:
+        message["result"].update(aside)
+    return message
+
+
 def private(result: dict[str, Any], method: str) -> dict[str, Any]:
     """Whoever shares a cache with others must not share what was cut to one caller's rights."""
     if "cacheScope" not in result:

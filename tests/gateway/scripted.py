@@ -22,6 +22,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     tools: ClassVar[list[dict[str, Any]]]
+    listed_besides: ClassVar[dict[str, Any]]
     received: ClassVar[list[Received]]
     answer: ClassVar[Answer | None]
 
@@ -30,7 +31,8 @@ class Handler(BaseHTTPRequestHandler):
         document = json.loads(body)
         self.received.append(({k.lower(): v for k, v in self.headers.items()}, document))
         if document["method"] == "tools/list":
-            self.result(document, {"tools": self.tools, "ttlMs": 0, "cacheScope": "public"})
+            listed = {"tools": self.tools, "ttlMs": 0, "cacheScope": "public"}
+            self.result(document, {**listed, **self.listed_besides})
         elif (answer := type(self).__dict__["answer"]) is not None:
             answer(self, document)
         else:
@@ -59,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 def scripted() -> Iterator[tuple[int, type[Handler]]]:
     class Own(Handler):
         tools: ClassVar = [dict(TOOL)]
+        listed_besides: ClassVar = {}
         received: ClassVar = []
         answer: ClassVar = None
 

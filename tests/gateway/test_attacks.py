@@ -258,6 +258,109 @@ class TestPassedOn:
         assert int(headers["content-length"]) < len(body)
 
 
+class TestCallers:
+    """Two people at one server, and what a request may be."""
+
+    def test_what_one_is_told_is_told_to_no_other(self, stage: Stage):
+        site, server = stage
+        site.document["principals"]["dana"]["roles"] = ["user"]
+        site.write()
+        site.process_reloads()
+        server.answer = lambda handler, document: handler.result(
+            document,
+            {
+                "content": [{"type": "text", "text": handler.headers["x-ringfence-principal"]}],
+                "ttlMs": 60_000,
+                "cacheScope": "public",
+            },
+        )
+        for who in ("carol", "dana", "carol"):
+            answer = site.call("echo", as_=who)
+            assert answer.headers["cache-control"] == "no-store"
+            result = answer.json()["result"]
+            assert result["content"][0]["text"] == who
+            assert result["cacheScope"] == "private"
+            listed = site.post(mcp("tools/list"), as_=who).json()["result"]
+            assert (len(listed["tools"]), listed["cacheScope"]) == (1, "private")
+            assert site.post(mcp("tools/list"), as_="mallory").status_code == 403
+
+    def test_methods_that_are_not_offered(self, stage: Stage):
+        site, server = stage
+        before = len(server.received)
+        for method in (
+            *("tasks/get", "tasks/list", "tasks/cancel", "tasks/result", "tasks/update"),
+            *("sampling/createMessage", "elicitation/create", "roots/list"),
+            *("logging/setLevel", "resources/subscribe", "initialize", "ping"),
+            *("TOOLS/CALL", "tools//call", "admin/shutdown", "tools/call/"),
+        ):
+            asked = mcp(method, {"name": "echo", "taskId": "1", "uri": "notes://public/x"})
+            answer = site.post(asked)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, -32601), method
+        assert len(server.received) == before
+
+    @pytest.mark.parametrize(
+        ("reference", "status"),
+        [
+            ({"type": "ref/prompt", "name": "review"}, 200),
+            ({"type": "ref/prompt", "name": "other"}, 403),
+            ({"type": "ref/resource", "uri": "notes://private/x"}, 403),
+        ],
+    )
+    def test_completion_is_of_what_may_be_used(
+        self, stage: Stage, reference: dict[str, str], status: int
+    ):
+        site, server = stage
+        policies = site.directory / "policies/roles.cedar"
+        policies.write_text(
+            policies.read_text()
+            + """
+@id("user/review")
+permit (
+    principal in Ringfence::Role::"user",
+    action,
+    resource == Ringfence::Prompt::"tools/review"
+);
+"""
+        )
+        site.process_reloads()
+        server.answer = lambda handler, document: handler.result(
+            document, {"completion": {"values": ["jane.doe@example.org"]}}
+        )
+        asked = {"ref": reference, "argument": {"name": "text", "value": "j"}}
+        answer = site.post(mcp("completion/complete", asked))
+        assert answer.status_code == status, answer.text
+        assert "jane.doe" not in answer.text
+
+    def test_arguments_with_personal_data_are_refused_where_asked(self, stage: Stage):
+        site, server = stage
+        site.document["inspection"]["arguments"] = "block"
+        site.write()
+        site.process_reloads()
+        before = len(server.received)
+        for text in ("jane.doe@example.org", "x" * 20_000 + " jane.doe@example.org"):
+            answer = site.call("echo", {"text": text})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, -32007)
+        assert len(server.received) == before
+        assert site.call("echo", {"text": "x"}).status_code == 200
+
+
+def wide(text: str) -> str:
+    """In the full-width forms of Unicode."""
+    return "".join(chr(ord(each) + 0xFEE0) if each != " " else each for each in text)
+
+
+DISGUISED = [
+    ("jane.doe%40example.org", "jane.doe"),
+    ("&#106;ane.doe&#64;example.org", "ane.doe"),
+    ("amFuZS5kb2VAZXhhbXBsZS5vcmc=", "amFuZS5kb2VAZXhhbXBsZS5vcmc"),
+    ("6a616e652e646f65406578616d706c652e6f7267", "6a616e652e646f65"),
+    (wide("jane.doe@example.org"), wide("jane.doe")),
+    ("ja\u200bne.doe@exam\u200bple.org", "ne.doe"),
+    (wide("4111 1111 1111 1111"), wide("1111 1111")),
+]
+"""An address or a card number as readers still understand it, and a part that must not be left."""
+
+
 class TestAnswers:
     @pytest.mark.parametrize(
         ("message", "reason"),
@@ -281,6 +384,73 @@ class TestAnswers:
         body = b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"content":[{"type":"text"}]}}'
         server.answer = lambda handler, _: handler.raw(body, "application/json")
         assert site.call("echo").status_code == 502
+
+    def test_a_list_is_searched_besides_the_definitions(self, stage: Stage):
+        site, server = stage
+        server.listed_besides = {
+            "_meta": {"note": "ask jane.doe@example.org"},
+            "nextCursor": "n@m.co",
+        }
+        answer = site.post(mcp("tools/list")).json()["result"]
+        assert [tool["name"] for tool in answer["tools"]] == ["echo"]
+        assert answer["nextCursor"] == "n@m.co"
+        assert "masked" in answer["_meta"]["note"]
+        assert answer["cacheScope"] == "private"
+
+    @pytest.mark.parametrize("where", ["text", "structured", "error", "resource"])
+    def test_data_written_otherwise(self, stage: Stage, where: str):
+        site, server = stage
+
+        def answer(handler: Handler, document: dict[str, Any]) -> None:
+            written, _ = DISGUISED[int(document["params"]["arguments"]["text"])]
+            if where == "error":
+                error = {"code": -32000, "message": "failed", "data": {"at": written}}
+                handler.json({"jsonrpc": "2.0", "id": document["id"], "error": error})
+            elif where == "structured":
+                handler.result(document, {"content": [], "structuredContent": {written: written}})
+            elif where == "resource":
+                contents = {"uri": "notes://public/x", "text": written}
+                block = {"type": "resource", "resource": contents}
+                handler.result(document, {"content": [block]})
+            else:
+                handler.result(document, {"content": [{"type": "text", "text": written}]})
+
+        server.answer = answer
+        for number, (_, hidden) in enumerate(DISGUISED):
+            answered = site.call("echo", {"text": str(number)})
+            assert answered.status_code == 200
+            assert hidden not in json.dumps(answered.json(), ensure_ascii=False)
+
+    def test_changes_of_what_the_caller_may_not_read_are_not_told(self, stage: Stage):
+        """A server that tells everybody of everything gives away what there is."""
+        site, server = stage
+        policies = site.directory / "policies/roles.cedar"
+        policies.write_text(
+            policies.read_text()
+            + """
+@id("user/notes")
+permit (
+    principal in Ringfence::Role::"user",
+    action,
+    resource == Ringfence::Resource::"tools/notes://public/*"
+);
+"""
+        )
+        site.process_reloads()
+
+        def updated(uri: str) -> bytes:
+            note = {"method": "notifications/resources/updated", "params": {"uri": uri}}
+            return f"data: {json.dumps({'jsonrpc': '2.0', **note})}\n\n".encode()
+
+        def answer(handler: Handler, document: dict[str, Any]) -> None:
+            said = updated("notes://public/mine") + updated("notes://private/merger-with-acme")
+            handler.raw(said, "text/event-stream")
+
+        server.answer = answer
+        wanted = {"notifications": {"resourceSubscriptions": ["notes://public/mine"]}}
+        text = site.post(mcp("subscriptions/listen", wanted)).text
+        assert "notes://public/mine" in text
+        assert "merger" not in text
 
     def test_data_split_over_events(self, stage: Stage):
         site, server = stage
