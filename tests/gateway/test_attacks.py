@@ -6,13 +6,18 @@ import json
 import secrets
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx2
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from ringfence.gateway import tokens
 from tests.gateway.conftest import Person, Site, make_site, mcp, mcp_headers, pinned
@@ -189,6 +194,63 @@ class TestReplay:
         assert first.json()["error"]["code"] == -32008
         assert site.call("delete_everything", headers=headers).status_code == 401
         assert site.call("echo", {"text": "x"}, headers=headers).status_code == 200
+
+
+class TestPages:
+    """A page in a browser: no client certificate, a token that is bound to a key by DPoP."""
+
+    PAGE: ClassVar = {"origin": "https://allowed.test"}
+
+    @pytest.fixture
+    def bound(self, stage: Stage) -> tuple[Site, ECKey, str]:
+        site, _ = stage
+        site.document["tokens"]["sender_constraint"] = "dpop"
+        site.write()
+        site.process_reloads()
+        key = ECKey.generate_key("P-256")
+        return site, key, site.token("carol", cnf={"jkt": key.thumbprint()})
+
+    def call(self, site: Site, token: str, *proofs: str) -> httpx2.Response:
+        document = mcp("tools/call", {"name": "echo", "arguments": {}})
+        headers = [*mcp_headers(document).items(), *self.PAGE.items()]
+        headers += [("authorization", f"DPoP {token}"), *(("dpop", proof) for proof in proofs)]
+        with site.client() as client:
+            return client.post("/tools/mcp", json=document, headers=headers)
+
+    def proof(self, key: ECKey, token: str, **claims: Any) -> str:
+        digest = urlsafe_b64encode(sha256(token.encode()).digest()).decode().rstrip("=")
+        usual = {
+            "jti": secrets.token_hex(8),
+            "htm": "POST",
+            "htu": "https://gateway.test/tools/mcp",
+            "iat": int(time.time()),
+            "ath": digest,
+        }
+        header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}
+        return jwt.encode(header, usual | claims, key, algorithms=["ES256"])
+
+    def test_calls_with_a_proof_for_each_call(self, bound: tuple[Site, ECKey, str]):
+        site, key, token = bound
+        proof = self.proof(key, token)
+        answer = self.call(site, token, proof)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["access-control-allow-origin"] == "https://allowed.test"
+        again = self.call(site, token, proof)
+        assert again.status_code == 401
+        assert again.headers["www-authenticate"].startswith("DPoP ")
+
+    def test_whoever_has_the_token_alone_has_nothing(self, bound: tuple[Site, ECKey, str]):
+        site, key, token = bound
+        other = ECKey.generate_key("P-256")
+        for proofs in (
+            (),
+            (self.proof(other, token),),
+            (self.proof(key, token, htu="https://gateway.test/other/mcp"),),
+            (self.proof(key, token, htm="GET"),),
+            (self.proof(key, site.token("carol")),),
+            (self.proof(key, token), self.proof(key, token)),
+        ):
+            assert self.call(site, token, *proofs).status_code == 401
 
 
 class TestDefinitions:
