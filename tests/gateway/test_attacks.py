@@ -151,6 +151,8 @@ class TestRevocation:
                 '{"revoked": []}'
             )
         assert site.call("delete_everything").status_code == 200
+        assert asking.told(site, "revocation", carol, asked.json()).status_code == 201
+        assert site.call("delete_everything").status_code == 403
 
     def test_ends_a_stream_that_is_open(self, stage: Stage):
         site, server = stage
