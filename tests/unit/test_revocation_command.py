@@ -18,7 +18,7 @@ from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.revocations import Revocations
 from ringfence.pki import Identity
 
-GATEWAY = Path(__file__).parent / "manifests/gateway.yaml"
+LAB = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 REASON = "its key was on a laptop that is gone"
 
 
@@ -72,7 +72,7 @@ class World:
 def world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> World:
-    lab = Environment.load(shutil.copy(GATEWAY, tmp_path / "environment.yaml"))
+    lab = Environment.load(shutil.copy(LAB, tmp_path / "environment.yaml"))
     edge = lab.hosts["edge-1"]
     second = replace(edge, name="edge-2", address=IPv4Address("10.213.50.12"))
     environment = replace(lab, hosts={**lab.hosts, "edge-2": second})
