@@ -108,9 +108,8 @@ class TestGateway:
             select x, 'jane.doe@example.org' as email from n
         )"""
         answer = site.call("carol", "sqlite", "read_query", json.dumps({"query": rows}))
-        assert answer.stdout.count("masked") == 5000, answer.stderr
+        assert answer.stdout.count("@masked.invalid") == 5000, answer.stderr
         assert "jane.doe" not in answer.stdout
-        assert site.on("edge-1", "pgrep -fc '[r]ingfence.gateway.isolation'").strip() != "0"
 
     def test_nobody_goes_around_it(self, site: Site):
         address = site.lab.environment.servers["time"].host.address
