@@ -1,8 +1,9 @@
 """What the gateway costs a call, with every control on, beside the same call made directly.
 
 One gateway process on one core in front of a stub; the client and the stub share the other core.
-The alternative on the same core: FastMCP's proxy with a verifier of tokens and scopes, which has
-none of the other controls, in a virtual environment of its own (`gateway-fastmcp.txt`).
+The alternatives on the same core, each in a virtual environment of its own (`gateway-NAME.txt`):
+FastMCP's proxy with a verifier of tokens and scopes, and ContextForge with the tool registered;
+neither has the other controls.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,14 +49,26 @@ AT_ONCE = 16
 TOGETHER = 20_000
 OF_ALTERNATIVE = 40
 """Calls; each takes a tenth of a second there."""
-CALL = {"name": "lookup", "arguments": {"order": "A-20261124-77"}}
+ARGUMENTS = {"order": "A-20261124-77"}
+CALL = {"name": "lookup", "arguments": ARGUMENTS}
+OLDER = "2025-11-25"
+ALTERNATIVES = {
+    "fastmcp": "FastMCP create_proxy, JWTVerifier and AuthMiddleware",
+    "contextforge": "ContextForge, one tool of one server, calls of 2025-11-25",
+}
 
 
-def request(host: str, headers: dict[str, str]) -> bytes:
-    body = json.dumps(mcp("tools/call", CALL)).encode()
-    sent = {"host": host, "content-length": str(len(body))} | headers
+def request(
+    host: str,
+    headers: Mapping[str, str],
+    *,
+    path: str = f"/{SERVER}/mcp",
+    document: Mapping[str, Any] | None = None,
+) -> bytes:
+    body = json.dumps(document or mcp("tools/call", CALL)).encode()
+    sent = {"host": host, "content-length": str(len(body)), **headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    return f"POST /{SERVER}/mcp HTTP/1.1\r\n{lines}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 class Client:
@@ -126,42 +139,22 @@ def prepared(directory: Path, port: int) -> Site:
     return site
 
 
-async def measured(site: Site, port: int, calls: int, other: int | str) -> dict[str, Any]:
-    """`other`: port of the alternative, or why there is none."""
+async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
     assert site.process is not None
     pid = site.process.pid
     headers = mcp_headers(mcp("tools/call", CALL))
     direct = request("127.0.0.1", headers)
     through = request("gateway.test", headers | site.headers("carol"))
 
-    async def to_stub() -> Any:
-        return await asyncio.open_connection("127.0.0.1", port)
-
     async def to_gateway() -> Any:
         return await asyncio.open_unix_connection(str(site.socket))
 
-    baseline = await latencies(to_stub, direct, ONE_BY_ONE)
+    baseline = await latencies(to(port), direct, ONE_BY_ONE)
     added = await latencies(to_gateway, through, ONE_BY_ONE)
     before, memory = processor_seconds(pid), resident_mib(pid)
     rate = await together(to_gateway, through, calls)
     busy = processor_seconds(pid) - before
-    direct_rate = await together(to_stub, direct, calls)
-    alternative: dict[str, Any] = {"alternative": other}
-    if isinstance(other, int):
-
-        async def to_other() -> Any:
-            return await asyncio.open_connection("127.0.0.1", other)
-
-        message = request("127.0.0.1", headers | site.headers("carol"))
-        seconds = await latencies(to_other, message, OF_ALTERNATIVE, warm=10)
-        p50 = 1000 * (statistics.median(seconds) - statistics.median(baseline))
-        ours = 1000 * (statistics.median(added) - statistics.median(baseline))
-        alternative = {
-            "alternative": "FastMCP create_proxy, JWTVerifier and AuthMiddleware",
-            "alternative_added_p50_ms": p50,
-            "alternative_calls_per_second": await together(to_other, message, 4 * OF_ALTERNATIVE),
-            "ratio": ours / p50,
-        }
+    direct_rate = await together(to(port), direct, calls)
     return {
         "added_p50_ms": 1000 * (statistics.median(added) - statistics.median(baseline)),
         "added_p99_ms": 1000 * (percentile(added, 0.99) - percentile(baseline, 0.99)),
@@ -174,15 +167,39 @@ async def measured(site: Site, port: int, calls: int, other: int | str) -> dict[
         "direct_p50_ms": 1000 * statistics.median(baseline),
         "direct_calls_per_second": direct_rate,
         "load_average": os.getloadavg()[0],
-        **alternative,
     }
 
 
-def environment() -> Path:
+async def compared(
+    site: Site, name: str, port: int, told: Mapping[str, Any], ours: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of an alternative; `told`: how it is called."""
+    document = mcp("tools/call", {"name": told["tool"], "arguments": ARGUMENTS})
+    headers = mcp_headers(document) | site.headers("carol") | told.get("headers", {})
+    if "headers" in told:  # a gateway that has tokens of its own, and of MCP an older version
+        del document["params"]["_meta"]
+        headers["mcp-protocol-version"] = OLDER
+    message = request("127.0.0.1", headers, path=told["path"], document=document)
+    seconds = await latencies(to(port), message, OF_ALTERNATIVE, warm=10)
+    p50 = 1000 * statistics.median(seconds) - ours["direct_p50_ms"]
+    return {
+        name: ALTERNATIVES[name],
+        f"{name}_added_p50_ms": p50,
+        f"{name}_calls_per_second": await together(to(port), message, 4 * OF_ALTERNATIVE),
+        f"{name}_ratio": ours["added_p50_ms"] / p50,
+    }
+
+
+def to(port: int) -> Callable[[], Any]:
+    return lambda: asyncio.open_connection("127.0.0.1", port)
+
+
+def environment(name: str) -> Path:
     """The alternative's Python, installed once for each lock. Raises `CalledProcessError`."""
-    lock = ROOT / "benchmarks/gateway-fastmcp.txt"
-    name = f"fastmcp-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence" / name
+    lock = ROOT / f"benchmarks/gateway-{name}.txt"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    place = cache / f"ringfence/{name}-{digest}"
     if not (place / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
         install = ["-q", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", lock]
@@ -192,14 +209,10 @@ def environment() -> Path:
 
 
 @contextmanager
-def alternative(site: Site, upstream: int) -> Iterator[int | str]:
-    """Its port, or why there is none to compare with."""
-    try:
-        python = environment()
-    except (subprocess.CalledProcessError, OSError) as error:
-        yield f"none: FastMCP could not be installed ({error})"
-        return
-    port = free_port()
+def alternative(site: Site, name: str, upstream: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Its port, and how it is called. Raises `CalledProcessError` where it cannot be installed."""
+    python, port = environment(name), free_port()
+    told = site.directory / f"{name}.told"
     facts = {
         "upstream": f"http://127.0.0.1:{upstream}/mcp",
         "port": port,
@@ -207,17 +220,25 @@ def alternative(site: Site, upstream: int) -> Iterator[int | str]:
         "issuer": ISSUER,
         "audience": f"{RESOURCE}/{SERVER}/mcp",
         "scope": f"mcp:{SERVER}",
+        "told": str(told),
     }
-    path = site.directory / "fastmcp.json"
+    path = site.directory / f"{name}.json"
     path.write_text(json.dumps(facts))
-    process = subprocess.Popen([python, ROOT / "benchmarks/gateway_fastmcp.py", path])
+    with (site.directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [python, ROOT / f"benchmarks/gateway_{name}.py", path], stdout=log, stderr=log
+        )
     os.sched_setaffinity(process.pid, {min(range(os.cpu_count() or 1))})
     try:
-        wait_for(lambda: _listens(port), 60)
-        yield port
+        wait_for(lambda: told.exists() and _listens(port), 120)
+        yield port, json.loads(told.read_text())
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _listens(port: int) -> bool:
@@ -228,7 +249,9 @@ def _listens(port: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=TOGETHER)
-    calls = parser.parse_args().calls
+    parser.add_argument("--alone", action="store_true", help="without the alternatives")
+    options = parser.parse_args()
+    calls, alone = options.calls, options.alone
     port = free_port()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     stub = subprocess.Popen([sys.executable, ROOT / "benchmarks/gateway_stub.py", str(port)])
@@ -240,8 +263,13 @@ def main() -> None:
             site.start()
             assert site.process is not None
             os.sched_setaffinity(site.process.pid, {min(range(os.cpu_count() or 1))})
-            with alternative(site, port) as other:
-                figures = uvloop.run(measured(site, port, calls, other))
+            figures = uvloop.run(measured(site, port, calls))
+            for name in () if alone else ALTERNATIVES:
+                try:
+                    with alternative(site, name, port) as (at, told):
+                        figures |= uvloop.run(compared(site, name, at, told, figures))
+                except (subprocess.CalledProcessError, OSError) as error:
+                    figures[name] = f"could not be installed ({error})"
             report("gateway", figures)
         finally:
             if site is not None:

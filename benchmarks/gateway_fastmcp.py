@@ -1,7 +1,8 @@
 """FastMCP as a gateway, with a verifier of tokens and scopes: `gateway_fastmcp.py FACTS.json`.
 
 Runs in a virtual environment of its own; what it speeds up by (JSON answers, no sessions, uvloop)
-is on. Facts: `upstream`, `port`, `key` (PEM), `issuer`, `audience`, `scope`.
+is on. Facts: `upstream`, `port`, `key` (PEM), `issuer`, `audience`, `scope`, `told`: where it
+writes how to call the tool.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ proxy = create_proxy(
     ),
     middleware=[AuthMiddleware(auth=require_scopes(facts["scope"]))],
 )
+Path(facts["told"]).write_text(json.dumps({"path": "/tools/mcp", "tool": "lookup"}))
 uvicorn.run(
     proxy.http_app(path="/tools/mcp", json_response=True, stateless_http=True),
     host="127.0.0.1",

@@ -23,6 +23,13 @@ RESULTS = {
     "tools/list": {"tools": [TOOL], "ttlMs": 0, "cacheScope": "private"},
     "tools/call": {"content": [{"type": "text", "text": TEXT}], "structuredContent": ORDER},
     "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+    # Of older versions, which an alternative speaks.
+    "initialize": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "stub", "version": "1"},
+    },
+    "ping": {},
 }
 
 
@@ -45,7 +52,15 @@ class Stub(asyncio.Protocol):
                 self.received[end + 4 : end + 4 + size],
                 self.received[end + 4 + size :],
             )
+            if not body:  # the stream of a session, or its end
+                self.transport.write(
+                    b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n"
+                )
+                continue
             request = json.loads(body)
+            if "id" not in request:
+                self.transport.write(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")
+                continue
             result = {"resultType": "complete", **RESULTS[request["method"]]}
             answer = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
             self.transport.write(
