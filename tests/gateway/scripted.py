@@ -38,6 +38,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.result(document, {"content": [{"type": "text", "text": "said"}]})
 
+    def do_GET(self) -> None:
+        """A session is listened to, or ended: this one offers neither."""
+        self.received.append(({k.lower(): v for k, v in self.headers.items()}, {}))
+        self.raw(b"", "text/plain", 405)
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def result(self, document: dict[str, Any], result: dict[str, Any]) -> None:
         full = {"resultType": "complete", **result}
         self.json({"jsonrpc": "2.0", "id": document["id"], "result": full})
