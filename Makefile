@@ -9,6 +9,7 @@ SHELL := /bin/bash
 ENVIRONMENT ?= inventories/lab/environment.yaml
 RELEASE ?= trixie
 PYTHON ?= python3
+MINUTES ?= 10
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # The policy pack runs in an environment of its own: decision policy-pack.
@@ -34,7 +35,7 @@ if [ ! -x $(1)/bin/pip ]; then
 fi
 endef
 
-.PHONY: help demo test lint lock clean clean-lab setup policy
+.PHONY: help demo test fuzz lint lock clean clean-lab setup policy
 help: ## Show the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -43,6 +44,9 @@ demo: setup ## From one file to hardened, verified hosts
 
 test: setup .venv/dev .venv/checkov/run .venv/conformance/run policy ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 1200 --durations=25
+
+fuzz: setup .venv/dev ## Send the gateway requests at random, for MINUTES
+	@FUZZ_MINUTES=$(MINUTES) pytest tests/gateway/test_fuzz.py -s
 
 lint: setup .venv/dev ## Check style and types
 	ruff check
