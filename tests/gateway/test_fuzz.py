@@ -499,60 +499,75 @@ PARAMS = ("name", "uri", "_meta", "arguments", "ref", "task")
 members = st.sampled_from(ENVELOPE + PARAMS)
 
 
+others = uris | st.sampled_from(["write_query", "git_log", "tools/list"])
+
+
+def same(draw: st.DrawFn, request: Request) -> bytes:
+    return request.body()
+
+
+def another_document(draw: st.DrawFn, request: Request) -> bytes:
+    document = deepcopy(request.document)
+    for _ in range(draw(st.integers(1, 3))):
+        level = levels[draw(st.sampled_from(sorted(levels)))](document)
+        if not isinstance(level, dict):
+            continue
+        name = draw(members | st.sampled_from(sorted(level) or ["name"]) | text)
+        change = draw(st.sampled_from(["put", "drop", "method"]))
+        if change == "put":
+            level[name] = draw(documents | others)
+        elif change == "drop":
+            level.pop(name, None)
+        else:
+            document["method"] = draw(st.sampled_from(EVERY_METHOD) | text)
+        if not isinstance(document.get("params"), dict):
+            break
+    return json.dumps(document).encode()
+
+
+def in_another_case(draw: st.DrawFn, request: Request) -> bytes:
+    """With a name that is there already but for case."""
+    document = deepcopy(request.document)
+    level = draw(st.sampled_from([document["params"], document])) or document
+    name = draw(st.sampled_from(sorted(level)))
+    level[draw(st.sampled_from([name.upper(), name.title()]))] = draw(others)
+    return json.dumps(document).encode()
+
+
+def twice(draw: st.DrawFn, request: Request) -> bytes:
+    """With a name that is there twice, first or last."""
+    body, name, value = request.body(), draw(members), draw(documents | others)
+    member = f"{json.dumps(name)}: {json.dumps(value)}".encode()
+    first = [each.end() for each in re.finditer(rb"{(?=\")", body)]
+    at = draw(st.sampled_from([*first, len(body) - 1]))
+    added = member + b", " if at in first else b", " + member
+    return body[:at] + added + body[at:]
+
+
+def other_bytes(draw: st.DrawFn, request: Request) -> bytes:
+    body = request.body()
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(body)))
+        kept = draw(st.integers(0, 2))
+        body = body[:at] + draw(st.binary(max_size=2)) + body[at + kept :]
+    return body
+
+
+def any_json(draw: st.DrawFn, request: Request) -> bytes:
+    return json.dumps(draw(documents)).encode()
+
+
+def anything(draw: st.DrawFn, request: Request) -> bytes:
+    return draw(st.binary(max_size=64))
+
+
 # Hypothesis tries most what comes first.
-CHANGES = ["case", *("document", "same") * 2, "twice", "bytes", "json", "anything"]
+CHANGES = (another_document, in_another_case, twice, same, other_bytes, any_json, anything)
 
 
 @st.composite
 def bodies(draw: st.DrawFn, request: Request) -> bytes:
-    """The request's, changed as a document, changed as bytes, or something else altogether."""
-    how = draw(
-        st.sampled_from(
-            ["same", "same", "document", "document", "twice", "bytes", "json", "anything"]
-        )
-    )
-    document = deepcopy(request.document)
-    if how == "document":
-        for _ in range(draw(st.integers(1, 3))):
-            level = levels[draw(st.sampled_from(sorted(levels)))](document)
-            if not isinstance(level, dict):
-                continue
-            name = draw(members | st.sampled_from(sorted(level) or ["name"]) | text)
-            change = draw(st.sampled_from(["put", "drop", "upper", "method"]))
-            if change == "put":
-                level[name] = draw(documents | uris)
-            elif change == "drop":
-                level.pop(name, None)
-            elif change == "upper":
-                level[name.upper()] = level.get(name)
-            elif "method" in document:
-                document["method"] = draw(st.sampled_from(EVERY_METHOD) | text)
-            if not isinstance(document.get("params"), dict):
-                break
-        return json.dumps(document).encode()
-    others = uris | st.sampled_from(["write_query", "git_log", "tools/list"])
-    if how == "case":
-        level = draw(st.sampled_from([document, document["params"], document["params"]]))
-        name = draw(st.sampled_from(sorted(level)))
-        level[draw(st.sampled_from([name.upper(), name.title()]))] = draw(others)
-        return json.dumps(document).encode()
-    body = request.body()
-    if how == "twice":
-        name, value = draw(members), draw(documents | others)
-        doubled = f"{json.dumps(name)}: {json.dumps(value)}, ".encode()
-        places = [each.end() for each in re.finditer(rb"{(?=\")", body)]
-        at = draw(st.sampled_from(places))
-        return body[:at] + doubled + body[at:]
-    if how == "bytes":
-        for _ in range(draw(st.integers(1, 4))):
-            at = draw(st.integers(0, len(body)))
-            kept = draw(st.integers(0, 2))
-            body = body[:at] + draw(st.binary(max_size=2)) + body[at + kept :]
-    elif how == "json":
-        body = json.dumps(draw(documents)).encode()
-    elif how == "anything":
-        body = draw(st.binary(max_size=64))
-    return body
+    return draw(st.sampled_from(CHANGES))(draw, request)
 
 
 EVERY_METHOD = sorted(
