@@ -38,7 +38,7 @@ from tests.gateway.conftest import MODERN, ROOT, Person, Site, make_site, mcp, p
 from tests.gateway.reference_policy import Reference
 from tests.gateway.scripted import Handler, scripted
 
-MANIFEST = ROOT / "tests/unit/manifests/gateway.yaml"
+MANIFEST = ROOT / "inventories/lab/environment.yaml"
 OLDER = "2025-11-25"
 EXAMPLES = 2000
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
