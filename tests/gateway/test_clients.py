@@ -298,6 +298,7 @@ class TestListening:
         opened: list[int] = []
         end = threading.Event()
         self.answering(server, opened, end)
+        site.person("carol")  # before threads would each make a carol of their own
         listeners = [
             threading.Thread(target=site.post, args=(self.LISTEN,), kwargs={"timeout": 20})
             for _ in range(4)
