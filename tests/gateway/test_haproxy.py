@@ -1,0 +1,402 @@
+"""Through the frontend that the role `tls` deploys: the real HAProxy with the real templates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.gateway import haproxy
+from tests.gateway.conftest import MODERN, Site, definitions, make_site, mcp, pinned, wait_for
+from tests.gateway.haproxy import Front, in_front_of
+from tests.gateway.scripted import TOOL, Handler, scripted
+
+pytestmark = haproxy.required
+
+ECHO = mcp("tools/call", {"name": "echo", "arguments": {"text": "x"}})
+STREAMED = mcp("tools/call", {"name": "echo", "arguments": {}, "_meta": {"progressToken": "p"}})
+Stage = tuple[Front, type[Handler]]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with scripted() as (upstream, server):
+        site = make_site(tmp_path_factory.mktemp("front"), {"tools": upstream})
+        (site.directory / "pins/tools.json").write_text(json.dumps(pinned("tools", [TOOL])))
+        site.start()
+        try:
+            with in_front_of(site) as front:
+                yield front, server
+        finally:
+            site.stop()
+
+
+@pytest.fixture
+def stage(standing: Stage) -> Stage:
+    standing[1].answer = None
+    standing[1].received.clear()
+    return standing
+
+
+def calls(server: type[Handler]) -> list[dict[str, Any]]:
+    return [document for _, document in server.received if document["method"] == "tools/call"]
+
+
+def receive(client: ssl.SSLSocket, seconds: float = 10) -> bytes:
+    """All that comes until the connection is closed."""
+    client.settimeout(seconds)
+    received = b""
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while more := client.recv(65536):
+            received += more
+    return received
+
+
+FRONTEND: dict[str, Any] = {
+    "name": "time",
+    "port": 4433,
+    "ipv6": False,
+    "sessions": True,
+    "socket": "/run/mcp/time.sock",
+    "callers": [{"principal": "carol", "subject": "CN=carol"}],
+    "hosts": ["tools-1"],
+}
+
+
+@pytest.mark.parametrize("certificates", ["required", "optional"])
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_what_the_role_writes_is_understood(stage: Stage, certificates: str, forwarded: bool):
+    """By the HAProxy of this machine's release, without a warning."""
+    gateway = haproxy.GATEWAY | {"port": 4434, "sockets": ["/a.sock", "/b.sock"]}
+    directory = stage[0].site.directory / f"checked-{certificates}-{forwarded}"
+    directory.mkdir()
+    for name in ("ca.crt", "host.crt", "host.key"):
+        (directory / name).symlink_to(stage[0].site.directory / name)
+    checked = haproxy.check(
+        haproxy.configured(
+            directory,
+            tls_frontends=[FRONTEND | {"forwarded": forwarded}],
+            tls_gateway=gateway | {"client_certificates": certificates},
+            __tls_host_names={"time": ["tools-1"]},
+        )
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stderr
+
+
+class TestIdentity:
+    def test_a_call_comes_through_and_the_log_knows_from_where(self, stage: Stage):
+        front, server = stage
+        answer = front.post(ECHO)
+        assert answer.status_code == 200, answer.text
+        assert len(calls(server)) == 1
+        event = front.site.events()[-1]
+        assert event["src_endpoint"]["ip"] == "127.0.0.1"
+        assert event["actor"]["user"]["credential_uid"].startswith("x5t#S256:")
+        assert event["metadata"]["correlation_uid"] == answer.headers["x-request-id"]
+
+    def test_a_stolen_token_is_of_no_use_with_another_certificate(self, stage: Stage):
+        """Nor with the owner's certificate, which is public, in the header that HAProxy sets."""
+        front, server = stage
+        certificate = front.site.person("carol").header().popitem()[1]
+        for name in (
+            "x-ringfence-client-certificate",
+            "X-RINGFENCE-Client-Certificate",
+            "x_ringfence_client_certificate",
+        ):
+            answer = front.post(ECHO, who="mallory", **{name: certificate})
+            assert answer.status_code == 401, name
+        assert front.post(ECHO, who="mallory").status_code == 401
+        assert not calls(server)
+
+    def test_what_a_client_says_of_itself_is_not_heard(self, stage: Stage):
+        front, server = stage
+        told = {
+            "X-Ringfence-Principal": "dana",
+            "X-Ringfence-Request-Id": "of-the-client",
+            "X-Ringfence-Client-Address": "10.0.0.1",
+            "X-Ringfence-Anything": "else",
+            "X-Forwarded-For": "10.0.0.1",
+            "Forwarded": "for=10.0.0.1",
+        }
+        answer = front.post(ECHO, **told)
+        assert answer.status_code == 200, answer.text
+        headers = server.received[-1][0]
+        assert headers["x-ringfence-principal"] == "carol"
+        event = front.site.events()[-1]
+        assert event["src_endpoint"]["ip"] == "127.0.0.1"
+        assert event["metadata"]["correlation_uid"] == answer.headers["x-request-id"]
+        seen = json.dumps([event, headers])
+        assert not [value for value in told.values() if value in seen]
+
+    def test_without_a_certificate_or_tls_13_there_is_no_answer(self, stage: Stage):
+        front, _ = stage
+
+        def answered(who: str | None, **limits: Any) -> bool:
+            try:
+                with front.connected(who, **limits) as client:
+                    client.sendall(front.head(ECHO, "content-length: 0"))
+                    return client.recv(1) != b""
+            except (ssl.SSLError, ConnectionError):
+                return False
+
+        assert answered("carol")
+        assert not answered(None)
+        assert not answered("carol", maximum_version=ssl.TLSVersion.TLSv1_2)
+
+    def test_nobody_speaks_http_2(self, stage: Stage):
+        """Its rules are others; and HAProxy would change over for whoever just begins with it."""
+        front, _ = stage
+        context = front.context("carol")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with front.connected("carol") as client:
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            assert receive(client).startswith(b"HTTP/1.1 400 ")
+
+
+class TestOfficialClient:
+    @pytest.fixture(scope="class")
+    def front(self, tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Front]:
+        site = make_site(tmp_path_factory.mktemp("sdk"), {"tools": upstream})
+        site.document["servers"]["tools"]["protocols"] = [MODERN, "2025-11-25"]
+        pins = json.dumps(pinned("tools", definitions(upstream)))
+        (site.directory / "pins/tools.json").write_text(pins)
+        site.start()
+        try:
+            with in_front_of(site) as front:
+                yield front
+        finally:
+            site.stop()
+
+    @pytest.mark.parametrize("mode", ["auto", "legacy"])
+    def test_calls_and_hears_of_progress_meanwhile(self, front: Front, mode: Any):
+        seen: list[float] = []
+
+        async def named(request: httpx2.Request) -> None:
+            request.headers["host"] = "gateway.test"
+            request.extensions["sni_hostname"] = "edge-1.test"
+
+        async def report(progress: float, total: float | None, message: str | None) -> None:
+            seen.append(time.monotonic())
+
+        async def run() -> None:
+            with anyio.fail_after(30):
+                async with (
+                    httpx2.AsyncClient(
+                        verify=front.context("carol"),
+                        headers=front.authorized("carol"),
+                        event_hooks={"request": [named]},
+                        trust_env=False,
+                        timeout=10,
+                    ) as http,
+                    Client(
+                        streamable_http_client(front.url, http_client=http), mode=mode, cache=None
+                    ) as client,
+                ):
+                    assert {t.name for t in (await client.list_tools()).tools} >= {"add", "count"}
+                    called = await client.call_tool("add", {"first": 2, "second": 40})
+                    assert called.structured_content == {"total": 42}
+                    await client.call_tool("count", {"to": 20}, progress_callback=report)
+
+        anyio.run(run)
+        assert len(seen) == 20
+        assert seen[-1] - seen[0] > 0.1, "they came together at the end"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_who_leaves_takes_the_call_along(stage: Stage, streamed: bool):
+    """Closing the connection cancels a call (MCP 2026-07-28): the server sees its own one cut."""
+    front, server = stage
+    asked, cut = threading.Event(), threading.Event()
+
+    def answer(handler: Handler, _: Any) -> None:
+        if streamed:
+            handler.send_response(200)
+            handler.send_header("content-type", "text/event-stream")
+            handler.end_headers()
+            handler.wfile.write(b": on it\n\n")
+            handler.wfile.flush()
+        asked.set()
+        handler.connection.settimeout(4)
+        with contextlib.suppress(TimeoutError):
+            if handler.connection.recv(1) == b"":
+                cut.set()
+        handler.close_connection = True
+
+    server.answer = answer
+    body = json.dumps(STREAMED).encode()
+    with front.connected() as client:
+        client.settimeout(5)
+        client.sendall(front.head(STREAMED, f"content-length: {len(body)}") + body)
+        assert asked.wait(5)
+        if streamed:
+            assert client.recv(100)
+    assert cut.wait(2), "the server works on for nobody"
+    wait_for(lambda: front.site.events()[-1]["status_detail"] == "client_gone", 5)
+
+
+class TestBodies:
+    """More than a gateway takes is refused before it is sent on, or even sent."""
+
+    def test_100_mb_that_are_declared(self, stage: Stage):
+        front, _ = stage
+        events = len(front.site.events())
+        with front.connected() as client:
+            client.sendall(front.head(ECHO, "content-length: 104857600"))
+            started = time.monotonic()
+            assert receive(client).startswith(b"HTTP/1.1 413 ")
+            assert time.monotonic() - started < 2
+        assert len(front.site.events()) == events, "it came through to the gateway"
+
+    @pytest.mark.parametrize("verb", ["POST", "GET", "DELETE"])
+    def test_100_mb_in_chunks(self, stage: Stage, verb: str):
+        front, _ = stage
+        events = len(front.site.events())
+        sent = 0
+        with front.connected() as client:
+            client.settimeout(5)
+            client.sendall(front.head(ECHO, "transfer-encoding: chunked", verb=verb))
+            with contextlib.suppress(OSError):
+                for _ in range(1600):
+                    client.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                    sent += 65536
+        assert sent < 20 << 20, "it went on reading"
+        assert len(front.site.events()) == events, "it came through to the gateway"
+
+
+def test_a_reload_loses_nothing(stage: Stage):
+    """Calls in flight end; who keeps a connection, and who comes, is answered all the while."""
+    front, server = stage
+    entered, go_on = threading.Event(), threading.Event()
+
+    def answer(handler: Handler, document: dict[str, Any]) -> None:
+        if document["params"]["arguments"].get("text") == "wait":
+            entered.set()
+            go_on.wait(10)
+        handler.result(document, {"content": []})
+
+    server.answer = answer
+    waiting = mcp("tools/call", {"name": "echo", "arguments": {"text": "wait"}})
+    stop = threading.Event()
+
+    def keep_calling(client: httpx2.Client | None) -> list[int]:
+        statuses: list[int] = []
+        while not stop.is_set():
+            statuses.append(front.post(ECHO, client=client).status_code)
+            time.sleep(0.02)
+        return statuses
+
+    with front.client() as kept, front.client() as idle, ThreadPoolExecutor(3) as pool:
+        assert front.post(ECHO, client=idle).status_code == 200
+        in_flight = pool.submit(front.post, waiting)
+        others = [pool.submit(keep_calling, client) for client in (kept, None)]
+        try:
+            assert entered.wait(5)
+            front.reload()
+            time.sleep(0.5)
+            assert front.post(ECHO, client=idle).status_code == 200
+        finally:
+            stop.set()
+            go_on.set()
+        assert in_flight.result(10).status_code == 200
+        for statuses in others:
+            assert set(statuses.result(10)) == {200}
+
+
+class TestProcesses:
+    CALLERS = [f"caller-{number}" for number in range(6)]
+
+    @pytest.fixture
+    def two(self, tmp_path: Path) -> Iterator[tuple[Front, list[Site], type[Handler]]]:
+        with scripted() as (upstream, server):
+            first = make_site(tmp_path, {"tools": upstream})
+            first.document["principals"] |= {
+                name: {
+                    "kind": "person",
+                    "owner": None,
+                    "roles": ["user"],
+                    "uri": f"urn:ringfence:test:principal:{name}",
+                }
+                for name in self.CALLERS
+            }
+            (tmp_path / "pins/tools.json").write_text(json.dumps(pinned("tools", [TOOL])))
+            run = tmp_path / "run"
+            second = replace(first, socket=run / "2.sock", admin=run / "admin-2.sock")
+            sites = [first, second]
+            try:
+                for site in sites:
+                    site.start()
+                with in_front_of(first, [site.socket for site in sites]) as front:
+                    yield front, sites, server
+            finally:
+                for site in sites:
+                    site.stop()
+
+    def test_one_that_is_killed_takes_along_what_it_had_and_no_more(
+        self, two: tuple[Front, list[Site], type[Handler]]
+    ):
+        """Under load: whoever was being answered is told, nobody else notices, nothing is twice."""
+        front, sites, server = two
+
+        def answer(handler: Handler, document: dict[str, Any]) -> None:
+            time.sleep(0.05)
+            handler.result(document, {"content": []})
+
+        server.answer = answer
+        stop = threading.Event()
+
+        def keep_calling(who: str) -> list[tuple[float, str, int | str]]:
+            seen: list[tuple[float, str, int | str]] = []
+            client = front.client(who)
+            while not stop.is_set():
+                text = f"{who}/{len(seen)}"
+                call = mcp("tools/call", {"name": "echo", "arguments": {"text": text}})
+                started = time.monotonic()
+                try:
+                    status = front.post(call, token_of=who, client=client).status_code
+                except httpx2.TransportError as error:
+                    status = type(error).__name__
+                seen.append((started, text, status))
+            client.close()
+            return seen
+
+        served = Counter[str]()
+        with ThreadPoolExecutor(len(self.CALLERS)) as pool:
+            callers = [pool.submit(keep_calling, who) for who in self.CALLERS]
+            try:
+                wait_for(lambda: len(calls(server)) > 50)
+                assert sites[0].process is not None
+                killed = time.monotonic()
+                sites[0].process.send_signal(signal.SIGKILL)
+                sites[0].process.wait(5)
+                time.sleep(2)
+                sites[0].start()
+                restarted = time.monotonic()
+                time.sleep(2)
+            finally:
+                stop.set()
+            seen = [each for caller in callers for each in caller.result(15)]
+        executed = Counter(call["params"]["arguments"]["text"] for call in calls(server))
+        served.update(str(status) for _, _, status in seen)
+        print(served, restarted - killed)
+        assert set(executed.values()) == {1}, "a call was carried out twice"
+        failed = [each for each in seen if each[2] != 200]
+        assert all(started <= killed for started, _, _ in failed), "after it was gone"
+        assert {status for _, _, status in failed} <= {502}
+        assert 0 < len(failed) <= len(self.CALLERS)
+        assert all(executed[text] for _, text, status in seen if status == 200)
