@@ -64,7 +64,11 @@ def configured(directory: Path, **variables: Any) -> Path:
 def check(configuration: Path) -> subprocess.CompletedProcess[str]:
     assert HAPROXY is not None
     return subprocess.run(
-        [HAPROXY, "-c", "-f", configuration], capture_output=True, text=True, timeout=20, check=False
+        [HAPROXY, "-c", "-f", configuration],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
 
 
