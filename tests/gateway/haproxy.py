@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -116,6 +117,15 @@ class Front:
             self.process.terminate()
             self.process.wait(10)
 
+    def resident_mib(self) -> float:
+        """Of its worker."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        pages = [
+            Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in tasks.read_text().split()
+        ]
+        return sum(int(each) for each in pages) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
     def context(self, who: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.site.directory / "ca.crt"))
         if who is not None:
@@ -153,12 +163,13 @@ class Front:
         document: Mapping[str, Any],
         who: str = "carol",
         *,
-        token_of: str = "carol",
+        token_of: str = "carol",  # noqa: S107
         client: httpx2.Client | None = None,
-        **headers: str,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """`who` is at the other end of the connection, which is `client`'s or one of its own."""
-        sent = {**mcp_headers(document), **self.authorized(token_of), **self.named(), **headers}
+        own = mcp_headers(document) | self.authorized(token_of) | self.named()
+        sent = {**own, **(headers or {})}
         with contextlib.ExitStack() as stack:
             client = client or stack.enter_context(self.client(who))
             extensions = {"sni_hostname": "edge-1.test"}

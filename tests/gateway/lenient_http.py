@@ -11,9 +11,15 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Protocol
 
-Length = Callable[[bytes, BinaryIO], None]
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+
+
+Length = Callable[[bytes, Stream], None]
 """Reads the body of a request whose head is given."""
 
 
@@ -28,23 +34,23 @@ def number(value: bytes) -> int:
     return int(value.split(b",")[-1].strip(b" +"), 16 if b"0x" in value else 10)
 
 
-def by_first_length(head: bytes, stream: BinaryIO) -> None:
+def by_first_length(head: bytes, stream: Stream) -> None:
     lengths = values(head, b"content-length")
     stream.read(number(lengths[0].split(b",")[0]) if lengths else 0)
 
 
-def by_last_length(head: bytes, stream: BinaryIO) -> None:
+def by_last_length(head: bytes, stream: Stream) -> None:
     lengths = values(head, b"content-length")
     stream.read(number(lengths[-1]) if lengths else 0)
 
 
-def by_strict_length(head: bytes, stream: BinaryIO) -> None:
+def by_strict_length(head: bytes, stream: Stream) -> None:
     """Takes a length that is no number for none."""
     lengths = values(head, b"content-length")
     stream.read(int(lengths[-1]) if lengths and lengths[-1].isdigit() else 0)
 
 
-def by_chunks(head: bytes, stream: BinaryIO) -> None:
+def by_chunks(head: bytes, stream: Stream) -> None:
     """Wherever something like chunked is said; otherwise by length."""
     if not any(b"chunked" in value.lower() for value in values(head, b"transfer-encoding")):
         by_first_length(head, stream)
@@ -56,7 +62,7 @@ def by_chunks(head: bytes, stream: BinaryIO) -> None:
         pass
 
 
-def by_chunks_to_crlf(head: bytes, stream: BinaryIO) -> None:
+def by_chunks_to_crlf(head: bytes, stream: Stream) -> None:
     """An extension of a chunk may hold a bare LF."""
     while size := int(line_to_crlf(stream).split(b";")[0], 16):
         stream.read(size)
@@ -65,11 +71,11 @@ def by_chunks_to_crlf(head: bytes, stream: BinaryIO) -> None:
         pass
 
 
-def by_nothing(head: bytes, stream: BinaryIO) -> None:
+def by_nothing(head: bytes, stream: Stream) -> None:
     """A POST has no body, to who does not look for one (0.CL)."""
 
 
-def line_to_crlf(stream: BinaryIO) -> bytes:
+def line_to_crlf(stream: Stream) -> bytes:
     line = b""
     while not line.endswith(b"\r\n"):
         more = stream.readline()

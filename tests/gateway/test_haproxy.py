@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +119,7 @@ class TestIdentity:
             "X-RINGFENCE-Client-Certificate",
             "x_ringfence_client_certificate",
         ):
-            answer = front.post(ECHO, who="mallory", **{name: certificate})
+            answer = front.post(ECHO, who="mallory", headers={name: certificate})
             assert answer.status_code == 401, name
         assert front.post(ECHO, who="mallory").status_code == 401
         assert not calls(server)
@@ -134,7 +134,7 @@ class TestIdentity:
             "X-Forwarded-For": "10.0.0.1",
             "Forwarded": "for=10.0.0.1",
         }
-        answer = front.post(ECHO, **told)
+        answer = front.post(ECHO, headers=told)
         assert answer.status_code == 200, answer.text
         headers = server.received[-1][0]
         assert headers["x-ringfence-principal"] == "carol"
@@ -251,32 +251,33 @@ def test_who_leaves_takes_the_call_along(stage: Stage, streamed: bool):
 
 
 class TestBodies:
-    """More than a gateway takes is refused before it is sent on, or even sent."""
+    """More than a gateway takes is refused at once, and not kept.
+
+    HAProxy 2.6 closes the connection then; 3.0 reads the rest and drops it.
+    """
 
     def test_100_mb_that_are_declared(self, stage: Stage):
         front, _ = stage
         events = len(front.site.events())
         with front.connected() as client:
+            client.settimeout(2)
             client.sendall(front.head(ECHO, "content-length: 104857600"))
-            started = time.monotonic()
-            assert receive(client).startswith(b"HTTP/1.1 413 ")
-            assert time.monotonic() - started < 2
+            assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
         assert len(front.site.events()) == events, "it came through to the gateway"
 
     @pytest.mark.parametrize("verb", ["POST", "GET", "DELETE"])
     def test_100_mb_in_chunks(self, stage: Stage, verb: str):
         front, _ = stage
-        events = len(front.site.events())
-        sent = 0
+        events, before = len(front.site.events()), front.resident_mib()
         with front.connected() as client:
             client.settimeout(5)
             client.sendall(front.head(ECHO, "transfer-encoding: chunked", verb=verb))
+            assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
             with contextlib.suppress(OSError):
                 for _ in range(1600):
                     client.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-                    sent += 65536
-        assert sent < 20 << 20, "it went on reading"
         assert len(front.site.events()) == events, "it came through to the gateway"
+        assert front.resident_mib() - before < 20
 
 
 def test_a_reload_loses_nothing(stage: Stage):
@@ -333,7 +334,7 @@ class Outcome:
 
 
 class TestProcesses:
-    CALLERS = [f"caller-{number}" for number in range(6)]
+    CALLERS = tuple(f"caller-{number}" for number in range(6))
 
     @pytest.fixture
     def two(self, tmp_path: Path) -> Iterator[tuple[Front, list[Site], type[Handler]]]:
@@ -401,9 +402,9 @@ class TestProcesses:
                 wait_for(lambda: all(served_by(site) > 10 for site in sites))
                 process = sites[0].process
                 assert process is not None
-                ended = time.monotonic()
                 process.send_signal(ended_by)
                 process.wait(30)
+                ended = time.monotonic()
                 time.sleep(1)
                 sites[0].start()
                 wait_for(lambda: served_by(sites[0]) > 10, 10)
