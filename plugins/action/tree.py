@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 PLACEHOLDER = "[name]"
+DIGEST = "[digest]"
 MANAGED = "Managed by Ringfence: changes made here are overwritten."
 DEFAULTS = {"owner": "root", "group": "root", "mode": "0644"}
 
@@ -46,7 +48,9 @@ class ActionModule(ActionBase):
             for file in self._render(root, source, args, dict(task_vars or {}))
         ]
         if args["python_package"]:
-            files += self._package(args)
+            into, package = self._package(args)
+            files += package
+            result["python_package"] = into
         unknown = (set(args["attributes"]) | set(args["validate"])) - {f["path"] for f in files}
         if unknown and not args["each"]:
             names = ", ".join(sorted(unknown))
@@ -65,19 +69,21 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("tree deploys the templates of a role; use it in a role")
         return Path(role._role_path) / "templates"
 
-    def _package(self, args: dict[str, Any]) -> list[dict[str, Any]]:
-        """A Python package as it is on the controller, below a directory for its parents."""
+    def _package(self, args: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+        """Where imports will find a Python package, and its files as they are on the controller."""
         name = args["python_package"]["name"]
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise AnsibleActionFail(f"there is no Python package {name} beside Ansible")
         top = Path(spec.submodule_search_locations[0])
-        below = PurePosixPath(args["python_package"]["into"], *name.split("."))
-        return [
-            self._file(str(below / path.relative_to(top).as_posix()), path.read_text(), args)
+        contents = {
+            PurePosixPath(*name.split("."), path.relative_to(top).as_posix()): path.read_text()
             for path in sorted(top.rglob("*"))
             if path.is_file() and "__pycache__" not in path.parts
-        ]
+        }
+        digest = sha256(repr(sorted(contents.items())).encode()).hexdigest()
+        into = args["python_package"]["into"].replace(DIGEST, digest)
+        return into, [self._file(f"{into}/{path}", text, args) for path, text in contents.items()]
 
     @staticmethod
     def _sources(root: Path, src: str) -> list[Path]:

@@ -39,6 +39,11 @@ options:
     type: list
     elements: dict
     default: []
+  python_package:
+    description: >-
+      A Python package of the controller (C(name)), to be found by imports in the directory C(into)
+      of the host. C([digest]) in that path stands for the package's content.
+    type: dict
   purge:
     description: Globs on the host. What matches and is not deployed by this task is removed.
     type: list
@@ -64,6 +69,10 @@ changed_paths:
   type: list
   elements: str
   returned: always
+python_package:
+  description: The directory in which imports find the package.
+  type: str
+  returned: where python_package was given
 digest:
   description: Stands for the paths, contents and modes of all files.
   type: str

@@ -190,6 +190,12 @@ class Audit:
         """Events that are in the file alone, because the journal did not take them."""
         return self._journal.lost if self._journal is not None else 0
 
+    def use_journal(self, journal: Journal | None) -> None:
+        """From the next event on; `None`: none."""
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = journal
+
     def fingerprint(self, value: Any) -> str:
         """Keyed digest (HMAC-SHA-256, hex) of a JSON value in canonical form.
 

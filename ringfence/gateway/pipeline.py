@@ -184,6 +184,8 @@ class Pipeline:
                 predecessor.steady,
             )
             predecessor.grants.reconfigure(facts, ceiling)
+            if configuration.audit.journal != before.audit.journal:
+                pipeline.audit.use_journal(Journal() if configuration.audit.journal else None)
         metrics.serve(configuration.servers)
         # A server that cannot be listed now is listed with its first call.
         await asyncio.gather(

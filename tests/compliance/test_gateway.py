@@ -24,7 +24,7 @@ REMEDY = "apply role mcp_gateway"
 DENIED, NO_GRANT = -32003, -32008
 
 CURRENT = "/etc/ringfence/gateway/current"
-CODE = "/usr/local/lib/ringfence-gateway/ringfence/gateway"
+CODE = "/usr/local/lib/ringfence-gateway/current/ringfence/gateway"
 PYTHON = (
     f"PYTHONPATH={CODE}/../.. PYTHONDONTWRITEBYTECODE=1 "
     "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python | head -n 1) -s -P"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence.gateway import pipeline
+from ringfence.gateway.audit import Event
 from ringfence.gateway.configuration import ConfigurationError, load
+from ringfence.gateway.journald import Journal
+from ringfence.gateway.metrics import Metrics
+from ringfence.gateway.pipeline import Pipeline
 from tests.gateway.conftest import ROOT, Site, make_site, pinned
 from tests.gateway.scripted import TOOL
 
@@ -231,3 +239,34 @@ def test_check_says_one_problem_a_line(place: Site):
     assert checked.returncode == 2
     assert len(checked.stderr.splitlines()) == 2
     assert "Traceback" not in checked.stderr
+
+
+def test_a_reload_begins_with_the_journal_and_leaves_it(
+    place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    event = Event("r-1", time.time(), 0.1, "allowed", 200, "allowed")
+
+    async def run(journald: socket.socket) -> list[bool]:
+        heard: list[bool] = []
+        served: Pipeline | None = None
+        for journal in (False, True, False):
+            place.document["audit"]["journal"] = journal
+            place.write()
+            before = served
+            served = await Pipeline.start(load(place.directory), Metrics(), "1", before)
+            if before is not None:
+                await before.leave()
+            served.audit.write(event)
+            try:
+                heard.append(b"RINGFENCE_REQUEST_ID=r-1" in journald.recv(65536))
+            except BlockingIOError:
+                heard.append(False)
+        assert served is not None
+        await served.close()
+        return heard
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "journal"))
+        journald.setblocking(False)
+        monkeypatch.setattr(pipeline, "Journal", lambda: Journal(tmp_path / "journal"))
+        assert asyncio.run(run(journald)) == [False, True, False]

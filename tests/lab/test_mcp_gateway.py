@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "inventories/lab/environment.yaml"
 AUDIT = "/var/log/ringfence-gateway"
+CODE = "/usr/local/lib/ringfence-gateway"
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,24 @@ class Site:
     def manifest(self) -> Path:
         return self.lab.environment.path
 
-    def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run("ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml", *arguments)
+    def play(
+        self, playbook: str, *arguments: str, checkout: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        command = ("ansible-playbook", "-i", self.manifest, f"playbooks/{playbook}.yml")
+        environment = None if checkout == ROOT else {"PYTHONPATH": str(checkout)}
+        return run(*command, *arguments, directory=checkout, environment=environment)
+
+    def processes(self) -> list[str]:
+        """Their numbers."""
+        units = "ringfence-gateway@1 ringfence-gateway@2"
+        return self.on("edge-1", f"systemctl show --property MainPID --value {units}").split()
+
+    def code_in_processes(self) -> list[str]:
+        """What each of them would import now, as far as it has not yet."""
+        path = f"{CODE}/ringfence/gateway/__init__.py"
+        return [
+            self.on("edge-1", f"cat /proc/{process}/root{path}") for process in self.processes()
+        ]
 
     def ringfence(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """From the network of the clients."""
@@ -57,6 +75,17 @@ def site(make_manifest: Callable[..., Path], release: str, octets: range) -> Ite
         yield site
     finally:
         lab.down(purge=True)
+
+
+def checkout_with(directory: Path, path: str, more: str) -> Path:
+    """This checkout with more in one file of its package."""
+    for entry in ROOT.iterdir():
+        if entry.name != "ringfence" and not entry.name.startswith("."):
+            (directory / entry.name).symlink_to(entry)
+    shutil.copytree(ROOT / "ringfence", directory / "ringfence")
+    with (directory / path).open("a") as file:
+        file.write(more)
+    return directory
 
 
 class TestGateway:
@@ -155,6 +184,7 @@ class TestGateway:
         policies.mkdir()
         wrong = policies / "wrong.cedar"
         wrong.write_text('@id("x") permit (principal, action, resource) when { nothing };')
+        before = site.processes()
         refused = site.play("harden", "--tags", "mcp_gateway")
         assert refused.returncode != 0
         assert "wrong.cedar" in refused.stdout
@@ -163,6 +193,38 @@ class TestGateway:
         wrong.unlink()
         mended = site.play("harden", "--tags", "mcp_gateway")
         assert mended.returncode == 0, mended.stdout[-6000:]
+        assert site.processes() == before, "a configuration is taken without a new start"
+
+    def test_code_is_served_as_a_whole_and_with_the_configuration_that_it_was_checked_with(
+        self, site: Site, tmp_path: Path
+    ):
+        """Until then every process has the old one, also one that starts meanwhile."""
+        newer = "# newer\n"
+        checkout = checkout_with(tmp_path, "ringfence/gateway/__init__.py", newer)
+        apply = ("harden", "--tags", "mcp_gateway")
+        code = site.on("edge-1", f"ls {CODE}; readlink {CODE}/current")
+
+        checked = site.play(*apply, "--check", checkout=checkout)
+        assert checked.returncode == 0, checked.stdout[-6000:]
+        assert site.on("edge-1", f"ls {CODE}; readlink {CODE}/current") == code
+
+        wrong = site.manifest.parent / "policies/wrong.cedar"
+        wrong.write_text("nonsense")
+        assert site.play(*apply, checkout=checkout).returncode != 0
+        site.on("edge-1", "systemctl kill -s KILL ringfence-gateway@1; sleep 4")
+        assert [newer in text for text in site.code_in_processes()] == [False, False]
+        wrong.unlink()
+
+        applied = site.play(*apply, checkout=checkout)
+        assert applied.returncode == 0, applied.stdout[-6000:]
+        assert [newer in text for text in site.code_in_processes()] == [True, True]
+        kept = site.on("edge-1", f"ls {CODE}").split()
+        assert len(kept) == 2, kept
+        restored = site.play(*apply)
+        assert restored.returncode == 0, restored.stdout[-6000:]
+        assert site.on("edge-1", f"ls {CODE}; readlink {CODE}/current") == code
+        called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
+        assert called.returncode == 0, called.stderr
 
     def test_a_process_that_is_killed_comes_back(self, site: Site):
         site.on("edge-1", "systemctl kill -s KILL 'ringfence-gateway@*'")
@@ -172,7 +234,7 @@ class TestGateway:
 
     def test_everything_is_in_an_unbroken_log_and_at_the_collector(self, site: Site):
         verify = (
-            f"cd /tmp; PYTHONPATH=/usr/local/lib/ringfence-gateway {python()} -s -P "
+            f"cd /tmp; PYTHONPATH=/usr/local/lib/ringfence-gateway/current {python()} -s -P "
             f"-m ringfence.gateway.audit verify {AUDIT}/*.jsonl"
         )
         assert "intact" in site.on("edge-1", verify)

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ class Role:
     def templates(self) -> Path:
         return self.home / "roles/example/templates" / self.target.relative_to("/")
 
-    def deploy(self, *flags: str, **arguments: Any) -> Run:
+    def deploy(
+        self, *flags: str, environment: Mapping[str, str] | None = None, **arguments: Any
+    ) -> Run:
         owner = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
         task = {"name": "Deploy", "tree": owner | arguments}
         play = {
@@ -60,7 +63,8 @@ class Role:
                 "ANSIBLE_HOME": str(self.home / "ansible"),
                 "ANSIBLE_INVENTORY_ENABLED": "host_list",
                 "ANSIBLE_ROLES_PATH": str(self.home / "roles"),
-            },
+            }
+            | dict(environment or {}),
             capture_output=True,
             text=True,
             timeout=60,
@@ -152,6 +156,29 @@ def test_stays_changed_until_the_handler_has_said_that_the_files_are_applied(rol
     assert digest
     stamp.write_text(f"{digest[1]}\n")
     assert not role.deploy(each=ITEMS, applied=str(stamp)).changed
+
+
+def test_a_python_package_lies_where_no_other_content_of_it_ever_was(role: Role, tmp_path: Path):
+    package = tmp_path / "modules/parent/child"
+    package.mkdir(parents=True)
+    module = package / "__init__.py"
+    module.write_text("VALUE = 1\n")
+    arguments = {"name": "parent.child", "into": f"{role.target}/code/[digest]"}
+    environment = {"PYTHONPATH": str(tmp_path / "modules")}
+
+    def deploy(*flags: str) -> Run:
+        return role.deploy(*flags, each=ITEMS, python_package=arguments, environment=environment)
+
+    def deployed() -> list[str]:
+        return sorted(p.read_text() for p in role.target.glob("code/*/parent/child/__init__.py"))
+
+    assert deploy("--check").changed
+    assert deployed() == []
+    assert deploy().changed
+    assert not deploy().changed
+    module.write_text("VALUE = 2\n")
+    assert deploy().changed
+    assert deployed() == ["VALUE = 1\n", "VALUE = 2\n"]
 
 
 def test_deploys_only_the_folders_it_is_given(role: Role):
