@@ -1,7 +1,8 @@
 """How much may be asked: rates by caller, calls in flight by server, and servers that are down.
 
 Rates and circuits are told the time (`now`, seconds of a monotonic clock), so that they can be
-tried without waiting. Everything is of one process: N processes admit up to N times as much.
+tried without waiting. Everything is of one process; HAProxy gives a caller's calls to the same
+one.
 """
 
 from __future__ import annotations

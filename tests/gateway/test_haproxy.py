@@ -362,6 +362,22 @@ class TestProcesses:
                 for site in sites:
                     site.stop()
 
+    @pytest.mark.parametrize("who", ["carol", None], ids=["certificate", "address"])
+    def test_a_caller_stays_with_one_of_them(
+        self, two: tuple[Front, list[Site], type[Handler]], who: str | None
+    ):
+        """Limits are of a process: a caller with every one of them would have them twice."""
+        front, sites, _ = two
+        sockets = [site.socket for site in sites]
+        before = [served_by(site) for site in sites]
+        with in_front_of(front.site, sockets, client_certificates="optional") as open_to_all:
+            for _ in range(12):
+                with open_to_all.connected(who) as client:
+                    client.sendall(open_to_all.head(ECHO, "content-length: 0"))
+                    assert client.recv(12) == b"HTTP/1.1 400"
+        served = [served_by(site) - was for site, was in zip(sites, before, strict=True)]
+        assert sorted(served) == [0, 12]
+
     @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked"])
     def test_one_that_ends_takes_along_what_it_had_and_no_more(
         self, two: tuple[Front, list[Site], type[Handler]], ended_by: signal.Signals
