@@ -41,6 +41,15 @@ class Site:
         units = "ringfence-gateway@1 ringfence-gateway@2"
         return self.on("edge-1", f"systemctl show --property MainPID --value {units}").split()
 
+    def kill(self, *numbers: int) -> None:
+        """And wait until systemd has started them again."""
+        units = [f"ringfence-gateway@{number}" for number in numbers]
+        before = self.processes()
+        self.on("edge-1", f"systemctl kill -s KILL {' '.join(units)}")
+        back = f"until systemctl --quiet is-active {' '.join(units)}; do sleep 0.5; done"
+        self.on("edge-1", f"sleep 1; timeout 50 sh -c '{back}'")
+        assert all(self.processes()[number - 1] != before[number - 1] for number in numbers)
+
     def code_in_processes(self) -> list[str]:
         """What each of them would import now, as far as it has not yet."""
         path = f"{CODE}/ringfence/gateway/__init__.py"
@@ -211,7 +220,7 @@ class TestGateway:
         wrong = site.manifest.parent / "policies/wrong.cedar"
         wrong.write_text("nonsense")
         assert site.play(*apply, checkout=checkout).returncode != 0
-        site.on("edge-1", "systemctl kill -s KILL ringfence-gateway@1; sleep 4")
+        site.kill(1)
         assert [newer in text for text in site.code_in_processes()] == [False, False]
         wrong.unlink()
 
@@ -227,8 +236,7 @@ class TestGateway:
         assert called.returncode == 0, called.stderr
 
     def test_a_process_that_is_killed_comes_back(self, site: Site):
-        site.on("edge-1", "systemctl kill -s KILL 'ringfence-gateway@*'")
-        site.on("edge-1", "sleep 5; systemctl is-active ringfence-gateway@1 ringfence-gateway@2")
+        site.kill(1, 2)
         called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
         assert called.returncode == 0, called.stderr
 
