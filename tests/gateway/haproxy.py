@@ -38,7 +38,7 @@ GATEWAY: dict[str, Any] = {
 }
 
 
-def configured(directory: Path, **variables: Any) -> Path:
+def configured(directory: Path, name: str = "haproxy", **variables: Any) -> Path:
     """The configuration that the role would deploy, as a directory below `directory`."""
     environment = jinja2.Environment(  # noqa: S701
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -49,16 +49,16 @@ def configured(directory: Path, **variables: Any) -> Path:
     environment.filters["ternary"] = lambda value, yes, no: yes if value else no
     role = yaml.safe_load((ROOT / "roles/tls/defaults/main.yml").read_text())
     facts = role | {"ansible_managed": "test", "__tls_groups": ["X25519", "P-256"]} | variables
-    made = directory / "haproxy"
+    made = directory / name
     made.mkdir(exist_ok=True)
     for template in sorted(TEMPLATES.iterdir()):
         for item in facts["tls_frontends"] if "[name]" in template.name else [None]:
             text = environment.get_template(template.name).render(facts, item=item)
             text = text.replace("/etc/ringfence/pki", str(directory))
             text = text.replace("/etc/haproxy/ringfence", str(made))
-            name = template.stem.replace("[name]", item["name"] if item else "")
+            file = template.stem.replace("[name]", item["name"] if item else "")
             if text.strip():
-                (made / name).write_text(text.replace("bind :", "bind 127.0.0.1:"))
+                (made / file).write_text(text.replace("bind :", "bind 127.0.0.1:"))
     return made
 
 
@@ -88,7 +88,7 @@ class Front:
 
     @property
     def log(self) -> Path:
-        return self.configuration.parent / "haproxy.log"
+        return self.configuration.with_suffix(".log")
 
     def start(self) -> None:
         """Master and worker, as its unit starts it."""
@@ -154,14 +154,14 @@ class Front:
         ):
             yield secure
 
-    def client(self, who: str = "carol", timeout: float = 10) -> httpx2.Client:
+    def client(self, who: str | None = "carol", timeout: float = 10) -> httpx2.Client:
         """That keeps its connection."""
         return httpx2.Client(verify=self.context(who), trust_env=False, timeout=timeout)
 
     def post(
         self,
         document: Mapping[str, Any],
-        who: str = "carol",
+        who: str | None = "carol",
         *,
         token_of: str = "carol",  # noqa: S107
         client: httpx2.Client | None = None,
@@ -195,7 +195,7 @@ def in_front_of(
     port = free_port()
     named = [str(path) for path in sockets or [site.socket]]
     gateway = GATEWAY | {"port": port, "sockets": named} | changed
-    configuration = configured(site.directory, tls_gateway=gateway)
+    configuration = configured(site.directory, f"haproxy-{port}", tls_gateway=gateway)
     front = Front(site, port, configuration)
     try:
         front.start()

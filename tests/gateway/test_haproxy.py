@@ -124,6 +124,17 @@ class TestIdentity:
         assert front.post(ECHO, who="mallory").status_code == 401
         assert not calls(server)
 
+    def test_a_certificate_that_is_only_told_is_none(self, stage: Stage):
+        """Where connections need no certificate, HAProxy says nothing in the client's place."""
+        front, server = stage
+        person = front.site.person("carol")
+        with in_front_of(front.site, client_certificates="optional") as open_to_all:
+            told = {f"X-{name.title()[2:]}": value for name, value in person.header().items()}
+            for headers in (person.header(), told):
+                assert open_to_all.post(ECHO, who=None, headers=headers).status_code == 401
+            assert open_to_all.post(ECHO).status_code == 200
+        assert len(calls(server)) == 1
+
     def test_what_a_client_says_of_itself_is_not_heard(self, stage: Stage):
         front, server = stage
         told = {
@@ -162,29 +173,28 @@ class TestIdentity:
     def test_nobody_speaks_http_2(self, stage: Stage):
         """Its rules are others; and HAProxy would change over for whoever just begins with it."""
         front, _ = stage
-        context = front.context("carol")
-        context.set_alpn_protocols(["h2", "http/1.1"])
-        with front.connected("carol") as client:
+        with front.connected() as client:
             client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
             assert receive(client).startswith(b"HTTP/1.1 400 ")
 
 
-class TestOfficialClient:
-    @pytest.fixture(scope="class")
-    def front(self, tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Front]:
-        site = make_site(tmp_path_factory.mktemp("sdk"), {"tools": upstream})
-        site.document["servers"]["tools"]["protocols"] = [MODERN, "2025-11-25"]
-        pins = json.dumps(pinned("tools", definitions(upstream)))
-        (site.directory / "pins/tools.json").write_text(pins)
-        site.start()
-        try:
-            with in_front_of(site) as front:
-                yield front
-        finally:
-            site.stop()
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Front]:
+    site = make_site(tmp_path_factory.mktemp("sdk"), {"tools": upstream})
+    site.document["servers"]["tools"]["protocols"] = [MODERN, "2025-11-25"]
+    pins = json.dumps(pinned("tools", definitions(upstream)))
+    (site.directory / "pins/tools.json").write_text(pins)
+    site.start()
+    try:
+        with in_front_of(site) as front:
+            yield front
+    finally:
+        site.stop()
 
+
+class TestOfficialClient:
     @pytest.mark.parametrize("mode", ["auto", "legacy"])
-    def test_calls_and_hears_of_progress_meanwhile(self, front: Front, mode: Any):
+    def test_calls_and_hears_of_progress_meanwhile(self, official: Front, mode: Any):
         seen: list[float] = []
 
         async def named(request: httpx2.Request) -> None:
@@ -198,14 +208,16 @@ class TestOfficialClient:
             with anyio.fail_after(30):
                 async with (
                     httpx2.AsyncClient(
-                        verify=front.context("carol"),
-                        headers=front.authorized("carol"),
+                        verify=official.context("carol"),
+                        headers=official.authorized("carol"),
                         event_hooks={"request": [named]},
                         trust_env=False,
                         timeout=10,
                     ) as http,
                     Client(
-                        streamable_http_client(front.url, http_client=http), mode=mode, cache=None
+                        streamable_http_client(official.url, http_client=http),
+                        mode=mode,
+                        cache=None,
                     ) as client,
                 ):
                     assert {t.name for t in (await client.list_tools()).tools} >= {"add", "count"}
@@ -302,15 +314,22 @@ def test_a_reload_loses_nothing(stage: Stage):
             time.sleep(0.02)
         return statuses
 
-    with front.client() as kept, front.client() as idle, ThreadPoolExecutor(3) as pool:
-        assert front.post(ECHO, client=idle).status_code == 200
+    body = json.dumps(ECHO).encode()
+
+    def answered(idle: ssl.SSLSocket) -> bool:
+        idle.settimeout(5)
+        idle.sendall(front.head(ECHO, f"content-length: {len(body)}") + body)
+        return idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    with front.client() as kept, front.connected() as idle, ThreadPoolExecutor(3) as pool:
+        assert answered(idle)
         in_flight = pool.submit(front.post, waiting)
         others = [pool.submit(keep_calling, client) for client in (kept, None)]
         try:
             assert entered.wait(5)
             front.reload()
             time.sleep(0.5)
-            assert front.post(ECHO, client=idle).status_code == 200
+            assert answered(idle)
         finally:
             stop.set()
             go_on.set()
