@@ -166,9 +166,8 @@ def mirrored(packet: Packet, sensor: str, number: int) -> Packet:
     return outer / VXLAN(vni=4242, flags=0x08) / packet
 
 
-def write(path: Path, captures: Sequence[Iterable[Packet]], sensor: str | None = None) -> list[int]:
-    """Captures in one file, an hour apart. Returns the number of the last packet of each."""
-    ends: list[int] = []
+def write(path: Path, captures: Sequence[Iterable[Packet]], sensor: str | None = None) -> None:
+    """Captures in one file, an hour apart; mirrored to a sensor, where one is named."""
     number = 0
     with PcapWriter(str(path), linktype=1, sync=False) as writer:
         for place, packets in enumerate(captures):
@@ -177,5 +176,8 @@ def write(path: Path, captures: Sequence[Iterable[Packet]], sensor: str | None =
                 sent = mirrored(packet, sensor, number) if sensor else packet
                 sent.time = START + place * APART + step * STEP
                 writer.write(sent)
-            ends.append(number)
-    return ends
+
+
+def number_at(timestamp: str) -> int:
+    """Number of the capture in its file, by the time of an event."""
+    return int((datetime.fromisoformat(timestamp).timestamp() - START) // APART)

@@ -123,7 +123,7 @@ CASES: dict[int, Case] = {
         lambda: [syn(CLIENT, EDGE, 443), *tcp(OUTSIDE, EDGE, 443)[1:2]],
     ),
     1200011: Case(
-        lambda: [udp(OUTSIDE, TOOLS, 161)],
+        lambda: [udp(OUTSIDE6, TOOLS6, 161)],
         lambda: [udp(OUTSIDE, OUTSIDE.replace("9", "8"), 161)],
     ),
     1200012: Case(
@@ -198,7 +198,7 @@ CASES: dict[int, Case] = {
     ),
     # DNS
     1200050: Case(
-        lambda: [question(TOOLS, OUTSIDE, "example.org"), question(TOOLS, SIEM, "example.org")],
+        lambda: [question(TOOLS6, OUTSIDE6, "example.org")],
         lambda: [question(TOOLS, RESOLVER, "example.org")],
     ),
     1200051: Case(
@@ -235,8 +235,7 @@ CASES: dict[int, Case] = {
         lambda: times(29, lambda: ssh(OPERATOR, TOOLS)) + times(29, lambda: ssh(OPERATOR, SIEM)),
     ),
     1200071: Case(
-        lambda: openings(CLIENT, EDGE, range(443, 444)) * 0
-        + times(600, lambda: [syn(CLIENT, EDGE, 443)]),
+        lambda: times(600, lambda: [syn(CLIENT, EDGE, 443)]),
         lambda: times(599, lambda: [syn(CLIENT, EDGE, 443)]),
     ),
     # Neighbours

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
@@ -16,7 +15,7 @@ from ringfence.environment import Aws, Egress, Environment
 from ringfence.inventory import nids
 from ringfence.lab import unavailable
 from tests.nids import cases
-from tests.nids.captures import Packets, syn, tls, udp, write
+from tests.nids.captures import Packets, number_at, syn, tls, udp, write
 from tests.nids.engine import Suricata, render
 
 MANIFEST = Path(__file__).parents[1] / "unit/manifests/sensor.yaml"
@@ -87,12 +86,12 @@ def outcome(
     made = {name: list(make()) for name, make in captures.items()}
     denied = _fingerprint(suricata, tmp_path_factory.mktemp("ja4"), variables)
     render(variables | {"nids_denied_ja4": [denied]}, folder)
-    ends = write(folder / "all.pcap", [*made.values()], sensor)
+    write(folder / "all.pcap", [*made.values()], sensor)
     fired: dict[str, set[int]] = {name: set() for name in made}
     order = [*made]
     for event in suricata.inspect(folder, folder / "all.pcap"):
         if event["event_type"] == "alert":
-            place = bisect_left(ends, event["pcap_cnt"])
+            place = number_at(event["timestamp"])
             fired[order[place]].add(event["alert"]["signature_id"])
     texts = {
         int(match[1]): match[0]
