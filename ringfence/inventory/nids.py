@@ -20,8 +20,9 @@ from ringfence.inventory import firewall
 PROTOCOLS = ("tcp", "udp", "icmpv4", "icmpv6")
 OUTSIDE = "$EXTERNAL_NET"
 """As the sensor's rules call every address that is in no segment."""
-OPERATORS_RULES = "nids"
-"""Folder beside the manifest."""
+OPERATORS_FOLDER = "nids"
+"""Beside the manifest: rules of the operator's own (*.rules), and lists of what is known to be bad."""
+LISTS = ("ja4", "sni")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,16 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "nids_management": _strings(
             n for s in environment.segments_for("management") for n in s.networks
         ),
-        "nids_operator_directory": str(environment.path.parent / OPERATORS_RULES),
+        **of_operator(environment),
+    }
+
+
+def of_operator(environment: Environment) -> dict[str, Any]:
+    folder = environment.path.parent / OPERATORS_FOLDER
+    lists = {name: folder / f"{name}.txt" for name in LISTS}
+    return {
+        "nids_operator_files": {p.name: str(p) for p in sorted(folder.glob("*.rules"))},
+        **{f"nids_denied_{n}_file": str(p) if p.is_file() else "" for n, p in lists.items()},
     }
 
 
