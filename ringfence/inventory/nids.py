@@ -21,7 +21,7 @@ PROTOCOLS = ("tcp", "udp", "icmpv4", "icmpv6")
 OUTSIDE = "$EXTERNAL_NET"
 """As the sensor's rules call every address that is in no segment."""
 OPERATORS_FOLDER = "nids"
-"""Beside the manifest: rules of the operator's own (*.rules), and lists of what is known to be bad."""
+"""Beside the manifest: rules of the operator's own (*.rules), and lists of what is bad (*.txt)."""
 LISTS = ("ja4", "sni")
 
 
@@ -140,9 +140,7 @@ def _connections(environment: Environment) -> Iterator[Connection]:
                 if egress.domain:
                     for network in own:
                         why = f"{egress.domain}: {egress.why}"
-                        yield Connection(
-                            _said(network), OUTSIDE, egress.protocol, egress.port, why
-                        )
+                        yield Connection(_said(network), OUTSIDE, egress.protocol, egress.port, why)
     for balancer in balancers(environment):
         for target, protocol, port in balancer.ways:
             rule = firewall.Rule(balancer.segment.cidr, protocol, port, "load balancer")

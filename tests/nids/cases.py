@@ -32,6 +32,7 @@ SENSOR = "10.213.40.12"
 OPERATOR, OPERATOR6 = "10.213.10.2", "fd0d:213:10::2"
 RESOLVER = "10.213.10.53"
 OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8::9"
+UNSPECIFIED = "0.0.0.0"  # noqa: S104
 METADATA, METADATA6 = "169.254.169.254", "fd00:ec2::254"
 
 NAME, PLAIN_NAME = "rates.example.com", "mirror.example.com"
@@ -102,7 +103,9 @@ def advertisement(solicited: int, override: int) -> Packet:
 
 
 def dhcp(source: str, target: str, sport: int, dport: int, operation: int, kind: str) -> Packet:
-    said = BOOTP(op=operation, chaddr=b"\2\0\0\0\0\7") / DHCP(options=[("message-type", kind), "end"])
+    said = BOOTP(op=operation, chaddr=b"\2\0\0\0\0\7") / DHCP(
+        options=[("message-type", kind), "end"]
+    )
     return ip(source, target) / UDP(sport=sport, dport=dport) / said
 
 
@@ -162,8 +165,10 @@ CASES: dict[int, Case] = {
     ),
     1200024: Case(
         lambda: http(SIEM, TOOLS, 9001, POST, CALL),
-        lambda: http(EDGE, TOOLS, 9001, POST, CALL)
-        + http(SIEM, TOOLS, 9001, POST, CALL.replace("tools/call", "tools/list")),
+        lambda: (
+            http(EDGE, TOOLS, 9001, POST, CALL)
+            + http(SIEM, TOOLS, 9001, POST, CALL.replace("tools/call", "tools/list"))
+        ),
     ),
     # TLS
     1200030: Case(
@@ -193,8 +198,10 @@ CASES: dict[int, Case] = {
     ),
     1200041: Case(
         lambda: http(TOOLS, OPERATOR, 3142, METADATA_GET),
-        lambda: http(TOOLS, METADATA, 80, METADATA_GET + "\nX-aws-ec2-metadata-token: AQAEAA")
-        + http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, "169.254.169.25")),
+        lambda: (
+            http(TOOLS, METADATA, 80, METADATA_GET + "\nX-aws-ec2-metadata-token: AQAEAA")
+            + http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, "169.254.169.25"))
+        ),
     ),
     # DNS
     1200050: Case(
@@ -206,8 +213,12 @@ CASES: dict[int, Case] = {
         lambda: questions(9, LONG) + questions(30, SHORT),
     ),
     1200052: Case(
-        lambda: questions(15, "{}.t.example.org", "TXT") + questions(15, "{}.t.example.org", "NULL"),
-        lambda: questions(29, "{}.t.example.org", "TXT") + questions(40, "{}.t.example.org", "AAAA"),
+        lambda: (
+            questions(15, "{}.t.example.org", "TXT") + questions(15, "{}.t.example.org", "NULL")
+        ),
+        lambda: (
+            questions(29, "{}.t.example.org", "TXT") + questions(40, "{}.t.example.org", "AAAA")
+        ),
     ),
     # Scans
     1200060: Case(
@@ -241,7 +252,10 @@ CASES: dict[int, Case] = {
     # Neighbours
     1200080: Case(
         lambda: [ip("fe80::66", "ff02::1") / ICMPv6ND_RA()],
-        lambda: [ip("fe80::66", "ff02::2") / ICMPv6ND_RS(), ip("fe80::1", "ff02::1") / ICMPv6ND_RA()],
+        lambda: [
+            ip("fe80::66", "ff02::2") / ICMPv6ND_RS(),
+            ip("fe80::1", "ff02::1") / ICMPv6ND_RA(),
+        ],
     ),
     1200081: Case(
         lambda: [advertisement(0, 1)],
@@ -262,7 +276,7 @@ CASES: dict[int, Case] = {
     1200084: Case(
         lambda: [dhcp("10.213.30.66", "255.255.255.255", 67, 68, 2, "offer")],
         lambda: [
-            dhcp("0.0.0.0", "255.255.255.255", 68, 67, 1, "discover"),
+            dhcp(UNSPECIFIED, "255.255.255.255", 68, 67, 1, "discover"),
             dhcp("10.213.30.1", "255.255.255.255", 67, 68, 2, "offer"),
         ],
     ),
@@ -276,13 +290,17 @@ CASES: dict[int, Case] = {
     # Transfers
     1200090: Case(
         lambda: tcp(TOOLS, OUTSIDE, 443, (">", b"x" * (LARGE + 1))),
-        lambda: tcp(TOOLS, OUTSIDE, 443, (">", b"x" * 1000), ("<", b"x" * 2 * LARGE))
-        + tcp(TOOLS, SIEM, 2514, (">", b"x" * 2 * LARGE)),
+        lambda: (
+            tcp(TOOLS, OUTSIDE, 443, (">", b"x" * 1000), ("<", b"x" * 2 * LARGE))
+            + tcp(TOOLS, SIEM, 2514, (">", b"x" * 2 * LARGE))
+        ),
     ),
     1200091: Case(
         lambda: [echo(TOOLS, OUTSIDE, 129) for _ in range(5)],
-        lambda: [echo(TOOLS, OUTSIDE, 128) for _ in range(9)]
-        + [echo(TOOLS, OUTSIDE, 1000) for _ in range(4)],
+        lambda: (
+            [echo(TOOLS, OUTSIDE, 128) for _ in range(9)]
+            + [echo(TOOLS, OUTSIDE, 1000) for _ in range(4)]
+        ),
     ),
     1200092: Case(
         lambda: [echo(TOOLS6, OUTSIDE6, 129) for _ in range(5)],
@@ -292,9 +310,11 @@ CASES: dict[int, Case] = {
 """By number of the signature: those whose numbers do not depend on the manifest."""
 
 BENIGN: dict[str, Callable[[], Packets]] = {
-    "calls": lambda: times(50, lambda: tls(CLIENT, EDGE, 443))
-    + times(50, lambda: tls(EDGE, TOOLS, 8441))
-    + tls(CLIENT6, EDGE6, 443),
+    "calls": lambda: (
+        times(50, lambda: tls(CLIENT, EDGE, 443))
+        + times(50, lambda: tls(EDGE, TOOLS, 8441))
+        + tls(CLIENT6, EDGE6, 443)
+    ),
     "events": lambda: tls(TOOLS, SIEM, 2514) + tls(TOOLS6, SIEM6, 2514),
     "administration": lambda: times(10, lambda: ssh(OPERATOR, TOOLS)) + ssh(OPERATOR6, SIEM6),
     "packages": lambda: http(
@@ -303,15 +323,19 @@ BENIGN: dict[str, Callable[[], Packets]] = {
     "names": lambda: times(
         20, lambda: [question(TOOLS, RESOLVER, f"{n}.example.com") for n in ("rates", "mirror")]
     ),
-    "a way out": lambda: named_tls(TOOLS, OUTSIDE, NAME)
-    + http(TOOLS, OUTSIDE, 80, f"GET / HTTP/1.1\nHost: {PLAIN_NAME}"),
+    "a way out": lambda: (
+        named_tls(TOOLS, OUTSIDE, NAME)
+        + http(TOOLS, OUTSIDE, 80, f"GET / HTTP/1.1\nHost: {PLAIN_NAME}")
+    ),
     "neighbours": lambda: [
         ip(TOOLS6, "ff02::1:ff00:11") / ICMPv6ND_NS(tgt=SIEM6),
         advertisement(1, 1),
     ],
     "ping": lambda: [echo(OPERATOR, TOOLS, 56), echo(OPERATOR6, TOOLS6, 56)],
-    "answers whose questions were not seen": lambda: tls(CLIENT, EDGE, 443)[4:]
-    + [ip(EDGE, CLIENT) / TCP(sport=443, dport=45678, flags="PA", seq=9, ack=9) / Raw(b"\x17\x03\x03")],
+    "answers whose questions were not seen": lambda: [
+        *tls(CLIENT, EDGE, 443)[4:],
+        ip(EDGE, CLIENT) / TCP(sport=443, dport=45678, flags="PA", seq=9, ack=9) / Raw(b"x"),
+    ],
     "a connection to a port that is closed": lambda: [
         ip(CLIENT, EDGE) / TCP(sport=45001, dport=443, flags="S", seq=1),
         ip(EDGE, CLIENT) / TCP(sport=443, dport=45001, flags="RA", seq=0, ack=2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ringfence.environment import Aws, Egress, Environment
 from ringfence.inventory import nids
 from ringfence.lab import unavailable
 from tests.nids import cases
-from tests.nids.captures import Packets, number_at, syn, tls, udp, write
+from tests.nids.captures import Packets, number_at, syn, udp, write
 from tests.nids.engine import Suricata, render
 
 MANIFEST = Path(__file__).parents[1] / "unit/manifests/sensor.yaml"

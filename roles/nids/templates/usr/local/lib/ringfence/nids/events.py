@@ -99,7 +99,7 @@ class Watch:
 
 def entry(document: Document) -> Entry | None:
     """An event as the journal has it; nothing for one that does not go on."""
-    kind = document.get("event_type")
+    kind = str(document.get("event_type"))
     if kind not in FIELDS:
         return None
     found: Entry = {"MESSAGE": message(kind, document), "NIDS_EVENT": kind}
@@ -166,7 +166,7 @@ def lines(connection: socket.socket) -> Iterator[bytes]:
 
 
 class Journal:
-    """Held on to while journald is started anew: what comes meanwhile waits in Suricata's socket."""
+    """Waited for while journald is started anew: what comes meanwhile stays in the socket."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
