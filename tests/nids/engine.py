@@ -17,7 +17,7 @@ from ringfence.lab import image, packages, places
 from ringfence.lab.cgroup import Cgroup
 
 ROLE = Path(__file__).parents[2] / "roles/nids"
-TEMPLATES = ROLE / "templates/etc/ringfence/nids"
+TEMPLATES = ROLE / "templates/etc/ringfence/nids/staged"
 RELEASE = "trixie"
 
 ENTER = """
