@@ -120,6 +120,13 @@ LONG = "a" * 55 + "{}.t.example.org"
 SHORT = "a" * 40 + "{}.t.example.org"
 
 CASES: dict[int, Case] = {
+    1200004: Case(
+        lambda: [udp("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")],
+        lambda: [
+            udp("192.0.2.77", "192.0.2.78", 9, b"another test"),
+            udp(CLIENT, "192.0.2.78", 9, b"ringfence-nids-test"),
+        ],
+    ),
     # Undeclared sources
     1200010: Case(
         lambda: [syn(OUTSIDE, EDGE, 443), syn(OUTSIDE6, EDGE6, 443)],
