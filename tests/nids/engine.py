@@ -127,7 +127,7 @@ def render(variables: Mapping[str, Any], folder: Path) -> Path:
     )
     environment.filters["b64encode"] = lambda text: base64.b64encode(text.encode()).decode()
     facts = {"default_ipv4": {"interface": "eth0"}, "all_ipv4_addresses": []}
-    values = _defaults("defaults") | _defaults("vars") | {"ansible_facts": facts} | variables
+    values = {**_defaults("defaults"), **_defaults("vars"), "ansible_facts": facts, **variables}
     values["ansible_managed"] = "Rendered for a test"
     for name in environment.list_templates(filter_func=lambda name: "[name]" not in name):
         target = folder / name.removesuffix(".j2")
