@@ -72,7 +72,7 @@ class Suricata:
         done = self.run(folder, "-T", *_configured(folder))
         return done.stdout if done.returncode or " error:" in done.stdout.lower() else ""
 
-    def inspect(self, folder: Path, capture: Path) -> list[dict[str, Any]]:
+    def inspect(self, folder: Path, capture: Path, *options: str) -> list[dict[str, Any]]:
         """Events that a capture leads to. The configuration is in the folder, as is the capture."""
         events = folder / "eve.json"
         events.unlink(missing_ok=True)
@@ -80,6 +80,7 @@ class Suricata:
             folder,
             *_configured(folder),
             *("-r", f"/mnt/{capture.relative_to(folder)}", "--runmode", "single"),
+            *options,
         )
         assert done.returncode == 0, done.stdout[-3000:]
         return [json.loads(line) for line in events.read_text().splitlines()]
