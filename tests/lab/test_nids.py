@@ -75,6 +75,9 @@ def site(make_manifest: Callable[..., Path], octets: range) -> Iterator[Site]:
     try:
         lab.up()
         site = Site(lab)
+        foreseen = site.play("--tags", "nids", "--check", "--diff")
+        assert foreseen.returncode == 0, foreseen.stdout[-6000:]
+        assert lab.exec("sensor-1", ["test", "!", "-e", "/etc/ringfence"]).returncode == 0
         hardened = site.play("--tags", ROLES)
         assert hardened.returncode == 0, hardened.stdout[-6000:]
         site.folder.mkdir()
