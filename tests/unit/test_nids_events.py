@@ -86,6 +86,12 @@ def test_a_flow_keeps_the_shape_that_suricata_gives_it(events: ModuleType) -> No
     assert document["tcp"] == {"tcp_flags_tc": "12"}
 
 
+def test_wrappers_of_copies_are_no_connections(events: ModuleType) -> None:
+    flow = {"event_type": "flow", "proto": "UDP", "dest_port": 4789}
+    assert events.entry(flow) is None
+    assert events.entry({**flow, "dest_port": 4790})
+
+
 @pytest.mark.parametrize("kind", ["http", "dns", "fileinfo", None, ["alert"]])
 def test_other_events_stay(events: ModuleType, kind: object) -> None:
     assert events.entry({**ALERT, "event_type": kind}) is None

@@ -19,6 +19,7 @@ from typing import Any
 JOURNAL = "/run/systemd/journal/socket"
 HANDED_OVER = 3
 """Descriptor of the listening socket (sd_listen_fds)."""
+VXLAN = 4789
 LONGEST_LINE = 256 * 1024
 LONGEST_VALUE = 512
 PATIENCE = 100
@@ -103,6 +104,9 @@ def entry(document: Document) -> Entry | None:
     if kind not in FIELDS:
         return None
     if kind == "flow":
+        # The wrappers are no connections of the environment.
+        if document.get("proto") == "UDP" and document.get("dest_port") == VXLAN:
+            return None
         # As Suricata has it, for what reads its flows anywhere; once, for there are many.
         said = json.dumps({"event_type": kind, **selected(document, FIELDS[kind])})
         return {"MESSAGE": said, "NIDS_EVENT": kind, "PRIORITY": str(INFORMATIONAL)}
