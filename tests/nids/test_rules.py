@@ -20,7 +20,6 @@ from tests.nids.engine import Suricata, render
 
 MANIFEST = Path(__file__).parents[1] / "unit/manifests/sensor.yaml"
 SIGNATURE = re.compile(r"^alert [^(]+\(.* sid:(\d+); rev:\d+;\)$", re.MULTILINE)
-LINE = re.compile(r"^(alert .*)$", re.MULTILINE)
 SETTINGS = {
     "nids_large_transfer_bytes": cases.LARGE,
     "nids_ssh_sessions_per_minute": 30,
@@ -157,7 +156,6 @@ def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any])
     )
     (folder / "rules/only.rules").write_text(rule)
     events = suricata.inspect(folder, folder / "one.pcap")
-    print(events)
     return next(e["tls"]["ja4"] for e in events if e["event_type"] == "alert" and "tls" in e)
 
 
@@ -207,6 +205,22 @@ def test_the_next_port_of_a_declared_connection_raises_an_alert(outcome: Outcome
 @pytest.mark.parametrize("name", [*cases.BENIGN])
 def test_ordinary_traffic_raises_nothing(outcome: Outcome, name: str) -> None:
     assert not outcome.fired[f"benign: {name}"]
+
+
+def test_ordinary_traffic_that_is_mirrored_at_both_ends_raises_nothing(
+    suricata: Suricata, variables: dict[str, Any], tmp_path: Path
+) -> None:
+    """AWS copies at every interface: the sensor has each packet twice."""
+    render({**variables, "nids_denied_ja4": []}, tmp_path)
+    twice = [[p for p in make() for _ in "ab"] for make in cases.BENIGN.values()]
+    write(tmp_path / "all.pcap", twice, cases.SENSOR)
+    events = suricata.inspect(tmp_path, tmp_path / "all.pcap")
+    raised = [
+        ([*cases.BENIGN][number_at(e["timestamp"])], e["alert"]["signature"])
+        for e in events
+        if e["event_type"] == "alert"
+    ]
+    assert not raised
 
 
 def test_rules_say_which_control_they_serve(outcome: Outcome) -> None:
