@@ -155,3 +155,19 @@ class TestSensor:
         exposure = re.search(r"([\d.]+) OK", said)
         assert exposure, said
         assert float(exposure[1]) <= 1.5
+
+    def test_every_check_can_fail(self, site: Site):
+        """But the one for which somebody has to mirror."""
+        ended = run(
+            *(
+                "python",
+                "-m",
+                "pytest",
+                "-p",
+                "tests.lab.sabotage",
+                "tests/compliance/test_nids.py",
+            ),
+            *("--environment", site.lab.environment.path, "--sabotage", "-k", "not mirrored"),
+        )
+        assert ended.returncode == 0, ended.stdout[-6000:]
+        assert "5 passed" in ended.stdout

@@ -67,10 +67,11 @@ class Suricata:
         options = f"lowerdir={self.tree}:{self.image}"
         return _enter(options, self.tree.parent, folder, "suricata", *arguments)
 
-    def check(self, folder: Path) -> str:
-        """What Suricata has to say against a configuration; nothing where it is right."""
+    def complaints(self, folder: Path) -> list[str]:
+        """Errors and warnings of Suricata about a configuration and its rules."""
         done = self.run(folder, "-T", *_configured(folder))
-        return done.stdout if done.returncode or " error:" in done.stdout.lower() else ""
+        said = [line for line in done.stdout.splitlines() if line.startswith(("E:", "W:"))]
+        return said or ([f"ended with {done.returncode}"] if done.returncode else [])
 
     def inspect(self, folder: Path, capture: Path, *options: str) -> list[dict[str, Any]]:
         """Events that a capture leads to. The configuration is in the folder, as is the capture."""

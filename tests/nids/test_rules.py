@@ -18,7 +18,8 @@ from tests.nids import cases
 from tests.nids.captures import Packets, number_at, syn, udp, write
 from tests.nids.engine import Suricata, render
 
-MANIFEST = Path(__file__).parents[1] / "unit/manifests/sensor.yaml"
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 SIGNATURE = re.compile(r"^alert [^(]+\(.* sid:(\d+); rev:\d+;\)$", re.MULTILINE)
 SETTINGS = {
     "nids_large_transfer_bytes": cases.LARGE,
@@ -221,6 +222,27 @@ def test_ordinary_traffic_that_is_mirrored_at_both_ends_raises_nothing(
         if e["event_type"] == "alert"
     ]
     assert not raised
+
+
+NO_LISTS = {"nids_denied_ja4": [], "nids_denied_sni": []}
+BY_ITSELF = {"nids_hosts": ["10.0.0.0/8"], "nids_sensors": ["10.0.0.5"]}
+
+
+@pytest.mark.parametrize("manifest", ["", "tests/unit/manifests/direct.yaml", str(MANIFEST)])
+def test_suricata_has_no_complaint(suricata: Suricata, tmp_path: Path, manifest: str) -> None:
+    """Without a manifest, without a gateway, and with one."""
+    told = BY_ITSELF
+    if manifest:
+        environment = Environment.load(ROOT / manifest)
+        told = nids.variables(environment, environment.hosts["siem-1"])
+    render({**told, **NO_LISTS}, tmp_path)
+    assert not suricata.complaints(tmp_path)
+
+
+def test_suricata_complains_about_what_is_wrong(suricata: Suricata, tmp_path: Path) -> None:
+    render({**BY_ITSELF, **NO_LISTS}, tmp_path)
+    (tmp_path / "rules/own.rules").write_text("alert nothing\n")
+    assert any("own.rules" in line for line in suricata.complaints(tmp_path))
 
 
 def test_rules_say_which_control_they_serve(outcome: Outcome) -> None:
