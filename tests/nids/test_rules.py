@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
@@ -69,7 +69,6 @@ class Outcome:
     """Signatures by the name of the capture."""
     texts: Mapping[int, str]
     """Signatures that raise alerts, by number."""
-    names: Mapping[str, Callable[[], Packets]]
 
 
 @pytest.fixture(scope="module", params=["as it is", "mirrored"])
@@ -99,10 +98,10 @@ def outcome(
         for match in SIGNATURE.finditer(path.read_text())
         if "flowbits:noalert" not in match[0]
     }
-    return Outcome(fired, texts, captures)
+    return Outcome(fired, texts)
 
 
-def _captures(variables: Mapping[str, Any]):
+def _captures(variables: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Packets]]]:
     for number, case in cases.CASES.items():
         yield f"{number} alerts", case.alerts
         yield f"{number} passes", case.passes
@@ -160,16 +159,12 @@ def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any])
     return next(e["tls"]["ja4"] for e in events if e["event_type"] == "alert" and "tls" in e)
 
 
-def _numbers() -> list[int]:
-    return [*cases.CASES]
-
-
-@pytest.mark.parametrize("number", _numbers())
+@pytest.mark.parametrize("number", [*cases.CASES])
 def test_what_it_is_there_for_raises_it(outcome: Outcome, number: int) -> None:
     assert number in outcome.fired[f"{number} alerts"], outcome.fired[f"{number} alerts"]
 
 
-@pytest.mark.parametrize("number", _numbers())
+@pytest.mark.parametrize("number", [*cases.CASES])
 def test_what_is_nearly_so_does_not(outcome: Outcome, number: int) -> None:
     assert number not in outcome.fired[f"{number} passes"]
 
