@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import IPv4Network
 
+from ringfence import signatures
 from ringfence.cloud import addressing
 from ringfence.environment import DataClass, Environment, Segment
 
@@ -34,8 +34,6 @@ DEFAULTS = ("aws:drop_established", "aws:alert_established")
 
 https://docs.aws.amazon.com/network-firewall/latest/developerguide/suricata-rule-evaluation-order.html
 """
-FIRST_SID = 1_000_000
-"""Below are numbers of others' rules. https://docs.suricata.io/en/suricata-7.0.8/rules/meta.html"""
 
 
 @dataclass(frozen=True, order=True)
@@ -47,20 +45,28 @@ class Way:
     port: int
 
     @property
-    def rule(self) -> str:
-        """https://docs.suricata.io/en/suricata-7.0.8/rules/"""
+    def header(self) -> str:
+        """Protocol and ends of its signature, for the firewall and for a sensor."""
+        return f"{self._protocol} {self.network} any -> $EXTERNAL_NET {self.port}"
+
+    @property
+    def match(self) -> str:
+        """What the client asks for. https://docs.suricata.io/en/suricata-7.0.8/rules/"""
         # http.host is in lower case already, and takes no nocase.
-        kind, buffer, case = ("tls", "tls.sni", " nocase;")
-        if self.port == HTTP:
-            kind, buffer, case = ("http", "http.host", "")
-        said = f"{self.network} {self.domain} {self.port}"
-        # By content, not by place in the list: nothing else changes when a name is added.
-        number = FIRST_SID + int.from_bytes(sha256(said.encode()).digest()[:4]) % 10**9
+        buffer, case = ("tls.sni", " nocase;") if self._protocol == "tls" else ("http.host", "")
         return (
-            f"pass {kind} {self.network} any -> $EXTERNAL_NET {self.port} "
-            f'({buffer}; content:"{self.domain}"; startswith; endswith;{case} '
-            f"flow:to_server, established; sid:{number}; rev:1;)"
+            f'{buffer}; content:"{self.domain}"; startswith; endswith;{case} '
+            "flow:to_server, established;"
         )
+
+    @property
+    def rule(self) -> str:
+        number = signatures.sid(signatures.FIRST_OF_EGRESS, self.network, self.domain, self.port)
+        return f"pass {self.header} ({self.match} sid:{number}; rev:1;)"
+
+    @property
+    def _protocol(self) -> str:
+        return "http" if self.port == HTTP else "tls"
 
 
 @dataclass(frozen=True)

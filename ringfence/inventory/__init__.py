@@ -17,6 +17,7 @@ from ringfence.inventory import (
     log_shipping,
     mcp_gateway,
     mcp_servers,
+    nids,
     siem,
     ssh,
     tls,
@@ -34,6 +35,7 @@ ROLES: dict[str, tuple[str, Variables]] = {
     "siem": ("siem", siem.variables),
     "mcp_servers": ("mcp_servers", mcp_servers.variables),
     "mcp_gateway": ("edge", mcp_gateway.variables),
+    "nids": ("sensor", nids.variables),
 }
 """Role: the group of hosts it applies to, and what computes its variables."""
 

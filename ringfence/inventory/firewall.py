@@ -75,7 +75,7 @@ def outbound(environment: Environment, host: Host) -> list[Rule]:
 
 def account(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
     """What the account of an MCP server may open connections to, the host's loopback included."""
-    rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
+    rules = of_server(environment, server)
     if server.egress and server.transport == "http":
         # One without egress has a network namespace of its own, where no rules are needed.
         rules.append(Rule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket"))
@@ -86,8 +86,6 @@ def account(environment: Environment, server: Server, loopback_port: int) -> dic
         for e in server.egress
         if e.domain
     ]
-    if outside:
-        rules += _dns(environment)
     return {
         "name": server.account,
         "egress": [rule.as_variable() for rule in without_overlaps(rules)],
@@ -95,8 +93,25 @@ def account(environment: Environment, server: Server, loopback_port: int) -> dic
     }
 
 
+def of_server(environment: Environment, server: Server) -> list[Rule]:
+    """What an MCP server may reach on the network, but for names outside."""
+    rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
+    if any(egress.domain for egress in server.egress):
+        rules += _dns(environment)
+    return rules
+
+
 def gateway_accounts(environment: Environment, host: Host) -> list[dict[str, Any]]:
-    """The gateway's account, where the host runs one: to servers, and to issuers it asks."""
+    """The gateway's account, where the host runs one."""
+    if environment.gateway is None or host not in environment.group("edge"):
+        return []
+    rules = without_overlaps(of_gateway(environment, host))
+    egress = [rule.as_variable() for rule in rules]
+    return [{"name": mcp_gateway.ACCOUNT, "egress": egress, "outside": []}]
+
+
+def of_gateway(environment: Environment, host: Host) -> list[Rule]:
+    """To servers, and to issuers that it asks; nothing on a host without a gateway."""
     gateway = environment.gateway
     if gateway is None or host not in environment.group("edge"):
         return []
@@ -111,8 +126,7 @@ def gateway_accounts(environment: Environment, host: Host) -> list[dict[str, Any
             port = urlsplit(issuer.jwks_url).port or HTTPS
             rules.append(Rule(issuer.network, "tcp", port, f"keys of {issuer.issuer}"))
             rules += _dns(environment)
-    egress = [rule.as_variable() for rule in without_overlaps(rules)]
-    return [{"name": mcp_gateway.ACCOUNT, "egress": egress, "outside": []}]
+    return rules
 
 
 def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:

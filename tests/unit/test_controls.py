@@ -73,8 +73,8 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Of the lab's hosts."""
-    return collected(tmp_path_factory.mktemp("collect"), "inventories/lab/environment.yaml")
+    """Of hosts of every kind."""
+    return collected(tmp_path_factory.mktemp("collect"), "tests/unit/manifests/sensor.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,94 @@
+"""How many mirrored packets a second a sensor inspects, by the time that its processor takes.
+
+Offline, on one thread, over calls in TLS, in VXLAN; what Suricata takes to start is taken off. So
+it is the most that one processor can do, without the cost of taking packets from a network card.
+The alternative in the same run: the configuration and the rules that Debian's package installs.
+And the same sensor with 1,000 declared connections more.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scratch import ROOT, report, say
+
+from ringfence import signatures
+from ringfence.environment import Environment
+from ringfence.inventory import nids
+
+sys.path.insert(0, str(ROOT))
+from tests.nids import cases
+from tests.nids.captures import Packets, tls, write
+from tests.nids.engine import Suricata, render
+
+MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+CONNECTIONS, RUNS = 4000, 3
+STOCK = ("-c", "/etc/suricata/suricata.yaml", "-S", "/etc/suricata/rules/*.rules", "-k", "none")
+
+
+def more(count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        source, target = f"10.213.20.{number % 200 + 20}", f"10.213.30.{number // 200 + 20}"
+        yield {
+            "sources": [source],
+            "destinations": [target],
+            "protocol": "tcp",
+            "port": 9000,
+            "why": "one of many",
+            "sid": signatures.sid(signatures.FIRST_OF_SENSOR, source, target),
+        }
+
+
+def seconds(engine: Suricata, folder: Path, capture: str, stock: bool) -> float:
+    """Of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if stock:
+        words = (*STOCK, "-l", "/mnt", "-r", f"/mnt/{capture}", "--runmode", "single")
+        done = engine.run(folder, *words)
+        assert done.returncode == 0, done.stdout[-2000:]
+    else:
+        engine.inspect(folder, folder / capture)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    engine = Suricata.installed()
+    environment = Environment.load(MANIFEST)
+    variables = nids.variables(environment, environment.hosts["sensor-1"])
+    variables |= {"nids_denied_ja4": [], "nids_denied_sni": []}
+    ends = ((cases.CLIENT, cases.EDGE, 443), (cases.EDGE, cases.TOOLS, 8441))
+    calls: list[Packets] = [tls(*ends[n % 2]) for n in range(CONNECTIONS)]
+    packets = sum(map(len, calls))
+    kinds = {
+        "ours": variables,
+        "ours, 1,000 more declared": variables
+        | {"nids_declared": [*variables["nids_declared"], *more(1000)]},
+        "the package's": {},
+    }
+    rates: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        write(folder / "all.pcap", [[p for call in calls for p in call]], cases.SENSOR)
+        write(folder / "none.pcap", [calls[0][:1]], cases.SENSOR)
+        for name, told in kinds.items():
+            if told:
+                render(told, folder)
+            taken = min(
+                seconds(engine, folder, "all.pcap", not told)
+                - seconds(engine, folder, "none.pcap", not told)
+                for _ in range(RUNS)
+            )
+            rates[name] = packets / taken
+            say(f"{name}: {rates[name]:,.0f} packets/s, {taken:.2f} s for {packets:,}")
+    figures = {name: round(rate) for name, rate in rates.items()}
+    report("sensor", {"packets": packets, "packets_per_second": figures})
+
+
+if __name__ == "__main__":
+    main()

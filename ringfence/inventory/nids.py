@@ -1,0 +1,176 @@
+"""What a sensor has to know of an environment: its networks, its servers, and declared connections.
+
+Declared is what the hosts' own firewalls let through, and what leads through load balancers: the
+sensor holds the network to the same list, from outside the hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from ringfence import signatures
+from ringfence.cloud import egress as way_out
+from ringfence.cloud.balancers import balancers
+from ringfence.environment import Environment, Host, Network, Protocol
+from ringfence.inventory import firewall
+
+PROTOCOLS = ("tcp", "udp", "icmpv4", "icmpv6")
+OUTSIDE = "$EXTERNAL_NET"
+"""As the sensor's rules call every address that is in no segment."""
+OPERATORS_FOLDER = "nids"
+"""Beside the manifest: rules of the operator's own (*.rules), and lists of what is bad (*.txt)."""
+LISTS = ("ja4", "sni")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What may be opened, and why."""
+
+    source: str
+    target: str
+    protocol: Protocol
+    port: int
+    why: str
+
+
+def variables(environment: Environment, host: Host) -> dict[str, Any]:
+    gateways = environment.group("edge") if environment.gateway else ()
+    servers = environment.servers.values()
+    return {
+        "nids_networks": _strings(n for s in environment.segments.values() for n in s.networks),
+        "nids_hosts": _addresses(environment.hosts.values()),
+        "nids_segments": [
+            {
+                "name": segment.name,
+                "networks": _strings(segment.networks),
+                "sids": {
+                    protocol: signatures.sid(
+                        signatures.FIRST_OF_SENSOR, "segment", segment.name, protocol
+                    )
+                    for protocol in PROTOCOLS
+                },
+            }
+            for segment in environment.segments.values()
+        ],
+        "nids_declared": declared(environment),
+        "nids_names": names(environment),
+        "nids_mcp_servers": _addresses({server.host for server in servers}),
+        "nids_mcp_ports": sorted({server.port for server in servers}),
+        "nids_gateways": _addresses(gateways),
+        "nids_gateway_port": environment.gateway.port if environment.gateway else 0,
+        "nids_gateway_connections_per_minute": (
+            environment.gateway.limits.principal_calls_per_minute if environment.gateway else 0
+        ),
+        "nids_resolvers": _strings(environment.services.dns),
+        "nids_sensors": _addresses(environment.group("sensor")),
+        "nids_management": _strings(
+            n for s in environment.segments_for("management") for n in s.networks
+        ),
+        **of_operator(environment),
+    }
+
+
+def of_operator(environment: Environment) -> dict[str, Any]:
+    folder = environment.path.parent / OPERATORS_FOLDER
+    lists = {name: folder / f"{name}.txt" for name in LISTS}
+    return {
+        "nids_operator_files": {p.name: str(p) for p in sorted(folder.glob("*.rules"))},
+        **{f"nids_denied_{n}_file": str(p) if p.is_file() else "" for n, p in lists.items()},
+    }
+
+
+def declared(environment: Environment) -> list[dict[str, Any]]:
+    """Declared connections, those of the same kind as one entry."""
+    by_target: dict[tuple[str, Protocol, int], tuple[set[str], dict[str, None]]] = {}
+    for each in _connections(environment):
+        key = (each.target, each.protocol, each.port)
+        sources, reasons = by_target.setdefault(key, (set(), {}))
+        sources.add(each.source)
+        reasons[each.why] = None
+    by_sources: dict[tuple[tuple[str, ...], Protocol, int, str], set[str]] = {}
+    for (target, protocol, port), (sources, reasons) in by_target.items():
+        kind = (tuple(sorted(sources)), protocol, port, _quotable(", ".join(reasons)))
+        by_sources.setdefault(kind, set()).add(target)
+    return [
+        {
+            "sources": [*sources],
+            "destinations": sorted(targets),
+            "protocol": protocol,
+            "port": port,
+            "why": why,
+            "sid": signatures.sid(
+                signatures.FIRST_OF_SENSOR, *sources, *sorted(targets), protocol, port
+            ),
+        }
+        for (sources, protocol, port, why), targets in by_sources.items()
+    ]
+
+
+def names(environment: Environment) -> list[dict[str, Any]]:
+    """Names outside that a segment may ask for: the firewall of the way out has the same."""
+    return [
+        {
+            "header": way.header,
+            "match": way.match,
+            "why": f"{way.domain}, port {way.port}",
+            "sid": signatures.sid(
+                signatures.FIRST_OF_SENSOR, "name", way.network, way.domain, way.port
+            ),
+        }
+        for way in way_out.ways(environment)
+    ]
+
+
+def _connections(environment: Environment) -> Iterator[Connection]:
+    for host in environment.hosts.values():
+        own = host.networks
+        for rule in firewall.inbound(environment, host):
+            yield from _between([rule.network], own, rule)
+        leaving = list(firewall.outbound(environment, host))
+        for server in environment.servers_on(host):
+            leaving += firewall.of_server(environment, server)
+        leaving += firewall.of_gateway(environment, host)
+        for rule in leaving:
+            yield from _between(own, [rule.network], rule)
+        for server in environment.servers_on(host):
+            for egress in server.egress:
+                if egress.domain:
+                    for network in own:
+                        why = f"{egress.domain}: {egress.why}"
+                        yield Connection(_said(network), OUTSIDE, egress.protocol, egress.port, why)
+    for balancer in balancers(environment):
+        for target, protocol, port in balancer.ways:
+            rule = firewall.Rule(balancer.segment.cidr, protocol, port, "load balancer")
+            yield from _between([rule.network], target.networks, rule)
+
+
+def _between(
+    sources: Iterable[Network], targets: Iterable[Network], rule: firewall.Rule
+) -> Iterator[Connection]:
+    """What stays on one host is on no network."""
+    pairs = [(s, t) for s in sources for t in targets if s.version == t.version and s != t]
+    for source, target in pairs:
+        yield Connection(_said(source), _said(target), rule.protocol, rule.port, rule.why)
+
+
+def _said(network: Network) -> str:
+    """A network of one as the address that it is."""
+    single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if single else network)
+
+
+def _quotable(text: str) -> str:
+    r"""A reason as Suricata takes it in a message, where ", ; and \ mean something."""
+    return firewall.comment(text).translate(str.maketrans({";": ",", "\\": "/", ":": " -"}))
+
+
+def _strings(networks: Iterable[object]) -> list[str]:
+    return [str(network) for network in networks]
+
+
+def _addresses(hosts: Iterable[Host]) -> list[str]:
+    found = {ip_network(address) for host in hosts for address in host.addresses}
+    return [_said(network) for network in sorted(found, key=lambda n: (n.version, n))]

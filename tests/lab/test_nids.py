@@ -1,0 +1,173 @@
+"""A sensor as the role makes it: rules come into force without a stop, and wrong ones never do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.lab import Lab
+from tests.lab.commands import ROOT, run
+
+MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+SEND = (ROOT / "tests/compliance/mirrored.py").read_text()
+HOSTS = "sensor-1,siem-1"
+ROLES = "tls,siem,log_shipping,nids,firewall"
+ASK = "suricatasc -c {} /run/suricata/command.sock"
+OWN = 'alert udp 192.0.2.77 any -> 192.0.2.78 9 (msg:"Own rule"; sid:100; rev:1;)\n'
+
+
+@dataclass(frozen=True)
+class Site:
+    lab: Lab
+
+    def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        manifest = self.lab.environment.path
+        limits = ("--limit", HOSTS) if "--limit" not in arguments else ()
+        return run("ansible-playbook", "-i", manifest, "playbooks/harden.yml", *limits, *arguments)
+
+    def apply(self) -> subprocess.CompletedProcess[str]:
+        return self.play("--tags", "nids", "--limit", "sensor-1")
+
+    def on(self, host: str, command: str) -> str:
+        ended = self.lab.exec(host, ["sh", "-c", command], timeout=90)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def send(self, source_port: int, count: int = 1) -> None:
+        address = str(self.lab.environment.hosts["sensor-1"].address)
+        words = ["python3", "-c", SEND, str(count), address, str(source_port)]
+        self.lab.exec("sensor-1", words, timeout=90, check=True)
+
+    def collected(self, words: str, seconds: int = 10) -> list[str]:
+        """Records of the sensor that hold every word, as soon as there are any."""
+        looking = " | ".join(f"grep -F -e '{word}'" for word in words.split("|"))
+        return self.on(
+            "siem-1",
+            f"for try in $(seq {seconds * 5}); do "
+            f"cat /var/log/ringfence/sensor-1/*.jsonl | {looking} && exit; sleep 0.2; done; true",
+        ).splitlines()
+
+    @property
+    def state(self) -> tuple[str, str, int]:
+        """The process, the version in force, and the rules that it has."""
+        process = self.on("sensor-1", "systemctl show -P MainPID suricata").strip()
+        version = self.on("sensor-1", "readlink /var/lib/ringfence-nids/current").strip()
+        stats = json.loads(self.on("sensor-1", ASK.format("ruleset-stats")))
+        return process, version, stats["message"][0]["rules_loaded"]
+
+    @property
+    def folder(self) -> Path:
+        return self.lab.environment.path.parent / "nids"
+
+
+@pytest.fixture(scope="module")
+def site(make_manifest: Callable[..., Path], octets: range) -> Iterator[Site]:
+    manifest = make_manifest(f"nids-{octets[2]}", octets[2], MANIFEST)
+    lab = Lab(Environment.load(manifest), "trixie")
+    lab.down()
+    try:
+        lab.up()
+        site = Site(lab)
+        foreseen = site.play("--tags", "nids", "--check", "--diff")
+        assert foreseen.returncode == 0, foreseen.stdout[-6000:]
+        assert lab.exec("sensor-1", ["test", "!", "-e", "/etc/ringfence"]).returncode == 0
+        hardened = site.play("--tags", ROLES)
+        assert hardened.returncode == 0, hardened.stdout[-6000:]
+        site.folder.mkdir()
+        yield site
+    finally:
+        lab.down(purge=True)
+
+
+class TestSensor:
+    """The tests build on each other, in the order in which they stand here."""
+
+    def test_a_second_run_changes_nothing(self, site: Site):
+        again = site.apply()
+        assert again.returncode == 0, again.stdout[-6000:]
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
+
+    def test_an_alert_arrives_at_the_collector_as_fields(self, site: Site):
+        site.send(23001)
+        (record,) = map(json.loads, site.collected("A test of the sensor|:23001"))
+        assert record["fields"]["NIDS_SIGNATURE_ID"] == "1200004"
+        assert record["fields"]["NIDS_SRC_PORT"] == "23001"
+
+    def test_own_rules_and_lists_come_into_force_without_a_stop(self, site: Site):
+        before = site.state
+        (site.folder / "own.rules").write_text(OWN)
+        (site.folder / "sni.txt").write_text("# seen on 2026-11-24\nbad.example.net\n")
+        applied = site.apply()
+        assert applied.returncode == 0, applied.stdout[-6000:]
+        after = site.state
+        assert after[0] == before[0]
+        assert after[1] != before[1]
+        assert after[2] == before[2] + 3
+        site.send(23002)
+        assert site.collected("Own rule|:23002")
+
+    def test_rules_that_suricata_refuses_change_nothing(self, site: Site):
+        before = site.state
+        (site.folder / "own.rules").write_text(OWN.replace("msg", "mesg"))
+        refused = site.apply()
+        assert refused.returncode != 0
+        assert "goes on with the old ones" in refused.stdout
+        assert "mesg" in refused.stdout
+        assert site.state == before
+        site.on("sensor-1", "systemctl restart suricata; sleep 5")
+        assert site.state[1:] == before[1:]
+
+    def test_what_suricata_cannot_run_with_is_taken_back(self, site: Site):
+        before = site.state
+        (site.folder / "own.rules").write_text(OWN)
+        failed = site.play("--tags", "nids", "--limit", "sensor-1", "-e", "nids_interface=nope0")
+        assert failed.returncode != 0
+        assert "does not run with the new rules" in failed.stdout
+        assert site.state[1:] == before[1:]
+        mended = site.apply()
+        assert mended.returncode == 0, mended.stdout[-6000:]
+        assert site.state[1:] == before[1:]
+
+    def test_a_list_with_something_else_in_it_is_refused(self, site: Site):
+        (site.folder / "ja4.txt").write_text("t13d1516h2_8daaf6152771\n")
+        refused = site.apply()
+        assert refused.returncode != 0
+        assert "Neither a JA4 fingerprint nor a name: t13d1516h2_8daaf6152771" in " ".join(
+            refused.stdout.split()
+        )
+        (site.folder / "ja4.txt").unlink()
+
+    def test_lost_packets_are_an_event(self, site: Site):
+        site.on("sensor-1", "systemctl kill -s STOP suricata")
+        site.send(23003, 200_000)
+        site.on("sensor-1", "systemctl kill -s CONT suricata")
+        assert site.collected('"NIDS_EVENT":"drops"', seconds=40)
+
+    def test_its_sandbox_leaves_little(self, site: Site):
+        said = site.on("sensor-1", "systemd-analyze security --no-pager suricata | tail -1")
+        exposure = re.search(r"([\d.]+) OK", said)
+        assert exposure, said
+        assert float(exposure[1]) <= 1.5
+
+    def test_every_check_can_fail(self, site: Site):
+        """But the one for which somebody has to mirror."""
+        ended = run(
+            *(
+                "python",
+                "-m",
+                "pytest",
+                "-p",
+                "tests.lab.sabotage",
+                "tests/compliance/test_nids.py",
+            ),
+            *("--environment", site.lab.environment.path, "--sabotage", "-k", "not mirrored"),
+        )
+        assert ended.returncode == 0, ended.stdout[-6000:]
+        assert "5 passed" in ended.stdout

@@ -1,0 +1,350 @@
+"""For each signature: traffic that must raise it, and traffic nearly like it that must not."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dhcp6 import DHCP6_Advertise, DHCP6_Request, DHCP6_Solicit
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
+    ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+)
+from scapy.packet import Packet, Raw
+
+from tests.nids.captures import Handshake, Packets, http, ip, syn, tcp, tls, udp
+
+CLIENT, CLIENT6 = "10.213.20.10", "fd0d:213:20::10"
+EDGE, EDGE6 = "10.213.50.11", "fd0d:213:50::11"
+TOOLS, TOOLS6 = "10.213.30.11", "fd0d:213:30::11"
+SIEM, SIEM6 = "10.213.40.11", "fd0d:213:40::11"
+SENSOR = "10.213.40.12"
+OPERATOR, OPERATOR6 = "10.213.10.2", "fd0d:213:10::2"
+RESOLVER = "10.213.10.53"
+OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8::9"
+UNSPECIFIED = "0.0.0.0"  # noqa: S104
+METADATA, METADATA6 = "169.254.169.254", "fd00:ec2::254"
+
+NAME, PLAIN_NAME = "rates.example.com", "mirror.example.com"
+"""Declared: over TLS on port 443, and over HTTP on port 80."""
+DENIED_NAME = "bad.example.net"
+LARGE = 100_000
+"""Bytes, in place of what the role has: a capture has to be made of them."""
+
+TLS12 = ssl.TLSVersion.TLSv1_2
+CALL = json.dumps(
+    {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_query"}}
+)
+NOT_MCP = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []})
+POST = "POST /mcp HTTP/1.1\nHost: tools-1.lab.internal:8441\nContent-Type: application/json"
+HEADERS = "\nMCP-Protocol-Version: 2026-07-28\nMcp-Method: tools/call"
+
+
+@dataclass(frozen=True)
+class Case:
+    alerts: Callable[[], Packets]
+    passes: Callable[[], Packets]
+
+
+def old_tls(client: str, server: str, port: int) -> Packets:
+    return tls(client, server, port, Handshake(lowest=TLS12, highest=TLS12))
+
+
+def refused_tls(client: str, server: str, port: int) -> Packets:
+    handshake = Handshake(lowest=TLS12, highest=TLS12, server_lowest=ssl.TLSVersion.TLSv1_3)
+    return tls(client, server, port, handshake)
+
+
+def named_tls(client: str, server: str, name: str | None) -> Packets:
+    return tls(client, server, 443, Handshake(name=name))
+
+
+def question(source: str, target: str, name: str, kind: str = "A", sport: int = 0) -> Packet:
+    asked = DNS(rd=1, qd=DNSQR(qname=name, qtype=kind))
+    return udp(source, target, 53, bytes(asked), sport)
+
+
+def questions(number: int, name: str, kind: str = "A") -> Packets:
+    return [question(TOOLS, RESOLVER, name.format(f"{i:04x}"), kind) for i in range(number)]
+
+
+def openings(source: str, target: str, ports: range, flags: str = "S") -> Packets:
+    return [syn(source, target, port, flags) for port in ports]
+
+
+def times(number: int, made: Callable[[], Packets]) -> Packets:
+    return [packet for _ in range(number) for packet in made()]
+
+
+def ssh(client: str, server: str) -> Packets:
+    hello = b"SSH-2.0-OpenSSH_10.0p2 Debian-7\r\n"
+    return tcp(client, server, 22, (">", hello), ("<", hello))
+
+
+def echo(source: str, target: str, size: int, kind: int | None = None) -> Packet:
+    if ":" in source:
+        return ip(source, target) / ICMPv6EchoRequest(data=b"x" * size, id=7)
+    return ip(source, target) / ICMP(type=8 if kind is None else kind, id=7) / Raw(b"x" * size)
+
+
+def advertisement(solicited: int, override: int) -> Packet:
+    said = ICMPv6ND_NA(tgt=SIEM6, R=0, S=solicited, O=override)
+    return ip(SIEM6, TOOLS6) / said / ICMPv6NDOptDstLLAddr(lladdr="02:00:00:00:00:66")
+
+
+def dhcp(source: str, target: str, sport: int, dport: int, operation: int, kind: str) -> Packet:
+    said = BOOTP(op=operation, chaddr=b"\2\0\0\0\0\7") / DHCP(
+        options=[("message-type", kind), "end"]
+    )
+    return ip(source, target) / UDP(sport=sport, dport=dport) / said
+
+
+def dhcp6(source: str, target: str, sport: int, dport: int, said: Packet) -> Packet:
+    return ip(source, target) / UDP(sport=sport, dport=dport) / said
+
+
+METADATA_GET = (
+    f"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\nHost: {METADATA}\nAccept: */*"
+)
+LONG = "a" * 55 + "{}.t.example.org"
+SHORT = "a" * 40 + "{}.t.example.org"
+
+CASES: dict[int, Case] = {
+    1200004: Case(
+        lambda: [udp("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")],
+        lambda: [
+            udp("192.0.2.77", "192.0.2.78", 9, b"another test"),
+            udp(CLIENT, "192.0.2.78", 9, b"ringfence-nids-test"),
+        ],
+    ),
+    # Undeclared sources
+    1200010: Case(
+        lambda: [syn(OUTSIDE, EDGE, 443), syn(OUTSIDE6, EDGE6, 443)],
+        lambda: [syn(CLIENT, EDGE, 443), *tcp(OUTSIDE, EDGE, 443)[1:2]],
+    ),
+    1200011: Case(
+        lambda: [udp(OUTSIDE6, TOOLS6, 161)],
+        lambda: [udp(OUTSIDE, OUTSIDE.replace("9", "8"), 161)],
+    ),
+    1200012: Case(
+        lambda: [echo(OUTSIDE, TOOLS, 56)],
+        lambda: [echo(OUTSIDE, TOOLS, 56, kind=0)],
+    ),
+    # Undeclared names
+    1200015: Case(
+        lambda: named_tls(TOOLS, OUTSIDE, f"x.{NAME}") + named_tls(TOOLS, OUTSIDE, None),
+        lambda: named_tls(TOOLS, OUTSIDE, NAME.upper()),
+    ),
+    1200016: Case(
+        lambda: http(TOOLS, OUTSIDE, 80, "GET / HTTP/1.1\nHost: other.example.com"),
+        lambda: http(TOOLS, OUTSIDE, 80, f"GET / HTTP/1.1\nHost: {PLAIN_NAME}"),
+    ),
+    1200017: Case(
+        lambda: tcp(TOOLS, OUTSIDE, 443, (">", b"SSH-2.0-x\r\n"), ("<", b"SSH-2.0-y\r\n")),
+        lambda: named_tls(TOOLS, OUTSIDE, NAME),
+    ),
+    # MCP
+    1200020: Case(
+        lambda: http(EDGE, TOOLS, 8441, POST + HEADERS, "{}"),
+        lambda: http(EDGE, TOOLS, 8441, POST + "\nX-Mcp: 1", "{}"),
+    ),
+    1200021: Case(
+        lambda: http(EDGE, TOOLS, 8441, POST, CALL),
+        lambda: http(EDGE, TOOLS, 8441, POST, NOT_MCP),
+    ),
+    1200022: Case(
+        lambda: tcp(EDGE, TOOLS, 9000, (">", CALL.encode())),
+        lambda: tcp(EDGE, TOOLS, 8441, (">", CALL.encode())),
+    ),
+    1200023: Case(
+        lambda: [syn(CLIENT, TOOLS, 8442), syn(CLIENT6, TOOLS6, 8443)],
+        lambda: [syn(EDGE, TOOLS, 8442), syn(CLIENT, EDGE, 443), syn(CLIENT, TOOLS, 8440)],
+    ),
+    1200024: Case(
+        lambda: http(SIEM, TOOLS, 9001, POST, CALL),
+        lambda: (
+            http(EDGE, TOOLS, 9001, POST, CALL)
+            + http(SIEM, TOOLS, 9001, POST, CALL.replace("tools/call", "tools/list"))
+        ),
+    ),
+    # TLS
+    1200030: Case(
+        lambda: refused_tls(CLIENT, EDGE, 443),
+        lambda: tls(CLIENT, EDGE, 443, Handshake(lowest=TLS12)),
+    ),
+    1200031: Case(
+        lambda: old_tls(CLIENT, EDGE, 443),
+        lambda: refused_tls(CLIENT, EDGE, 443) + tls(CLIENT, EDGE, 443),
+    ),
+    1200035: Case(
+        lambda: tls(CLIENT, EDGE, 443, Handshake(name=None)),
+        lambda: tls(CLIENT, EDGE, 443),
+    ),
+    1200036: Case(
+        lambda: named_tls(TOOLS, OUTSIDE, DENIED_NAME.upper()),
+        lambda: named_tls(TOOLS, OUTSIDE, f"not-{DENIED_NAME}"),
+    ),
+    1200037: Case(
+        lambda: [question(TOOLS, RESOLVER, DENIED_NAME.upper())],
+        lambda: [question(TOOLS, RESOLVER, f"not-{DENIED_NAME}")],
+    ),
+    # Metadata
+    1200040: Case(
+        lambda: [syn(CLIENT, METADATA, 80), syn(CLIENT6, METADATA6, 80)],
+        lambda: [syn(TOOLS, METADATA, 80), syn(CLIENT, "169.254.169.253", 80)],
+    ),
+    1200041: Case(
+        lambda: http(TOOLS, OPERATOR, 3142, METADATA_GET),
+        lambda: (
+            http(TOOLS, METADATA, 80, METADATA_GET + "\nX-aws-ec2-metadata-token: AQAEAA")
+            + http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, "169.254.169.25"))
+        ),
+    ),
+    # DNS
+    1200050: Case(
+        lambda: [question(TOOLS6, OUTSIDE6, "example.org")],
+        lambda: [question(TOOLS, RESOLVER, "example.org")],
+    ),
+    1200051: Case(
+        lambda: questions(10, LONG),
+        lambda: questions(9, LONG) + questions(30, SHORT),
+    ),
+    1200052: Case(
+        lambda: (
+            questions(15, "{}.t.example.org", "TXT") + questions(15, "{}.t.example.org", "NULL")
+        ),
+        lambda: (
+            questions(29, "{}.t.example.org", "TXT") + questions(40, "{}.t.example.org", "AAAA")
+        ),
+    ),
+    # Scans
+    1200060: Case(
+        lambda: openings(CLIENT, TOOLS, range(1, 16)),
+        lambda: openings(CLIENT, TOOLS, range(1, 15)) + times(40, lambda: [syn(CLIENT, EDGE, 443)]),
+    ),
+    1200061: Case(
+        lambda: [udp(CLIENT6, TOOLS6, port) for port in range(1, 16)],
+        lambda: [udp(CLIENT, TOOLS, 5000, sport=5000) for _ in range(40)],
+    ),
+    1200062: Case(
+        lambda: openings(CLIENT, TOOLS, range(1, 16), "A"),
+        lambda: times(20, lambda: tcp(CLIENT, TOOLS, 9000, (">", b"x" * 5000))),
+    ),
+    1200063: Case(lambda: [syn(CLIENT, TOOLS, 22, "")], lambda: [syn(CLIENT, TOOLS, 22, "U")]),
+    1200064: Case(
+        lambda: [syn(CLIENT6, TOOLS6, 22, "F")], lambda: [syn(CLIENT6, TOOLS6, 22, "FA")]
+    ),
+    1200065: Case(
+        lambda: [syn(CLIENT, TOOLS, 22, "FPU")], lambda: [syn(CLIENT, TOOLS, 22, "FPUA")]
+    ),
+    1200066: Case(lambda: [syn(CLIENT, TOOLS, 22, "SF")], lambda: [syn(CLIENT, TOOLS, 22, "SR")]),
+    1200070: Case(
+        lambda: times(30, lambda: ssh(OPERATOR, TOOLS)),
+        lambda: times(29, lambda: ssh(OPERATOR, TOOLS)) + times(29, lambda: ssh(OPERATOR, SIEM)),
+    ),
+    1200071: Case(
+        lambda: times(600, lambda: [syn(CLIENT, EDGE, 443)]),
+        lambda: times(599, lambda: [syn(CLIENT, EDGE, 443)]),
+    ),
+    # Neighbours
+    1200080: Case(
+        lambda: [ip("fe80::66", "ff02::1") / ICMPv6ND_RA()],
+        lambda: [
+            ip("fe80::66", "ff02::2") / ICMPv6ND_RS(),
+            ip("fe80::1", "ff02::1") / ICMPv6ND_RA(),
+        ],
+    ),
+    1200081: Case(
+        lambda: [advertisement(0, 1)],
+        lambda: [
+            ip(TOOLS6, "ff02::1:ff00:11") / ICMPv6ND_NS(tgt=SIEM6),
+            advertisement(1, 1),
+            advertisement(0, 0),
+        ],
+    ),
+    1200082: Case(
+        lambda: [ip(SIEM, TOOLS) / ICMP(type=5, code=1, gw=CLIENT) / Raw(b"E" * 28)],
+        lambda: [ip(SIEM, TOOLS) / ICMP(type=3, code=4) / Raw(b"E" * 28)],
+    ),
+    1200083: Case(
+        lambda: [ip("fe80::66", TOOLS6) / ICMPv6ND_Redirect(tgt="fe80::66", dst=SIEM6)],
+        lambda: [ip("fe80::1", TOOLS6) / ICMPv6ND_Redirect(tgt="fe80::2", dst=SIEM6)],
+    ),
+    1200084: Case(
+        lambda: [dhcp("10.213.30.66", "255.255.255.255", 67, 68, 2, "offer")],
+        lambda: [
+            dhcp(UNSPECIFIED, "255.255.255.255", 68, 67, 1, "discover"),
+            dhcp("10.213.30.1", "255.255.255.255", 67, 68, 2, "offer"),
+        ],
+    ),
+    1200085: Case(
+        lambda: [dhcp6("fe80::66", "fe80::7", 547, 546, DHCP6_Advertise(trid=7))],
+        lambda: [
+            dhcp6("fe80::7", "ff02::1:2", 546, 547, DHCP6_Solicit(trid=7)),
+            dhcp6("fe80::66", "fe80::7", 547, 546, DHCP6_Request(trid=7)),
+        ],
+    ),
+    # Transfers
+    1200090: Case(
+        lambda: tcp(TOOLS, OUTSIDE, 443, (">", b"x" * (LARGE + 1))),
+        lambda: (
+            tcp(TOOLS, OUTSIDE, 443, (">", b"x" * 1000), ("<", b"x" * 2 * LARGE))
+            + tcp(TOOLS, SIEM, 2514, (">", b"x" * 2 * LARGE))
+        ),
+    ),
+    1200091: Case(
+        lambda: [echo(TOOLS, OUTSIDE, 129) for _ in range(5)],
+        lambda: (
+            [echo(TOOLS, OUTSIDE, 128) for _ in range(9)]
+            + [echo(TOOLS, OUTSIDE, 1000) for _ in range(4)]
+        ),
+    ),
+    1200092: Case(
+        lambda: [echo(TOOLS6, OUTSIDE6, 129) for _ in range(5)],
+        lambda: [echo(TOOLS6, OUTSIDE6, 128) for _ in range(9)],
+    ),
+}
+"""By number of the signature: those whose numbers do not depend on the manifest."""
+
+BENIGN: dict[str, Callable[[], Packets]] = {
+    "calls": lambda: (
+        times(50, lambda: tls(CLIENT, EDGE, 443))
+        + times(50, lambda: tls(EDGE, TOOLS, 8441))
+        + tls(CLIENT6, EDGE6, 443)
+    ),
+    "events": lambda: tls(TOOLS, SIEM, 2514) + tls(TOOLS6, SIEM6, 2514),
+    "administration": lambda: times(10, lambda: ssh(OPERATOR, TOOLS)) + ssh(OPERATOR6, SIEM6),
+    "packages": lambda: http(
+        TOOLS, OPERATOR, 3142, "GET /debian/dists/trixie/InRelease HTTP/1.1\nHost: deb.debian.org"
+    ),
+    "names": lambda: times(
+        20, lambda: [question(TOOLS, RESOLVER, f"{n}.example.com") for n in ("rates", "mirror")]
+    ),
+    "a way out": lambda: (
+        named_tls(TOOLS, OUTSIDE, NAME)
+        + http(TOOLS, OUTSIDE, 80, f"GET / HTTP/1.1\nHost: {PLAIN_NAME}")
+    ),
+    "neighbours": lambda: [
+        ip(TOOLS6, "ff02::1:ff00:11") / ICMPv6ND_NS(tgt=SIEM6),
+        advertisement(1, 1),
+    ],
+    "ping": lambda: [echo(OPERATOR, TOOLS, 56), echo(OPERATOR6, TOOLS6, 56)],
+    "answers whose questions were not seen": lambda: [
+        *tls(CLIENT, EDGE, 443)[4:],
+        ip(EDGE, CLIENT) / TCP(sport=443, dport=45678, flags="PA", seq=9, ack=9) / Raw(b"x"),
+    ],
+    "a connection to a port that is closed": lambda: [
+        ip(CLIENT, EDGE) / TCP(sport=45001, dport=443, flags="S", seq=1),
+        ip(EDGE, CLIENT) / TCP(sport=443, dport=45001, flags="RA", seq=0, ack=2),
+    ],
+}
