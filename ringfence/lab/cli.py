@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     action("prepare", "install the Debian packages that the lab needs", _prepare)
     for name, summary, run in (
         ("ssh", "log in to a host over the network", _ssh),
-        ("exec", "run a command in a host, `router` or `client`", _exec),
+        ("exec", "run a command in a host, `router`, `client` or an intruder", _exec),
     ):
         sub = action(name, summary, run)
         sub.add_argument("node", metavar="HOST")
@@ -64,6 +64,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ("reset", "make a host fresh again"),
     ):
         action(name, summary, _on_host).add_argument("node", metavar="HOST")
+    for name, summary in (
+        ("intrude", "cable an attacker's node, intruder.SEGMENT, into a segment"),
+        ("withdraw", "remove it"),
+    ):
+        action(name, summary, _on_host).add_argument("node", metavar="SEGMENT")
+    for name, summary in (
+        ("enforce", "have the router let pass only what the manifest lets hosts do"),
+        ("lift", "have it let everything pass, as it does at first"),
+    ):
+        action(name, summary, _on_router)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -154,6 +164,12 @@ def _exec(args: argparse.Namespace) -> int:
 def _on_host(args: argparse.Namespace) -> int:
     _usable()
     getattr(_lab(args), args.action)(args.node)
+    return 0
+
+
+def _on_router(args: argparse.Namespace) -> int:
+    _usable()
+    getattr(_lab(args), args.action)()
     return 0
 
 

@@ -159,6 +159,31 @@ class Lab:
     def heal(self, host: str) -> None:
         network.heal(self.plan, self._machine(host).node)
 
+    def enforce(self) -> None:
+        """Have the router let pass what the manifest lets hosts do, and nothing else."""
+        from ringfence.lab import acls  # the inventory comes with it
+
+        self.namespace("router")
+        acls.enforce(self.plan)
+
+    def lift(self) -> None:
+        """Have the router let everything pass, as it does at first."""
+        from ringfence.lab import acls
+
+        self.namespace("router")
+        acls.lift(self.plan)
+
+    def intrude(self, segment: str) -> Node:
+        """Cable an attacker's node, `intruder.SEGMENT`, into a segment."""
+        node = self._intruder(segment)
+        self.namespace("router")
+        with self._locked():
+            network.intrude(self.plan, node)
+        return node
+
+    def withdraw(self, segment: str) -> None:
+        network.withdraw(self._intruder(segment))
+
     # Use
 
     def exec(
@@ -196,7 +221,8 @@ class Lab:
         return joining(group, ["ip", "netns", "exec", namespace, *argv])
 
     def namespace(self, node: str) -> str:
-        """Network namespace of a host, of `router`, of `client` or of `client.SEGMENT`."""
+        """Network namespace of a host, of `router`, of `client`, or of `client.SEGMENT` or
+        `intruder.SEGMENT`."""
         clients = self.plan.clients
         if node == "router":
             name = self.plan.router
@@ -204,6 +230,10 @@ class Lab:
             name = self.plan.hosts[node].namespace
         elif node in clients:
             name = clients[node].namespace
+        elif node.startswith("intruder."):
+            name = self._intruder(node.removeprefix("intruder.")).namespace
+            if not (network.NAMESPACES / name).exists():
+                raise UnusableError(f"there is no {node}; remedy: ringfence lab intrude SEGMENT")
         elif node == "client" and len(clients) == 1:
             (name,) = (client.namespace for client in clients.values())
         else:
@@ -280,6 +310,12 @@ class Lab:
         if not self.record:
             raise LabError(f"lab {self.name} is down; remedy: ringfence lab up")
         return self.machines[host]
+
+    def _intruder(self, segment: str) -> Node:
+        if segment not in self.environment.segments:
+            known = ", ".join(self.environment.segments)
+            raise UnusableError(f"lab {self.name} has no segment {segment}; it has {known}")
+        return self.plan.intruder(self.environment.segments[segment])
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return _patiently_locked(self.name, self._say)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
+from ringfence.lab import mirroring
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.plan import (
     GATEWAY,
@@ -33,6 +34,10 @@ NAMESPACE_FILES = Path("/etc/netns")
 FORWARD = """
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+# What stays in a segment passes no router, whatever else this machine has bridges for.
+for call in /proc/sys/net/bridge/bridge-nf-call-*; do
+  [ ! -e "$call" ] || echo 0 > "$call"
+done
 """
 
 
@@ -50,9 +55,8 @@ def up(plan: Plan) -> None:
         if number == 0:
             _batch(None, _operator_routes(plan, link))
     for node in plan.nodes:
-        _batch(plan.router, [*_cable(plan, node), *_attach(node.link)])
-        _batch(node.namespace, _node(node))
-        _write_names(plan, node)
+        _place(plan, node)
+    mirroring.up(plan)
 
 
 def is_up(plan: Plan) -> bool:
@@ -82,6 +86,19 @@ def namespaces(lab: str) -> list[str]:
     return sorted(path.name for path in NAMESPACES.glob(f"{namespace_prefix(lab)}*"))
 
 
+def intrude(plan: Plan, node: Node) -> None:
+    """Cable an attacker's node into its segment; what it sends is seen as everybody's is."""
+    withdraw(node)
+    _ip("netns", "add", node.namespace)
+    _place(plan, node)
+    mirroring.watch(plan, node.link)
+
+
+def withdraw(node: Node) -> None:
+    if (NAMESPACES / node.namespace).exists():
+        _ip("netns", "delete", node.namespace)
+
+
 def cut(plan: Plan, node: Node) -> None:
     """Pull a node's cable."""
     _ip("-n", plan.router, "link", "set", node.link.port, "down")
@@ -94,6 +111,12 @@ def heal(plan: Plan, node: Node) -> None:
 def is_cut(plan: Plan, node: Node) -> bool:
     (link,) = _ip_json("-n", plan.router, "link", "show", "dev", node.link.port)
     return "UP" not in link["flags"]
+
+
+def _place(plan: Plan, node: Node) -> None:
+    _batch(plan.router, [*_cable(plan, node), *_attach(node.link)])
+    _batch(node.namespace, _node(node))
+    _write_names(plan, node)
 
 
 def _router(plan: Plan) -> Iterable[str]:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from ringfence.environment import Address, Environment, Host, Segment
 from ringfence.lab.errors import UnusableError
 
-GATEWAY, OPERATOR, CLIENT = 1, 2, 10
+GATEWAY, OPERATOR, CLIENT, INTRUDER = 1, 2, 10, 66
 """Last part of the addresses that the lab itself takes in a segment."""
 
 INTERFACE_NAME = 15
@@ -109,6 +109,17 @@ class Plan:
         return (*self.clients.values(), *self.hosts.values())
 
     @property
+    def sensor(self) -> Node | None:
+        """Where copies of all traffic go."""
+        return next((self.hosts[host.name] for host in self.environment.group("sensor")), None)
+
+    def intruder(self, segment: Segment) -> Node:
+        """A place for an attacker, cabled into a segment while it is needed."""
+        name = f"intruder.{segment.name}"
+        link = Link(segment, short("i-", segment.name), addresses(segment, INTRUDER))
+        return Node(name, f"{self.namespace_prefix}{name}", link)
+
+    @property
     def namespaces(self) -> tuple[str, ...]:
         return (self.router, *(node.namespace for node in self.nodes))
 
@@ -156,7 +167,10 @@ class Plan:
         taken = {
             interface.ip: what
             for segment in self.environment.segments.values()
-            for number, what in ((GATEWAY, "router"), (OPERATOR, "operator"), (CLIENT, "client"))
+            for number, what in (
+                *((GATEWAY, "router"), (OPERATOR, "operator"), (CLIENT, "client")),
+                (INTRUDER, "intruder"),
+            )
             if (what != "operator" or segment.purpose == "management")
             and (what != "client" or segment.purpose == "clients")
             for interface in addresses(segment, number)

@@ -18,6 +18,9 @@ PROGRAMS = {
     "apt-get": "apt",
     "apt-cacher-ng": "apt-cacher-ng",
     "ip": "iproute2",
+    "tc": "iproute2",
+    "ethtool": "ethtool",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "ssh-keygen": "openssh-client",
 }
@@ -31,8 +34,9 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def missing_packages() -> list[str]:
     _complete_path()
-    programs = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
-    return programs + [package for name, package in FILES.items() if not Path(name).exists()]
+    programs = {package for name, package in PROGRAMS.items() if not shutil.which(name)}
+    files = {package for name, package in FILES.items() if not Path(name).exists()}
+    return sorted(programs | files)
 
 
 def _complete_path() -> None:
