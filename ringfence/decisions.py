@@ -5,14 +5,16 @@ Reads only what it is given and proves nothing: `python -m ringfence.gateway.aud
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from ringfence import record
 
 API_ACTIVITY = 6003
 """OCSF class of a decision; other lines of the log are about the log."""
@@ -93,15 +95,10 @@ class Decision:
 
 def decisions(lines: Iterable[str]) -> Iterator[Decision]:
     """Of an audit log, or of a collector's record in which other events lie between."""
-    for line in lines:
-        try:
-            document = json.loads(line)
-            if "class_uid" not in document:
-                document = json.loads(document["message"])
-            if document["class_uid"] == API_ACTIVITY:
+    for document in record.documents(lines, "class_uid"):
+        if document["class_uid"] == API_ACTIVITY:
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
                 yield Decision.of(document)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
 
 
 def ended(found: Iterable[Decision]) -> list[Decision]:
@@ -118,12 +115,6 @@ def table(shown: Iterable[Decision]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()
-
-
-def _lines(files: Iterable[Path]) -> Iterator[str]:
-    for path in files:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            yield from lines
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -143,7 +134,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     try:
-        found = ended(decisions(_lines(args.files)))
+        found = ended(decisions(record.lines(args.files)))
     except OSError as error:
         print(f"{error.filename}: cannot be read: {error.strerror}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from ringfence.cloud import roles, secrets
 from ringfence.cloud.alarms import Alarm
 from ringfence.cloud.evidence import DATA_KEYS, alerts_key_policy, alerts_topic_policy
 from ringfence.cloud.policies import Statement
-from ringfence.cloud.services import FLOW_LOG_FORMAT
+from ringfence.cloud.services import FLOW_LOG_FIELDS
 from ringfence.cloud.sessions import SSH
 from ringfence.environment import Environment
 
@@ -161,8 +161,8 @@ def refused_flows() -> str:
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
-    fields = [field.strip("${}") for field in FLOW_LOG_FORMAT.split()]
-    before = [field.replace("-", "_") for field in fields[: fields.index("action")]]
+    names = FLOW_LOG_FIELDS[: FLOW_LOG_FIELDS.index("action")]
+    before = [name.replace("-", "_") for name in names]
     return f"[{', '.join(before)}, action=REJECT, ...]"
 
 

@@ -16,7 +16,7 @@ FLOW_LOG_CLASS: DataClass = "internal"
 
 # Every field of the versions 2 to 10 that a flow log of a VPC has (6 is of transit gateways).
 # https://docs.aws.amazon.com/vpc/latest/userguide/flow-log-records.html
-_FLOW_LOG_FIELDS = """
+_FIELDS = """
     version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes
     start end action log-status
     vpc-id subnet-id instance-id tcp-flags type pkt-srcaddr pkt-dstaddr
@@ -29,7 +29,8 @@ _FLOW_LOG_FIELDS = """
     resource-id
     encryption-status
 """
-FLOW_LOG_FORMAT = " ".join(f"${{{field}}}" for field in _FLOW_LOG_FIELDS.split())
+FLOW_LOG_FIELDS = tuple(_FIELDS.split())
+FLOW_LOG_FORMAT = " ".join(f"${{{field}}}" for field in FLOW_LOG_FIELDS)
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 _RETENTION_DAYS = (

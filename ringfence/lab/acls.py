@@ -6,14 +6,12 @@ so that what hosts enforce by themselves can be seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import ip_network
-from typing import Any
+from collections.abc import Iterable
 
-from ringfence.environment import Environment, Host, Network, Protocol
-from ringfence.inventory import firewall
-from ringfence.inventory.firewall import Rule
+from ringfence.environment import Environment
+from ringfence.flows import declared
+from ringfence.flows.declared import Way
+from ringfence.inventory.firewall import comment
 from ringfence.lab.errors import LabError
 from ringfence.lab.plan import Plan
 from ringfence.lab.process import run
@@ -57,8 +55,7 @@ def lift(plan: Plan) -> None:
 
 def rules(environment: Environment) -> str:
     """The ruleset. Lookups take the same time for one entry and for thousands."""
-    # Two of each, since entries of a set must not overlap: a host is one end of each.
-    ways = {"from": list(_opened(environment)), "to": list(_accepted(environment))}
+    ways = {"from": list(declared.opened(environment)), "to": list(declared.accepted(environment))}
     return RULES.format(
         sets="\n".join(
             SET.format(
@@ -72,50 +69,10 @@ def rules(environment: Environment) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Way:
-    source: Network
-    target: Network
-    protocol: Protocol
-    port: int
-    why: str
-
-
-def _opened(environment: Environment) -> Iterator[Way]:
-    """What hosts open, and what their MCP servers and their gateway do."""
-    for host in environment.hosts.values():
-        accounts = [
-            *(firewall.account(environment, server, 0) for server in environment.servers_on(host)),
-            *firewall.gateway_accounts(environment, host),
-        ]
-        rules = firewall.outbound(environment, host)
-        rules += [_rule(each) for account in accounts for each in account["egress"]]
-        for rule in firewall.without_overlaps(rules):
-            for address in _same_family(host, rule):
-                yield Way(address, rule.network, rule.protocol, rule.port, rule.why)
-
-
-def _accepted(environment: Environment) -> Iterator[Way]:
-    for host in environment.hosts.values():
-        for rule in firewall.inbound(environment, host):
-            for address in _same_family(host, rule):
-                yield Way(rule.network, address, rule.protocol, rule.port, rule.why)
-
-
-def _rule(variable: Mapping[str, Any]) -> Rule:
-    return Rule(**dict(variable) | {"network": ip_network(variable["network"])})
-
-
-def _same_family(host: Host, rule: Rule) -> Iterator[Network]:
-    for address in host.addresses:
-        if address.version == rule.network.version:
-            yield ip_network(address)
-
-
 def _elements(ways: Iterable[Way]) -> str:
     lines = [
         f"      {way.source} . {way.target} . {way.protocol} . {way.port} "
-        f'comment "{firewall.comment(way.why)}"'
+        f'comment "{comment(way.why)}"'
         for way in ways
     ]
     return "    elements = {\n" + ",\n".join(lines) + "\n    }\n" if lines else ""

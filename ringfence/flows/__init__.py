@@ -1,0 +1,1 @@
+"""Connections between segments: what the manifest declares, and what was seen."""

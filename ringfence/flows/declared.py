@@ -1,0 +1,61 @@
+"""What may be connected to what, as networks and ports: all that the manifest declares or implies.
+
+From the rules of the hosts' firewalls, so that whoever compares with it, or enforces it elsewhere,
+agrees with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from ringfence.environment import Environment, Host, Network, Protocol
+from ringfence.inventory import firewall
+from ringfence.inventory.firewall import Rule
+
+
+@dataclass(frozen=True)
+class Way:
+    source: Network
+    target: Network
+    protocol: Protocol
+    port: int
+    why: str
+
+
+def opened(environment: Environment) -> Iterator[Way]:
+    """What hosts open, and what their MCP servers and their gateway do.
+
+    Of one host no two overlap: neither do any two of all.
+    """
+    for host in environment.hosts.values():
+        accounts = [
+            *(firewall.account(environment, server, 0) for server in environment.servers_on(host)),
+            *firewall.gateway_accounts(environment, host),
+        ]
+        rules = firewall.outbound(environment, host)
+        rules += [_rule(each) for account in accounts for each in account["egress"]]
+        for rule in firewall.without_overlaps(rules):
+            for address in _same_family(host, rule):
+                yield Way(address, rule.network, rule.protocol, rule.port, rule.why)
+
+
+def accepted(environment: Environment) -> Iterator[Way]:
+    """What hosts let others open. Here no two overlap either."""
+    for host in environment.hosts.values():
+        for rule in firewall.inbound(environment, host):
+            for address in _same_family(host, rule):
+                yield Way(rule.network, address, rule.protocol, rule.port, rule.why)
+
+
+def _rule(variable: Mapping[str, Any]) -> Rule:
+    network = ip_network(variable["network"])
+    return Rule(network, variable["protocol"], variable["port"], variable["why"])
+
+
+def _same_family(host: Host, rule: Rule) -> Iterator[Network]:
+    for address in host.addresses:
+        if address.version == rule.network.version:
+            yield ip_network(address)
