@@ -44,7 +44,7 @@ def connections(lines: Iterable[str]) -> Iterator[Connection]:
         if line.lstrip().startswith("{"):
             for event in record.documents((line,), FLOW):
                 if event[FLOW] == "flow":
-                    with suppress(KeyError, ValueError, TypeError):
+                    with suppress(KeyError, ValueError, TypeError, AttributeError):
                         yield _of_suricata(event)
         else:
             with suppress(KeyError, ValueError):

@@ -1,0 +1,255 @@
+"""Connections that were seen, beside those that the manifest declares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.cli import main
+from ringfence.cloud.services import FLOW_LOG_FIELDS
+from ringfence.environment import Environment
+from ringfence.flows.comparison import Comparison, Edge, compare
+from ringfence.flows.declared import accepted, opened
+from ringfence.flows.observed import connections
+
+MANIFEST = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
+CLIENT, EDGE, TOOLS, SIEM = "10.213.20.10", "10.213.50.11", "10.213.30.11", "10.213.40.11"
+SYN_ACK = "1a"
+RESET = "14"
+
+CALL = Edge("segment clients", "host edge-1", "tcp", 443)
+FORWARDED = Edge("host edge-1", "host tools-1", "tcp", 8441)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Environment:
+    return Environment.load(MANIFEST)
+
+
+def suricata(source: str, target: str, port: int = 443, protocol: str = "TCP", **more: Any) -> str:
+    """A flow event as Suricata 7 writes it, less what does not matter here."""
+    flow = {
+        "pkts_toserver": 5,
+        "pkts_toclient": 4,
+        "bytes_toserver": 700,
+        "bytes_toclient": 300,
+        "start": "2026-11-25T07:48:00.250000+0000",
+    }
+    event = {
+        "timestamp": "2026-11-25T07:49:02.000000+0000",
+        "flow_id": 1,
+        "event_type": "flow",
+        "src_ip": source,
+        "src_port": 40001,
+        "dest_ip": target,
+        "dest_port": port,
+        "proto": protocol,
+        "flow": flow | more.pop("flow", {}),
+        "tcp": {"tcp_flags_ts": "1b", "tcp_flags_tc": SYN_ACK},
+    }
+    return json.dumps(event | more)
+
+
+def vpc(source: str, target: str, ports: tuple[int, int], **more: Any) -> str:
+    values = dict.fromkeys(FLOW_LOG_FIELDS, "-") | {
+        "version": "2",
+        "srcaddr": source,
+        "dstaddr": target,
+        "pkt-srcaddr": source,
+        "pkt-dstaddr": target,
+        "srcport": ports[0],
+        "dstport": ports[1],
+        "protocol": 6,
+        "packets": 5,
+        "bytes": 1000,
+        "start": 1795592880,
+        "end": 1795592940,
+        "action": "ACCEPT",
+        "log-status": "OK",
+        "tcp-flags": 3,
+    }
+    return " ".join(str(value) for value in (values | more).values())
+
+
+def compared(environment: Environment, *lines: str) -> Comparison:
+    return compare(environment, connections(lines))
+
+
+def test_a_declared_connection_is_told_with_its_reason(environment: Environment):
+    comparison = compared(environment, suricata(CLIENT, EDGE), suricata(EDGE, TOOLS, 8441))
+    assert set(comparison.seen) == {CALL, FORWARDED}
+    assert comparison.declared[CALL] == "people and agents call tools through the gateway"
+    assert not comparison.undeclared
+    assert comparison.seen[CALL].connections == 1
+    assert comparison.seen[CALL].bytes == 1000
+    assert comparison.seen[CALL].first == 1795592880.25
+
+
+def test_both_families_are_one_flow(environment: Environment):
+    comparison = compared(environment, suricata("fd0d:213:20::77", "fd0d:213:50::11"))
+    assert set(comparison.seen) == {CALL}
+
+
+@pytest.mark.parametrize(
+    ("line", "edge"),
+    [
+        (suricata(CLIENT, TOOLS, 8441), Edge("segment clients", "host tools-1", "tcp", 8441)),
+        (suricata(EDGE, TOOLS, 22), Edge("host edge-1", "host tools-1", "tcp", 22)),
+        (suricata(TOOLS, EDGE, 443), Edge("host tools-1", "host edge-1", "tcp", 443)),
+        (suricata(CLIENT, EDGE, 443, "UDP"), Edge("segment clients", "host edge-1", "udp", 443)),
+        (suricata(TOOLS, "192.0.2.9", 53, "UDP"), Edge("host tools-1", "192.0.2.9", "udp", 53)),
+        (
+            suricata(TOOLS, SIEM, 8, "ICMP", icmp_type=8),
+            Edge("host tools-1", "host siem-1", "icmp", 0),
+        ),
+        (
+            vpc(TOOLS, SIEM, (40001, 22), action="REJECT", **{"tcp-flags": 2}),
+            Edge("host tools-1", "host siem-1", "tcp", 22),
+        ),
+    ],
+    ids=["around", "port", "back", "protocol", "outside", "ping", "VPC"],
+)
+def test_whatever_else_is_undeclared_and_both_ends_have_their_names(
+    environment: Environment, line: str, edge: Edge
+):
+    comparison = compared(environment, line)
+    assert not comparison.seen
+    assert list(comparison.undeclared) == [edge]
+
+
+def test_management_may_ping_every_host(environment: Environment):
+    comparison = compared(environment, suricata("10.213.10.2", SIEM, 8, "ICMP", icmp_type=8))
+    assert list(comparison.seen) == [Edge("segment management", "host siem-1", "icmp", 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "answered"),
+    [
+        (suricata(CLIENT, EDGE), True),
+        (suricata(CLIENT, EDGE, tcp={"tcp_flags_tc": RESET}), False),
+        (suricata(CLIENT, EDGE, flow={"pkts_toclient": 0}), False),
+        (vpc(CLIENT, EDGE, (40001, 443)), True),
+        (vpc(CLIENT, EDGE, (40001, 443), action="REJECT", **{"tcp-flags": 2}), False),
+    ],
+    ids=["open", "reset", "silence", "VPC", "VPC refused"],
+)
+def test_a_refusal_is_no_answer(environment: Environment, line: str, answered: bool):
+    (seen,) = compared(environment, line).seen.values()
+    assert seen.answered == answered
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        suricata("fe80::1", "ff02::1:ff00:11", 0, "IPv6-ICMP"),
+        suricata("fe80::1", "fe80::2", 0, "IPv6-ICMP"),
+        suricata("0.0.0.0", "255.255.255.255", 67, "UDP"),  # noqa: S104
+        suricata(TOOLS, "10.213.30.255", 137, "UDP"),
+        suricata(CLIENT, EDGE, event_type="alert"),
+        vpc(EDGE, CLIENT, (443, 40001), **{"tcp-flags": 19}),
+        "",
+        '{"event_type": "flow"}',
+        '{"event_type": "flow", "flow": null, "proto": 6}',
+        '{"message": "event_type"}',
+        "Nov 25 07:48:00 edge-1 sshd[1]: Accepted",
+        " ".join(FLOW_LOG_FIELDS),
+        vpc("-", "-", (0, 0), **{"log-status": "NODATA", "protocol": "-"}),
+    ],
+)
+def test_what_is_no_connection_is_passed_over(environment: Environment, line: str):
+    comparison = compared(environment, line)
+    assert not comparison.seen
+    assert not comparison.undeclared
+
+
+def test_a_flow_log_does_not_say_who_began(environment: Environment):
+    """Of UDP, and of what was open before: a declared way decides, otherwise the lower port."""
+    back = vpc(EDGE, CLIENT, (443, 40001), **{"tcp-flags": 0})
+    unknown = vpc("192.0.2.9", TOOLS, (53, 40001), protocol=17, **{"tcp-flags": "-"})
+    comparison = compared(environment, back, unknown)
+    assert list(comparison.seen) == [CALL]
+    assert list(comparison.undeclared) == [Edge("host tools-1", "192.0.2.9", "udp", 53)]
+
+
+def test_a_collectors_record_is_read_as_it_is(environment: Environment):
+    line = json.dumps({"record": 7, "host": "sensor-1", "message": suricata(CLIENT, EDGE)})
+    assert set(compared(environment, line).seen) == {CALL}
+
+
+def test_what_was_never_seen_can_go_where_the_manifest_says_it(environment: Environment):
+    nothing = compared(environment)
+    assert nothing.unused == nothing.declared
+    assert nothing.removable == {CALL}
+    assert CALL not in compared(environment, suricata(CLIENT, EDGE)).unused
+
+
+@pytest.mark.parametrize("name", ["lab", "aws-example"])
+def test_no_two_declared_ways_overlap(name: str):
+    """A packet filter takes them as they are."""
+    environment = Environment.load(MANIFEST.parents[1] / name / "environment.yaml")
+    for ways in (list(opened(environment)), list(accepted(environment))):
+        assert ways or not any(host.addresses for host in environment.hosts.values())
+        for number, one in enumerate(ways):
+            for other in ways[number + 1 :]:
+                assert (one.protocol, one.port) != (other.protocol, other.port) or not (
+                    one.source.version == other.source.version
+                    and one.source.overlaps(other.source)
+                    and one.target.overlaps(other.target)
+                )
+
+
+def written(directory: Path, lines: Iterable[str]) -> str:
+    path = directory / "eve.json"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return str(path)
+
+
+def test_the_command_tells_and_its_status_says_whether_all_is_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = ("--environment", str(MANIFEST))
+    good = written(tmp_path, [suricata(CLIENT, EDGE)])
+    assert main(["flows", good, *options]) == 0
+    said = capsys.readouterr().out
+    assert "segment clients  ->  host edge-1  tcp/443  1  people and agents call tools" in said
+    assert said.rstrip().endswith("undeclared: 0")
+    bad = written(tmp_path, [suricata(CLIENT, SIEM, 22, tcp={"tcp_flags_tc": RESET})])
+    assert main(["flows", bad, *options]) == 1
+    last = " ".join(capsys.readouterr().out.splitlines()[-1].split())
+    assert last == (
+        "segment clients -> host siem-1 tcp/22 1, 1 without answer "
+        "first 2026-11-25T07:48:00Z, from 10.213.20.10"
+    )
+    assert main(["flows", bad, *options, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["undeclared"][0] | {"sources": None} == {
+        "source": "segment clients",
+        "target": "host siem-1",
+        "protocol": "tcp",
+        "port": 22,
+        "connections": 1,
+        "answered": 0,
+        "bytes": 1000,
+        "first": "2026-11-25T07:48:00Z",
+        "last": "2026-11-25T07:48:00Z",
+        "sources": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [([], "no connection is in this"), (None, "cannot be read: No such file")],
+    ids=["empty", "missing"],
+)
+def test_nothing_to_compare_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[str] | None, says: str
+):
+    path = str(tmp_path / "none") if lines is None else written(tmp_path, lines)
+    assert main(["flows", path, "--environment", str(MANIFEST)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert says in printed.err
