@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 
 from ringfence import cli
 from ringfence.cloud.flows import CALLERS, declared
+from ringfence.diagram import layout
+from ringfence.diagram.layout import Box, Drawing, Text
+from ringfence.diagram.picture import Arrow, Block, Node, Picture
 from ringfence.environment import Environment
-from ringfence.rehearsal.diagram import arrows, layout, page, picture
-from ringfence.rehearsal.diagram.arrows import Arrow
-from ringfence.rehearsal.diagram.layout import Box, Drawing, Text
-from ringfence.rehearsal.diagram.picture import Block, Node, Picture
+from ringfence.rehearsal.diagram import arrows, page, picture
 from ringfence.rehearsal.record import Rehearsal, Status
 from ringfence.rehearsal.stacks import rehearsed_stack
 
@@ -57,7 +57,7 @@ def plain(environment: Environment) -> Picture:
         )
         for segment in environment.segments.values()
     )
-    return Picture(environment.name, "eu-central-1", "10.9.0.0/16", (), blocks, (), ())
+    return Picture(environment.name, "VPC 10.9.0.0/16", ("eu-central-1",), blocks, (), ())
 
 
 def many(count: int) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def test_segments_of_one_purpose_and_rows_of_hosts_are_readable() -> None:
         for port, (source, target) in enumerate(permutations(ends, 2), 1000)
         if port % 5 == 0
     )
-    shown = Picture("many", "ap-southeast-1", "10.9.0.0/16", (), blocks, (), ())
+    shown = Picture("many", "VPC 10.9.0.0/16", ("ap-southeast-1",), blocks, (), ())
     drawing = layout.of(shown, found)
     assert len(drawing.lines) == len(found)
     assert_readable(drawing)

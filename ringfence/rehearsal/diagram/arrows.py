@@ -4,32 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ringfence.cloud import flows
 from ringfence.cloud.flows import Path
+from ringfence.diagram.picture import Arrow
 from ringfence.environment import Environment
-
-
-@dataclass(frozen=True)
-class Arrow:
-    sources: tuple[str, ...]
-    """One end, or several hosts of one segment."""
-    target: str
-    ports: str
-    paths: tuple[Path, ...]
-    every: bool = False
-    """To each host of the segment that is its target."""
-
-    @property
-    def origin(self) -> str:
-        names = [source.rpartition(" ")[2] for source in self.sources]
-        return names[0] if len(names) == 1 else f"{len(names)} hosts"
-
-    @property
-    def says(self) -> str:
-        into = "every host of " if self.every else ""
-        return f"{', '.join(self.sources)} → {into}{self.target}, {self.ports}"
 
 
 def drawn(environment: Environment) -> tuple[Arrow, ...]:

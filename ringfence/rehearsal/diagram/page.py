@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 
 from ringfence.cloud.groups import infrastructure
+from ringfence.diagram import layout
+from ringfence.diagram.curve import curve
 from ringfence.environment import Egress, Environment, Flow, Host
 from ringfence.rehearsal import bill, tree
-from ringfence.rehearsal.diagram import arrows, layout, picture
+from ringfence.rehearsal.diagram import arrows, picture
 from ringfence.rehearsal.record import Rehearsal
-
-if TYPE_CHECKING:
-    from ringfence.rehearsal.diagram.layout import Point
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -25,8 +23,6 @@ _templates = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-BEND = 4
-"""Radius of the corners of arrows."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +46,8 @@ def render(rehearsal: Rehearsal, environment: Environment) -> str:
         services=picture.services(rehearsal),
         summary=tree.summary(rehearsal).rpartition(";")[0],
         cost=bill.total(bill.of(rehearsal)),
-        curve=_curve,
+        curve=curve,
     )
-
-
-def _curve(points: tuple[Point, ...]) -> str:
-    """A line with round corners."""
-    first, *middle, last = points
-    parts = [f"M{first[0]:g} {first[1]:g}"]
-    for before, corner, after in zip(points, middle, points[2:], strict=False):
-        enter, leave = _towards(corner, before), _towards(corner, after)
-        parts.append(f"L{enter[0]:g} {enter[1]:g}")
-        parts.append(f"Q{corner[0]:g} {corner[1]:g} {leave[0]:g} {leave[1]:g}")
-    parts.append(f"L{last[0]:g} {last[1]:g}")
-    return "".join(parts)
-
-
-def _towards(corner: Point, other: Point) -> Point:
-    away = (other[0] - corner[0], other[1] - corner[1])
-    share = min(BEND / (abs(away[0]) + abs(away[1])), 0.5)
-    return corner[0] + away[0] * share, corner[1] + away[1] * share
 
 
 def _reasons(environment: Environment) -> Iterator[Reason]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ringfence.cloud import tags
 from ringfence.cloud.flows import CALLERS, balancer_end, link_end, segment_end
 from ringfence.cloud.groups import host_group, server_group
 from ringfence.cloud.services import DATA_CLASSES
+from ringfence.diagram.picture import EGRESS, Block, Card, Node, Picture
 from ringfence.environment import Environment, Host
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
-EGRESS = "egress"
-"""Stands beside the purposes of segments: the subnets of what leads outside."""
 VPC = "aws:ec2/vpc:Vpc"
 TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
@@ -41,48 +39,6 @@ OUTWARD = {
 """In the order in which a packet meets them."""
 
 
-@dataclass(frozen=True)
-class Node:
-    key: str
-    """As flows name their ends, where flows lead to it."""
-    kind: str
-    title: str
-    lines: tuple[str, ...] = ()
-    recorded: bool = False
-
-
-@dataclass(frozen=True)
-class Block:
-    key: str
-    purpose: str
-    title: str
-    cidr: str
-    subnets: tuple[tuple[str, str], ...]
-    """Zone and CIDR."""
-    nodes: tuple[Node, ...]
-    recorded: bool = False
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is in no subnet."""
-
-    title: str
-    lines: tuple[str, ...]
-    recorded: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    name: str
-    region: str
-    cidr: str
-    notes: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    outside: tuple[Node, ...]
-    cards: tuple[Card, ...]
-
-
 class NothingToDrawError(Exception):
     """The stack has no network."""
 
@@ -95,9 +51,8 @@ def of(rehearsal: Rehearsal, environment: Environment) -> Picture:
         )
     return Picture(
         environment.name,
-        rehearsal.account.region,
-        found[0].inputs["cidrBlock"],
-        tuple(_notes(rehearsal)),
+        f"VPC {found[0].inputs['cidrBlock']}",
+        (rehearsal.account.region, *_notes(rehearsal)),
         tuple(_blocks(rehearsal, environment)),
         tuple(_callers(rehearsal)),
         tuple(_cards(rehearsal, environment)),

@@ -15,8 +15,7 @@ from functools import cached_property
 from math import ceil, sqrt
 
 from ringfence.cloud.flows import CALLERS
-from ringfence.rehearsal.diagram.arrows import Arrow
-from ringfence.rehearsal.diagram.picture import EGRESS, Block, Node, Picture
+from ringfence.diagram.picture import EGRESS, Arrow, Block, Node, Picture
 
 GRID = 8
 """Boxes and heads of arrows stand on it, tails and half of the tracks between."""
@@ -73,6 +72,7 @@ class Text:
 
 
 Point = tuple[float, float]
+_Key = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Line:
     arrow: Arrow
     points: tuple[Point, ...]
     kind: str
-    """Purpose of the segment that it comes from."""
+    """Of the arrow, or purpose of the segment that it comes from."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,18 @@ class _Column:
 
 @dataclass
 class _Net:
-    """All arrows of the same sources: one line that forks."""
+    """All arrows of the same sources and kind: one line that forks."""
 
     sources: tuple[str, ...]
+    kind: str = ""
     arrows: list[Arrow] = field(default_factory=list)
     slots: list[_Slot] = field(default_factory=list)
     crossing: _Slot | None = None
     """Where it gets from above the columns to below them."""
+
+    @property
+    def key(self) -> _Key:
+        return self.sources, self.kind
 
     @property
     def rows(self) -> set[int]:
@@ -158,11 +163,11 @@ class _Layout:
         self._outside = self._unknown(arrows)
         self._arrange()
         self._pins: dict[str, list[Arrow]] = defaultdict(list)
-        self._tails: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        self._tails: dict[str, list[_Key]] = defaultdict(list)
         self._tracks: dict[_Slot, list[_Net]] = defaultdict(list)
         self._levels: dict[int, list[_Net]] = {0: [], 1: []}
         self._nets = self._wire(arrows)
-        self._x: dict[tuple[_Slot, tuple[str, ...]], float] = {}
+        self._x: dict[tuple[_Slot, _Key], float] = {}
         self._boxes: dict[str, Box] = {}
         self._frames: dict[str, Box] = {}
         self._texts: list[Text] = []
@@ -231,13 +236,14 @@ class _Layout:
     # Which channels an arrow runs through.
 
     def _wire(self, arrows: Iterable[Arrow]) -> tuple[_Net, ...]:
-        nets: dict[tuple[str, ...], _Net] = {}
+        nets: dict[_Key, _Net] = {}
         for arrow in arrows:
-            nets.setdefault(arrow.sources, _Net(arrow.sources)).arrows.append(arrow)
+            net = _Net(arrow.sources, arrow.kind)
+            nets.setdefault(net.key, net).arrows.append(arrow)
             self._pins[arrow.target].append(arrow)
         for net in nets.values():
             for end in net.sources:
-                self._tails[end].append(net.sources)
+                self._tails[end].append(net.key)
             slots = [self._places[each].exit for each in net.sources if each not in self._edges]
             slots += [self._places[arrow.target].entry for arrow in net.arrows]
             net.slots = list(dict.fromkeys(slots))
@@ -288,8 +294,8 @@ class _Layout:
             end = self._channelled(last, beside[-1].x + WIDTH)
         top = MARGIN
         y = top + 5 * GRID
-        self._text(left + PAD, top + 3 * GRID, f"VPC {self._picture.cidr}", "title")
-        said = " · ".join((self._picture.region, *self._picture.notes))
+        self._text(left + PAD, top + 3 * GRID, self._picture.title, "title")
+        said = " · ".join(self._picture.notes)
         self._text(left + PAD + 20 * GRID, top + 3 * GRID, said, "small", right - left - 22 * GRID)
         y = self._flat(ABOVE, y, right - 3 * GRID)
         levels = {0: y + GRID}
@@ -338,7 +344,7 @@ class _Layout:
         """Places the tracks of a channel; where it ends."""
         shift = HALF if slot.row == BESIDE else 0
         for number, net in enumerate(self._tracks[slot]):
-            self._x[slot, net.sources] = x + GRID + GRID * number + shift
+            self._x[slot, net.key] = x + GRID + GRID * number + shift
         return x + self._channel(slot)
 
     def _flat(self, row: int, top: float, right: float) -> float:
@@ -490,14 +496,15 @@ class _Layout:
             for arrow in net.arrows:
                 for source in net.sources:
                     points = self._way(net, source, arrow, heights)
-                    yield Line(arrow, tuple(_turns(points)), self._kinds[source])
+                    kind = arrow.kind or self._kinds[source]
+                    yield Line(arrow, tuple(_turns(points)), kind)
 
     def _way(
         self, net: _Net, source: str, arrow: Arrow, heights: dict[int, float]
     ) -> Iterator[Point]:
         end = self._box(arrow.target)
         enter = self._places[arrow.target].entry
-        last = self._x[enter, net.sources]
+        last = self._x[enter, net.key]
         y = self._pin(arrow)
         if source in self._edges:
             frame, row = self._frames[source], self._places[source].row
@@ -506,8 +513,8 @@ class _Layout:
             yield x, frame.bottom if row == ABOVE else frame.y
         else:
             box, leave = self._box(source), self._places[source].exit
-            tail = box.y + GRID + HALF + GRID * self._tails[source].index(net.sources)
-            x = self._x[leave, net.sources]
+            tail = box.y + GRID + HALF + GRID * self._tails[source].index(net.key)
+            x = self._x[leave, net.key]
             yield box.right, tail
             yield x, tail
         if leave != enter:
@@ -520,7 +527,7 @@ class _Layout:
                 yield x, heights[levels[0]]
             else:
                 assert net.crossing
-                middle = self._x[net.crossing, net.sources]
+                middle = self._x[net.crossing, net.key]
                 yield x, heights[levels[0]]
                 yield middle, heights[levels[0]]
                 yield middle, heights[levels[1]]

@@ -1,0 +1,1 @@
+"""Pictures of segments, what stands in them, and what may reach what."""

@@ -1,0 +1,74 @@
+"""What is drawn, before anything has a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ringfence.cloud.flows import Path
+
+EGRESS = "egress"
+"""Stands beside the purposes of segments: the subnets of what leads outside."""
+
+
+@dataclass(frozen=True)
+class Node:
+    key: str
+    """As flows name their ends, where flows lead to it."""
+    kind: str
+    title: str
+    lines: tuple[str, ...] = ()
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    key: str
+    purpose: str
+    title: str
+    cidr: str
+    subnets: tuple[tuple[str, str], ...]
+    """Zone and CIDR."""
+    nodes: tuple[Node, ...]
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is in no subnet."""
+
+    title: str
+    lines: tuple[str, ...]
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    outside: tuple[Node, ...]
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    sources: tuple[str, ...]
+    """One end, or several hosts of one segment."""
+    target: str
+    ports: str
+    paths: tuple[Path, ...] = ()
+    every: bool = False
+    """To each host of the segment that is its target."""
+    kind: str = ""
+    """How it is drawn, where that is not as everything that comes from its segment."""
+
+    @property
+    def origin(self) -> str:
+        names = [source.rpartition(" ")[2] for source in self.sources]
+        return names[0] if len(names) == 1 else f"{len(names)} hosts"
+
+    @property
+    def says(self) -> str:
+        into = "every host of " if self.every else ""
+        return f"{', '.join(self.sources)} → {into}{self.target}, {self.ports}"
