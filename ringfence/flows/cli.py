@@ -29,6 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
         "input",
     )
     parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write it as an HTML page")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -47,6 +48,10 @@ def run(args: Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    if args.page:
+        from ringfence.flows import page  # templates take a moment to import
+
+        args.page.write_text(page.render(environment, comparison))
     if args.json:
         print(json.dumps(_document(comparison), indent=2))
     else:

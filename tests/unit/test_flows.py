@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from ringfence.cli import main
 from ringfence.cloud.services import FLOW_LOG_FIELDS
 from ringfence.environment import Environment
+from ringfence.flows import page
 from ringfence.flows.comparison import Comparison, Edge, compare
 from ringfence.flows.declared import accepted, opened
 from ringfence.flows.observed import connections
@@ -238,6 +241,35 @@ def test_the_command_tells_and_its_status_says_whether_all_is_declared(
         "last": "2026-11-25T07:48:00Z",
         "sources": None,
     }
+
+
+def test_the_page_draws_every_pair_of_ends_once_for_each_kind(environment: Environment):
+    comparison = compared(environment, suricata(CLIENT, EDGE), suricata(TOOLS, "192.0.2.9", 53))
+    shown = page.render(environment, comparison)
+    drawn = Counter(re.findall(r'<g class="of-(\w+)"><title>([^:]+), [a-z0-9/, ]+:', shown))
+    assert set(drawn.values()) == {1}
+    pairs = {
+        "seen": comparison.seen,
+        "unused": comparison.unused,
+        "undeclared": comparison.undeclared,
+    }
+    expected = {
+        (kind, f"{edge.source} → {edge.target.rpartition(' in ')[2]}")
+        for kind, edges in pairs.items()
+        for edge in edges
+    }
+    assert {(kind, says.replace("segment management", "management")) for kind, says in drawn} == {
+        (kind, says.replace("segment management", "management")) for kind, says in expected
+    }
+
+
+def test_the_page_needs_nothing_beside_itself(tmp_path: Path):
+    log = written(tmp_path, [suricata(CLIENT, EDGE)])
+    out = tmp_path / "flows.html"
+    main(["flows", log, "--environment", str(MANIFEST), "--page", str(out)])
+    text = out.read_text()
+    assert "0 undeclared, 1 declared and seen" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
 
 
 @pytest.mark.parametrize(

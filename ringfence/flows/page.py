@@ -1,0 +1,114 @@
+"""Declared and observed flows as one HTML page that needs nothing beside itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+from ringfence.diagram import layout
+from ringfence.diagram.curve import curve
+from ringfence.diagram.picture import Arrow, Block, Node, Picture
+from ringfence.environment import Environment
+from ringfence.flows.comparison import Comparison, Edge, Seen
+
+KINDS = {
+    "seen": "declared and seen",
+    "unused": "declared and never seen",
+    "undeclared": "undeclared",
+}
+"""How an arrow is drawn, and what that says. The worst is drawn last, over the others."""
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def render(environment: Environment, comparison: Comparison) -> str:
+    edges: dict[str, dict[Edge, Seen | None]] = {
+        "seen": dict(comparison.seen),
+        "unused": dict.fromkeys(comparison.unused),
+        "undeclared": dict(comparison.undeclared),
+    }
+    drawing = layout.of(_picture(environment, comparison), _arrows(environment, edges))
+    return _templates.get_template("page.html.j2").render(
+        environment=environment,
+        comparison=comparison,
+        drawing=drawing,
+        edges={kind: dict(sorted(found.items())) for kind, found in edges.items()},
+        kinds=KINDS,
+        removable=len(comparison.unused.keys() & comparison.removable),
+        lines=sorted(drawing.lines, key=lambda line: list(KINDS).index(line.kind)),
+        curve=curve,
+        when=_when,
+    )
+
+
+def _picture(environment: Environment, comparison: Comparison) -> Picture:
+    blocks = tuple(
+        Block(
+            f"segment {segment.name}",
+            segment.purpose,
+            segment.name,
+            ", ".join(map(str, segment.networks)),
+            (),
+            tuple(
+                Node(f"host {host.name}", "host", host.name, (str(host.address or ""),))
+                for host in environment.hosts.values()
+                if host.segment == segment
+            ),
+        )
+        for segment in environment.segments.values()
+    )
+    return Picture(environment.name, environment.name, tuple(_notes(comparison)), blocks, (), ())
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    told = [*comparison.seen.values(), *comparison.undeclared.values()]
+    if told:
+        first, last = min(each.first for each in told), max(each.last for each in told)
+        yield f"seen from {_when(first)} to {_when(last)}"
+
+
+def _arrows(environment: Environment, edges: dict[str, dict[Edge, Seen | None]]) -> Sequence[Arrow]:
+    """One for all ports between two ends."""
+    return [
+        Arrow((source,), target, _ports(ports), kind=kind)
+        for kind, found in edges.items()
+        for (source, target), ports in _between(environment, found).items()
+    ]
+
+
+def _between(environment: Environment, edges: Iterable[Edge]) -> dict[tuple[str, str], list[Edge]]:
+    pairs: dict[tuple[str, str], list[Edge]] = defaultdict(list)
+    for edge in sorted(edges):
+        pairs[_end(environment, edge.source), _end(environment, edge.target)].append(edge)
+    return pairs
+
+
+def _end(environment: Environment, name: str) -> str:
+    """What the manifest gives an address in a segment for, stands for the segment there."""
+    inside = name.rpartition(" in ")[2]
+    return f"segment {inside}" if inside != name and inside in environment.segments else name
+
+
+def _ports(edges: Iterable[Edge]) -> str:
+    by_protocol: dict[str, list[str]] = defaultdict(list)
+    for edge in edges:
+        by_protocol[edge.protocol].append(str(edge.port or ""))
+    told = (
+        f"{protocol}/{','.join(dict.fromkeys(ports))}" if any(ports) else protocol
+        for protocol, ports in by_protocol.items()
+    )
+    return " ".join(told)
+
+
+def _when(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
