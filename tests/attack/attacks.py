@@ -1,0 +1,141 @@
+"""Attacks on a lab, as data: who stands where and does what, what stops it, and what sees it.
+
+Words in braces are addresses: of a host (`{siem-1}`, `{siem-1/6}` its IPv6), of who attacks, of
+`{outside}` and `{resolver}` beyond the lab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FIREWALL = "ringfence drop"
+"""How a host's own firewall begins what it logs."""
+
+PORTS = tuple(range(1000, 1040))
+
+
+@dataclass(frozen=True)
+class Attack:
+    name: str
+    node: str
+    """An intruder's place, or a host that somebody got into: then as the account of a server."""
+    program: str
+    arguments: Sequence[object]
+    blocked_by: str
+    """In the words of the report; empty: nothing stops it."""
+    alerts: Sequence[str] = ()
+    """How the messages begin of which one must reach the collector; none: nothing sees it."""
+    happened: tuple[str, str] | None = None
+    """Host, and the command there that succeeds if the attack did; else its program knows."""
+    possible: bool = True
+    """False: there is nothing to attack before hardening either."""
+    note: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def undeclared(protocol: str, segment: str) -> str:
+    return f"Undeclared {protocol} connection from segment {segment}"
+
+
+ROUTER = "access lists of the network, and the host's firewall"
+HOST = "the host's firewall"
+
+ATTACKS: Sequence[Attack] = (
+    # Reconnaissance
+    Attack("scan with openings", "intruder.clients", "scan", ("syn", 0, "{tools-1}", *PORTS),
+           ROUTER, ["Scan - TCP openings"]),
+    Attack("scan with FIN", "intruder.clients", "scan", ("fin", 0, "{tools-1}", 22, *PORTS[:5]),
+           ROUTER, ["Scan - TCP with FIN alone"]),
+    Attack("scan without flags", "intruder.clients", "scan",
+           ("null", 0, "{tools-1}", 22, *PORTS[:5]), ROUTER, ["Scan - TCP without flags"]),
+    Attack("scan with FIN, PSH and URG", "intruder.clients", "scan",
+           ("xmas", 0, "{tools-1}", 22, *PORTS[:5]), ROUTER, ["Scan - TCP with FIN, PSH and URG"]),
+    Attack("scan with acknowledgements", "intruder.clients", "scan",
+           ("ack", 0, "{tools-1}", *PORTS), ROUTER, ["Scan - TCP acknowledgements"]),
+    Attack("scan with UDP", "intruder.clients", "scan", ("udp", 0, "{tools-1}", *PORTS),
+           ROUTER, ["Scan - UDP"]),
+    Attack("scan over IPv6", "intruder.clients", "scan", ("syn", 0, "{tools-1/6}", *PORTS),
+           ROUTER, ["Scan - TCP openings", undeclared("tcp", "clients")]),
+    Attack("slow scan", "intruder.edge", "scan", ("syn", 2.1, "{siem-1}", 22, 80, 443),
+           ROUTER, [undeclared("tcp", "edge")]),
+    Attack("scan within a segment", "intruder.servers", "scan", ("syn", 0, "{tools-1}", *PORTS),
+           HOST, ["Scan - TCP openings"]),
+    # Lateral movement
+    Attack("to the collector from the servers' segment", "intruder.servers", "connect",
+           ("{siem-1}", 22), ROUTER, [undeclared("tcp", "servers")]),
+    Attack("to the sensor from the servers' segment", "intruder.servers", "connect",
+           ("{sensor-1}", 22), ROUTER, [undeclared("tcp", "servers")]),
+    Attack("to a neighbour in the segment", "intruder.servers", "connect", ("{tools-1}", 22),
+           HOST, [undeclared("tcp", "servers"), "Scan"]),
+    Attack("around IPv4, over IPv6", "intruder.clients", "connect", ("{siem-1/6}", 22),
+           ROUTER, [undeclared("tcp", "clients")]),
+    Attack("an opening in fragments", "intruder.clients", "fragments", ("{sensor-1}", 22),
+           ROUTER, [undeclared("tcp", "clients")]),
+    Attack("a server's account: to the collector", "tools-1", "connect", ("{siem-1}", 22),
+           "the list of the server's account", [FIREWALL]),
+    Attack("a server's account: to the sensor", "tools-1", "connect", ("{sensor-1}", 22),
+           "the list of the server's account", [FIREWALL]),
+    Attack("a server's account: to its neighbours", "tools-1", "connect",
+           ("{tools-1}", 22, "127.0.0.1", 22), "the list of the server's account", [FIREWALL]),
+    Attack("root in a server's sandbox", "sandbox", "escape", ("{siem-1}", 22),
+           "the sandbox: no capability, no device, no network, no others' files", [],
+           note="what a sandbox refuses leaves no packet; its audit events need a kernel that "
+                "keeps them"),
+    # Credentials
+    Attack("instance metadata from the servers' segment", "intruder.servers", "connect",
+           ("169.254.169.254", 80), ROUTER, ["Undeclared connection to instance metadata"]),
+    Attack("instance metadata from a server's account", "tools-1", "connect",
+           ("169.254.169.254", 80), "the list of the server's account", [FIREWALL]),
+    Attack("guessing passwords for SSH", "intruder.management", "guess", ("{tools-1}", 30),
+           "SSH takes no password", ["Brute force - SSH sessions"]),
+    # The gateway
+    Attack("a call around the gateway", "intruder.edge", "call", ("{tools-1}", 8441),
+           "the host's firewall, which knows the gateway", ["Around the gateway"]),
+    Attack("TLS 1.2 to the gateway", "intruder.clients", "tls", ("{edge-1}", 443, "1.2", "x", 0),
+           "TLS 1.3 alone is spoken", ["TLS below 1.3 offered"]),
+    # Exfiltration
+    Attack("data in names", "intruder.servers", "dns", ("{resolver}", 3000),
+           ROUTER, ["DNS tunnel", "DNS to an undeclared resolver"]),
+    Attack("data in names, from a server's account", "tools-1", "dns", ("{resolver}", 300),
+           "the list of the server's account", [FIREWALL]),
+    Attack("data in pings", "intruder.servers", "echo", ("{outside}", 10),
+           ROUTER, ["Data in ICMP echo"]),
+    Attack("TLS to an undeclared host", "intruder.servers", "tls",
+           ("{outside}", 443, "1.3", "outside.example", 300_000), ROUTER,
+           [undeclared("tcp", "servers")]),
+    Attack("a slow drip over IPv6", "intruder.servers", "tls",
+           ("{outside/6}", 443, "1.3", "outside.example", 400, 0.4), ROUTER,
+           [undeclared("tcp", "servers")]),
+    # Who one pretends to be
+    Attack("an address from outside", "intruder.clients", "spoof",
+           ("203.0.113.9", "{sensor-1}", 22), "the router and the host know where addresses belong",
+           ["Undeclared source - tcp"],
+           happened=("sensor-1", "ss -Htn state syn-recv | grep -q 203.0.113.9")),
+    Attack("an address of the gateway's segment", "intruder.clients", "spoof",
+           ("{free}", "{tools-1}", 8441), "the router knows where addresses belong",
+           ["Around the gateway", undeclared("tcp", "edge")],
+           happened=("tools-1", "ss -Htn state syn-recv | grep -q {free}")),
+    Attack("a router's advertisement", "intruder.servers", "neighbour",
+           ("ra", "{tools-1/6}", "fe80::666", "{own-mac}"), "hosts take no advertisements",
+           ["Router advertisement from an undeclared router"],
+           happened=("tools-1", "ip -6 route show default | grep -q fe80::666")),
+    Attack("a neighbour's address over IPv6", "intruder.servers", "neighbour",
+           ("nd", "{tools-1/6}", "{router/6}", "{own-mac}"), "",
+           ["Neighbour advertisement that nobody asked for"],
+           happened=("tools-1", "ip -6 neigh show {router/6} | grep -qi {own-mac}"),
+           note="every host of a link believes it; AWS delivers no such packet, and what is said "
+                "is under mutual TLS"),
+    Attack("a neighbour's address over IPv4", "intruder.servers", "neighbour",
+           ("arp", "{tools-1}", "{router}", "{own-mac}"), "", [],
+           happened=("tools-1", "ip -4 neigh show {router} | grep -qi {own-mac}"),
+           note="Suricata 7 does not look into ARP; AWS delivers no such packet, and what is said "
+                "is under mutual TLS"),
+    Attack("a DHCP server", "intruder.servers", "neighbour",
+           ("dhcp", "{tools-1}", "{own}", "{own-mac}"), "no host asks",
+           ["DHCP answer from an undeclared server"],
+           happened=("tools-1", "ip -4 route show default | grep -q 'via {own}'"), possible=False,
+           note="hosts have the addresses of the manifest"),
+)  # fmt: skip

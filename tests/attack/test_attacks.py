@@ -1,0 +1,128 @@
+"""An attacker in the lab: every attack succeeds before hardening; afterwards it is stopped, seen,
+or said to be neither, and why."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.environment import Environment
+from ringfence.lab import Lab, unavailable
+from tests.attack.attacks import ATTACKS, Attack
+from tests.attack.ground import Ground
+from tests.lab.commands import ROOT, run
+
+MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+PINS = ROOT / "inventories/lab/pins"
+CALLS = 20
+
+pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no lab here: {unavailable()}")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    directory = tmp_path_factory.mktemp("attack")
+    text = MANIFEST.read_text().replace("\nname: lab\n", "\nname: attack\n")
+    text = text.replace("10.213.", "10.205.").replace("fd0d:213:", "fd0d:205:")
+    (directory / "environment.yaml").write_text(text)
+    (directory / "pins").symlink_to(PINS)
+    lab = Lab(Environment.load(directory / "environment.yaml"), "trixie")
+    lab.down()
+    try:
+        lab.up()
+        ground = Ground(lab)
+        ground.build()
+        with ground.world():
+            yield ground
+    finally:
+        lab.down(purge=True)
+
+
+@pytest.fixture(scope="module")
+def unhardened(ground: Ground) -> Iterator[Ground]:
+    with ground.unprotected():
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def hardened(ground: Ground) -> Ground:
+    manifest = ground.lab.environment.path
+    done = run("ansible-playbook", "-i", manifest, "playbooks/harden.yml")
+    assert done.returncode == 0, done.stdout[-6000:]
+    ground.lab.enforce()
+    return ground
+
+
+@pytest.fixture(scope="module")
+def report() -> Iterator[Callable[..., None]]:
+    """Takes what came of each attack; in the end it is a table."""
+    rows: list[dict[str, object]] = []
+    yield lambda **row: rows.append(row)
+    directory = ROOT / "reports" / "attack"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "attacks.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if a.possible], ids=str)
+def test_an_attack_succeeds_on_hosts_as_they_come(unhardened: Ground, attack: Attack):
+    outcome = unhardened.carry_out(attack, hardened=False)
+    assert outcome.succeeded, outcome.saw
+
+
+def test_benign_traffic_raises_no_alert(hardened: Ground):
+    """Calls through the gateway, log shipping, and a whole run of the playbook."""
+    began = time.time()
+    manifest = hardened.lab.environment.path
+    call = ["ringfence", "call", "--environment", str(manifest), "--as", "carol"]
+    for _ in range(CALLS):
+        called = hardened.lab.exec(
+            "client", [*call, "time", "get_current_time", '{"timezone": "UTC"}'], timeout=60
+        )
+        assert '"timezone": "UTC"' in called.stdout, called.stderr
+    again = run("ansible-playbook", "-i", manifest, "playbooks/harden.yml")
+    assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
+    time.sleep(5)
+    assert [alert.message for alert in hardened.alerts(began)] == []
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+def test_an_attack_is_stopped_and_seen(
+    hardened: Ground, report: Callable[..., None], attack: Attack
+):
+    outcome = hardened.carry_out(attack, hardened=True)
+    alert = hardened.first_alert(attack, outcome.began)
+    report(
+        attack=attack.name,
+        stopped=not outcome.succeeded,
+        by=attack.blocked_by,
+        alert=alert.message if alert else None,
+        milliseconds=round((alert.received - alert.time) * 1000) if alert else None,
+        note=attack.note,
+    )
+    assert outcome.succeeded == (not attack.blocked_by), outcome.saw
+    assert bool(alert) == bool(attack.alerts), [a.message for a in hardened.alerts(outcome.began)]
+
+
+def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
+    """What attackers tried is undeclared; what the environment does is declared."""
+    record = tmp_path / "sensor.jsonl"
+    cat = ["sh", "-c", "cat /var/log/ringfence/sensor-1/*.jsonl"]
+    deadline = time.monotonic() + 120  # a flow is told when it is over
+    while True:
+        record.write_text(hardened.lab.exec("siem-1", cat, timeout=60, check=True).stdout)
+        options = ("--environment", hardened.lab.environment.path, "--json")
+        told = json.loads(run("ringfence", "flows", record, *options).stdout)
+        seen = {(each["source"], each["target"], each["port"]) for each in told["seen"]}
+        if ("segment clients", "host edge-1", 443) in seen or time.monotonic() > deadline:
+            break
+        time.sleep(3)
+    assert ("segment clients", "host edge-1", 443) in seen
+    assert ("host edge-1", "host tools-1", 8441) in seen
+    undeclared = {(each["source"], each["target"], each["port"]) for each in told["undeclared"]}
+    assert ("segment servers", "host siem-1", 22) in undeclared
+    assert not [each for each in told["undeclared"] if each["source"].startswith("host ")]
