@@ -16,7 +16,7 @@ def lines(files: Iterable[Path]) -> Iterator[str]:
 
 
 def documents(lines: Iterable[str], key: str) -> Iterator[dict[str, Any]]:
-    """Each JSON object that has the key, or that is the message of a record and has it.
+    """Each JSON object that has the key, or that is the message or the fields of a record and does.
 
     Lines that are anything else are passed over: a record holds the events of a whole host.
     """
@@ -24,15 +24,15 @@ def documents(lines: Iterable[str], key: str) -> Iterator[dict[str, Any]]:
         if key not in line:
             continue
         document = _object(line)
-        if document is not None and key not in document:
-            document = _object(document.get("message"))
-        if document is not None and key in document:
-            yield document
+        for each in (document, document.get("fields"), _object(document.get("message"))):
+            if isinstance(each, dict) and key in each:
+                yield each
+                break
 
 
-def _object(text: Any) -> dict[str, Any] | None:
+def _object(text: Any) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, TypeError):
-        return None
-    return document if isinstance(document, dict) else None
+        return {}
+    return document if isinstance(document, dict) else {}
