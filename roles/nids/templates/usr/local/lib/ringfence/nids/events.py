@@ -29,7 +29,7 @@ ENDS = ("src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto", "flo
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "alert": (
         *ENDS,
-        *("community_id", "direction", "pkt_src"),
+        *("timestamp", "community_id", "direction", "pkt_src"),
         *("alert.signature_id", "alert.rev", "alert.signature", "alert.category"),
         *("alert.severity", "alert.metadata.control", "alert.metadata.segment"),
         *("tls.sni", "tls.version", "tls.ja4", "http.hostname", "http.http_method"),
