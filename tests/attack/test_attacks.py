@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from ringfence.environment import Environment
 from ringfence.lab import Lab, unavailable
 from tests.attack.attacks import ATTACKS, Attack
 from tests.attack.ground import Ground
+from tests.attack.results import Result, table
 from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 PINS = ROOT / "inventories/lab/pins"
+REPORT = ROOT / "reports" / "attack"
 CALLS = 20
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no lab here: {unavailable()}")
@@ -44,12 +47,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 @pytest.fixture(scope="module")
-def unhardened(ground: Ground) -> Iterator[Ground]:
-    with ground.unprotected():
-        yield ground
-
-
-@pytest.fixture(scope="module")
 def hardened(ground: Ground) -> Ground:
     manifest = ground.lab.environment.path
     done = run("ansible-playbook", "-i", manifest, "playbooks/harden.yml")
@@ -59,19 +56,29 @@ def hardened(ground: Ground) -> Ground:
 
 
 @pytest.fixture(scope="module")
-def report() -> Iterator[Callable[..., None]]:
-    """Takes what came of each attack; in the end it is a table."""
-    rows: list[dict[str, object]] = []
-    yield lambda **row: rows.append(row)
-    directory = ROOT / "reports" / "attack"
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "attacks.json").write_text(json.dumps(rows, indent=2) + "\n")
+def told() -> Iterator[list[Result]]:
+    """What came of each attack; in the end it is a table, `reports/attack/attacks.md`."""
+    results: list[Result] = []
+    yield results
+    REPORT.mkdir(parents=True, exist_ok=True)
+    (REPORT / "attacks.json").write_text(
+        json.dumps([asdict(result) for result in results], indent=2) + "\n"
+    )
+    (REPORT / "attacks.md").write_text("\n".join(table(results)) + "\n")
 
 
-@pytest.mark.parametrize("attack", [a for a in ATTACKS if a.possible], ids=str)
-def test_an_attack_succeeds_on_hosts_as_they_come(unhardened: Ground, attack: Attack):
-    outcome = unhardened.carry_out(attack, hardened=False)
-    assert outcome.succeeded, outcome.saw
+class TestAsTheyCome:
+    """Hosts that nobody has hardened, with servers that anybody can reach."""
+
+    @pytest.fixture(scope="class")
+    def unhardened(self, ground: Ground) -> Iterator[Ground]:
+        with ground.unprotected():
+            yield ground
+
+    @pytest.mark.parametrize("attack", [a for a in ATTACKS if a.possible], ids=str)
+    def test_an_attack_succeeds(self, unhardened: Ground, attack: Attack):
+        outcome = unhardened.carry_out(attack, hardened=False)
+        assert outcome.succeeded, outcome.saw
 
 
 def test_benign_traffic_raises_no_alert(hardened: Ground):
@@ -91,19 +98,10 @@ def test_benign_traffic_raises_no_alert(hardened: Ground):
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_an_attack_is_stopped_and_seen(
-    hardened: Ground, report: Callable[..., None], attack: Attack
-):
+def test_an_attack_is_stopped_and_seen(hardened: Ground, told: list[Result], attack: Attack):
     outcome = hardened.carry_out(attack, hardened=True)
     alert = hardened.first_alert(attack, outcome.began)
-    report(
-        attack=attack.name,
-        stopped=not outcome.succeeded,
-        by=attack.blocked_by,
-        alert=alert.message if alert else None,
-        milliseconds=round((alert.received - alert.time) * 1000) if alert else None,
-        note=attack.note,
-    )
+    told.append(Result.of(attack, outcome, alert))
     assert outcome.succeeded == (not attack.blocked_by), outcome.saw
     assert bool(alert) == bool(attack.alerts), [a.message for a in hardened.alerts(outcome.began)]
 

@@ -1,8 +1,9 @@
 """Sent to a sensor and run there as root, with the standard library alone: packets as if mirrored.
 
-    COUNT ADDRESS SOURCE_PORT
+    COUNT ADDRESS SOURCE_PORT [SOURCE TARGET]
 
-Out of the sensor's own interface, to its own address: no other host sees them.
+Out of the sensor's own interface, to its own address: no other host sees them. With SOURCE and
+TARGET, a TCP connection between them that is refused; else datagrams for the signature for tests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import subprocess
 import sys
 from ipaddress import ip_address
 
-ETHERNET, UDP, VXLAN = 0x0800, 17, 4789
+ETHERNET, TCP, UDP, VXLAN = 0x0800, 6, 17, 4789
+SYN, RST_ACK = 0x02, 0x14
 INNER = ("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")
 """What the signature for tests asks for: addresses that are nobody's."""
 
@@ -27,12 +29,18 @@ def interface(address: str) -> tuple[str, bytes]:
     raise SystemExit(f"no interface has {address}")
 
 
-def packet(source: str, target: str, ports: tuple[int, int], data: bytes) -> bytes:
-    length = 28 + len(data)
-    header = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, 64, UDP, 0)
+def packet(source: str, target: str, protocol: int, data: bytes) -> bytes:
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, protocol, 0)
     ends = ip_address(source).packed + ip_address(target).packed
-    header = header[:10] + checksum(header + ends) + ends
-    return header + struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
+    return header[:10] + checksum(header + ends) + ends + data
+
+
+def datagram(ports: tuple[int, int], data: bytes) -> bytes:
+    return struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
+
+
+def segment(ports: tuple[int, int], numbers: tuple[int, int], flags: int) -> bytes:
+    return struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, flags, 1024, 0, 0)
 
 
 def checksum(data: bytes) -> bytes:
@@ -45,15 +53,28 @@ def main() -> None:
     count, address, source_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     device, own = interface(address)
     source, target, port, data = INNER
-    ethernet = bytes(12) + ETHERNET.to_bytes(2, "big")
-    inner = ethernet + packet(source, target, (source_port, port), data)
-    wrapped = struct.pack("!II", 0x08 << 24, 1 << 8) + inner
-    outer = packet(address, address, (49152, VXLAN), wrapped)
-    frame = own + own + ETHERNET.to_bytes(2, "big") + outer
+    if sys.argv[4:]:
+        source, target = sys.argv[4:]
+        there, back = (source_port, port), (port, source_port)
+        inner = [
+            packet(source, target, TCP, segment(there, (1, 0), SYN)),
+            packet(target, source, TCP, segment(back, (0, 2), RST_ACK)),
+        ]
+    else:
+        inner = [packet(source, target, UDP, datagram((source_port, port), data))]
+    kind = ETHERNET.to_bytes(2, "big")
+    vxlan = struct.pack("!II", 0x08 << 24, 1 << 8)
+    frames = [
+        own + own + kind + packet(
+            address, address, UDP, datagram((49152, VXLAN), vxlan + bytes(12) + kind + each)
+        )
+        for each in inner
+    ]  # fmt: skip
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((device, 0))
         for _ in range(count):
-            wire.send(frame)
+            for frame in frames:
+                wire.send(frame)
 
 
 if __name__ == "__main__":

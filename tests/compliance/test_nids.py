@@ -1,4 +1,4 @@
-"""A sensor sees the network, knows what is declared on it, and says so in time (NET-04)."""
+"""A sensor sees the network, knows what is declared on it, and says so in time (NET-04, NET-05)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.environment import Environment, Host
 from ringfence.inventory import nids
 from ringfence.verify.roles import defaults
 from ringfence.verify.targets import Target, Targets
@@ -34,11 +34,9 @@ def script() -> str:
     return (Path(__file__).parent / "mirrored.py").read_text()
 
 
-def send(host: Target, count: int, source_port: int) -> None:
-    sent = host.run(
-        "python3 -c %s %s %s %s",
-        *(script(), str(count), str(host.manifest.address), str(source_port)),
-    )
+def send(host: Target, count: int, source_port: int, *ends: str) -> None:
+    words = (str(count), str(host.manifest.address), str(source_port), *ends)
+    sent = host.run(f"python3 -c %s {' '.join(['%s'] * len(words))}", script(), *words)
     assert sent.succeeded, f"no test packet could be sent: {sent.stderr.strip()[-300:]}"
 
 
@@ -144,6 +142,44 @@ def test_an_alert_reaches_the_collector(
     fields = record.get("fields", {})
     assert fields.get("NIDS_SIGNATURE_ID") == str(TEST), f"the alert has no fields: {record}"
     assert "ringfence-nids-test" not in json.dumps(record), "alerts carry what was said"
+
+
+@pytest.mark.control("NET-05")
+@pytest.mark.hosts("sensor")
+@edited("rules/flows.rules", f": > {CURRENT}/rules/flows.rules", RELOAD)
+def test_an_undeclared_connection_is_alerted(
+    host: Target, targets: Targets, environment: Environment
+) -> None:
+    """Lateral movement is a connection that nobody declared, and its first packet is the earliest
+    sign of it."""
+    source_port, source = refused_connection(host, environment)
+    said = f"Undeclared tcp connection from segment {source.segment.name}: "
+    record = record_of(targets, environment, host, f"{said}{source.address}:{source_port}")
+    assert record, (
+        f"a connection from {source.name} that the manifest does not declare raised no alert at "
+        f"the collector within 5 s; {REMEDY}"
+    )
+
+
+@pytest.mark.control("NET-05")
+@pytest.mark.hosts("sensor")
+@edited("suricata.yaml", f"sed -i '/^ *- flow$/d' {CURRENT}/suricata.yaml", RESTART)
+def test_flows_are_recorded(host: Target, targets: Targets, environment: Environment) -> None:
+    """Who talked to whom is asked after an incident, when it can no longer be seen."""
+    source_port, source = refused_connection(host, environment)
+    # A flow is told when it is over, and Suricata looks for those now and then.
+    told = f"flow: {source.address}:{source_port}"
+    assert record_of(targets, environment, host, told, seconds=15), (
+        f"a connection of {source.name} is not in the record of flows; {REMEDY}"
+    )
+
+
+def refused_connection(host: Target, environment: Environment) -> tuple[int, Host]:
+    """In copies alone: from a host that has no business with the sensor."""
+    source = next(h for h in environment.hosts.values() if h != host.manifest and h.address)
+    source_port = 1024 + secrets.randbelow(60000)
+    send(host, 1, source_port, str(source.address), str(host.manifest.address))
+    return source_port, source
 
 
 @pytest.mark.control("NET-04")
