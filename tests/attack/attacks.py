@@ -69,7 +69,7 @@ ATTACKS: Sequence[Attack] = (
     Attack("to the sensor from the servers' segment", "intruder.servers", "connect",
            ("{sensor-1}", 22), ROUTER, [undeclared("tcp", "servers")]),
     Attack("to a neighbour in the segment", "intruder.servers", "connect", ("{tools-1}", 22),
-           HOST, [undeclared("tcp", "servers"), "Scan"]),
+           HOST, [undeclared("tcp", "servers"), FIREWALL]),
     Attack("around IPv4, over IPv6", "intruder.clients", "connect", ("{siem-1/6}", 22),
            ROUTER, [undeclared("tcp", "clients")]),
     Attack("an opening in fragments", "intruder.clients", "fragments", ("{sensor-1}", 22),

@@ -145,7 +145,10 @@ class Ground:
 
     def alerts(self, since: float) -> list[Alert]:
         """Of the sensor and of hosts' firewalls, as the collector has them."""
-        script = "grep -h -e NIDS_SIGNATURE -e 'ringfence drop' /var/log/ringfence/*/*.jsonl || :"
+        script = (
+            'grep -h -e \'"NIDS_EVENT":"alert"\' -e \'"message":"ringfence drop \' '
+            "/var/log/ringfence/*/*.jsonl || :"
+        )
         lines = self.lab.exec("siem-1", ["sh", "-c", script], timeout=60, check=True).stdout
         found = (_alert(json.loads(line)) for line in lines.splitlines())
         return [alert for alert in found if alert.time >= since]

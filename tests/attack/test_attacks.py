@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from ringfence import record
 from ringfence.environment import Environment
+from ringfence.flows.comparison import Edge, compare
+from ringfence.flows.observed import connections
+from ringfence.flows.page import render
 from ringfence.lab import Lab, unavailable
 from tests.attack.attacks import ATTACKS, Attack
 from tests.attack.ground import Ground
@@ -94,7 +98,7 @@ def test_benign_traffic_raises_no_alert(hardened: Ground):
     again = run("ansible-playbook", "-i", manifest, "playbooks/harden.yml")
     assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
     time.sleep(5)
-    assert [alert.message for alert in hardened.alerts(began)] == []
+    assert [a.message for a in hardened.alerts(began) if a.host == "sensor-1"] == []
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
@@ -108,19 +112,19 @@ def test_an_attack_is_stopped_and_seen(hardened: Ground, told: list[Result], att
 
 def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
     """What attackers tried is undeclared; what the environment does is declared."""
-    record = tmp_path / "sensor.jsonl"
+    events = tmp_path / "sensor.jsonl"
+    called = Edge("segment clients", "host edge-1", "tcp", 443)
     cat = ["sh", "-c", "cat /var/log/ringfence/sensor-1/*.jsonl"]
     deadline = time.monotonic() + 120  # a flow is told when it is over
     while True:
-        record.write_text(hardened.lab.exec("siem-1", cat, timeout=60, check=True).stdout)
-        options = ("--environment", hardened.lab.environment.path, "--json")
-        told = json.loads(run("ringfence", "flows", record, *options).stdout)
-        seen = {(each["source"], each["target"], each["port"]) for each in told["seen"]}
-        if ("segment clients", "host edge-1", 443) in seen or time.monotonic() > deadline:
+        events.write_text(hardened.lab.exec("siem-1", cat, timeout=60, check=True).stdout)
+        comparison = compare(hardened.lab.environment, connections(record.lines([events])))
+        if called in comparison.seen or time.monotonic() > deadline:
             break
         time.sleep(3)
-    assert ("segment clients", "host edge-1", 443) in seen
-    assert ("host edge-1", "host tools-1", 8441) in seen
-    undeclared = {(each["source"], each["target"], each["port"]) for each in told["undeclared"]}
-    assert ("segment servers", "host siem-1", 22) in undeclared
-    assert not [each for each in told["undeclared"] if each["source"].startswith("host ")]
+    assert called in comparison.seen
+    assert Edge("host edge-1", "host tools-1", "tcp", 8441) in comparison.seen
+    assert Edge("segment servers", "host siem-1", "tcp", 22) in comparison.undeclared
+    assert not [edge for edge in comparison.undeclared if edge.source.startswith("host ")]
+    REPORT.mkdir(parents=True, exist_ok=True)
+    (REPORT / "flows.html").write_text(render(hardened.lab.environment, comparison))

@@ -29,11 +29,15 @@ def writable(path):
     return os.access(path, os.W_OK)
 
 
+def states():
+    return Path("/var/lib/mcp").glob("*/*")
+
+
 def processes():
     return Path("/proc").glob("[0-9]*/cmdline")
 
 
-attempt("other servers' data", lambda: any(Path("/var/lib/mcp").glob("*/*")))
+attempt("other servers' data", lambda: any(p.parent != Path.cwd() for p in states()))
 attempt("password hashes", lambda: "root:" in Path("/etc/shadow").read_text())
 attempt("keys of the host", lambda: any(p.read_bytes() for p in Path("/etc/ssh").glob("*_key")))
 attempt("a connection", connected)

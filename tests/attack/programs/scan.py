@@ -4,6 +4,7 @@ Succeeds with any answer: what is silent tells nothing.
 """
 
 import json
+import secrets
 import sys
 import time
 from ipaddress import ip_address
@@ -17,11 +18,13 @@ FLAGS = {"syn": "S", "fin": "F", "null": "", "xmas": "FPU", "ack": "A"}
 
 began = time.time()
 kind, pause, target, *ports = sys.argv[1:]
+# Another one each time: what was seen of one scan must not be taken for part of the next.
+own = 20000 + secrets.randbelow(40000)
 network = (IPv6 if ip_address(target).version == 6 else IP)(dst=target)
 probes = [
-    network / UDP(sport=50000, dport=port) / Raw(b"?")
+    network / UDP(sport=own, dport=port) / Raw(b"?")
     if kind == "udp"
-    else network / TCP(sport=50000, dport=port, flags=FLAGS[kind], seq=1)
+    else network / TCP(sport=own, dport=port, flags=FLAGS[kind], seq=1)
     for port in map(int, ports)
 ]
 answered, _ = sr(probes, timeout=2, inter=float(pause), verbose=0)
