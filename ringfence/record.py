@@ -16,7 +16,7 @@ def lines(files: Iterable[Path]) -> Iterator[str]:
 
 
 def documents(lines: Iterable[str], key: str) -> Iterator[dict[str, Any]]:
-    """Each JSON object that has the key, or that is the message or the fields of a record and does.
+    """Each JSON object that has the key, or that is the message of a record and has it.
 
     Lines that are anything else are passed over: a record holds the events of a whole host.
     """
@@ -24,15 +24,15 @@ def documents(lines: Iterable[str], key: str) -> Iterator[dict[str, Any]]:
         if key not in line:
             continue
         document = _object(line)
-        for each in (document, document.get("fields"), _object(document.get("message"))):
-            if isinstance(each, dict) and key in each:
-                yield each
-                break
+        if document is not None and key not in document:
+            document = _object(document.get("message"))
+        if document is not None and key in document:
+            yield document
 
 
-def _object(text: Any) -> dict[str, Any]:
+def _object(text: Any) -> dict[str, Any] | None:
     try:
         document = json.loads(text)
     except (ValueError, TypeError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return None
+    return document if isinstance(document, dict) else None

@@ -25,7 +25,7 @@ def arguments(parser: ArgumentParser) -> None:
         type=Path,
         default=[Path("/dev/stdin")],
         metavar="FILE",
-        help="record of a collector, or a VPC's flow log; otherwise standard "
+        help="record of a collector, events of Suricata, or a VPC's flow log; otherwise standard "
         "input",
     )
     parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,8 @@ from ringfence import record
 from ringfence.cloud.services import FLOW_LOG_FIELDS
 from ringfence.environment import Address
 
-EVENT = "NIDS_EVENT"
-"""Field of the journal's entries that a sensor of ours writes (role nids)."""
+FLOW = "event_type"
+"""Key that every event of Suricata has."""
 SYN, ACK = 0x02, 0x10
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 """By IANA's numbers; both versions of ICMP are one to a manifest. Others keep their number."""
@@ -39,36 +39,36 @@ class Connection:
 
 
 def connections(lines: Iterable[str]) -> Iterator[Connection]:
-    """Of a sensor's events, as a collector has them, and of VPC flow log records."""
+    """Of events of Suricata, as files or a collector have them, and of VPC flow log records."""
     for line in lines:
         if line.lstrip().startswith("{"):
-            for event in record.documents((line,), EVENT):
-                if event[EVENT] == "flow":
+            for event in record.documents((line,), FLOW):
+                if event[FLOW] == "flow":
                     with suppress(KeyError, ValueError, TypeError, AttributeError):
-                        yield _of_sensor(event)
+                        yield _of_suricata(event)
         else:
             with suppress(KeyError, ValueError):
                 yield from _of_vpc(line.split())
 
 
-def _of_sensor(event: Mapping[str, str]) -> Connection:
+def _of_suricata(event: dict) -> Connection:
     """https://docs.suricata.io/en/suricata-7.0.10/output/eve/eve-json-format.html#event-type-flow"""
-    protocol = event["NIDS_PROTO"].lower()
-    icmp = "icmp" in protocol
-    answered = int(event["NIDS_PKTS_TOCLIENT"]) > 0
+    flow, protocol = event["flow"], event["proto"].lower()
+    answered = flow["pkts_toclient"] > 0
     if protocol == "tcp":
         # A reset is no answer.
-        flags = int(event.get("NIDS_TCP_TCP_FLAGS_TC", "0"), 16)
+        flags = int(event.get("tcp", {}).get("tcp_flags_tc", "0"), 16)
         answered = answered and bool(flags & SYN)
+    icmp = "icmp" in protocol
     return Connection(
-        time=datetime.fromisoformat(event["NIDS_START"]).timestamp(),
-        source=ip_address(event["NIDS_SRC_IP"]),
-        target=ip_address(event["NIDS_DEST_IP"]),
+        time=datetime.fromisoformat(flow["start"]).timestamp(),
+        source=ip_address(event["src_ip"]),
+        target=ip_address(event["dest_ip"]),
         protocol="icmp" if icmp else protocol,
-        source_port=0 if icmp else int(event.get("NIDS_SRC_PORT", 0)),
-        port=0 if icmp else int(event.get("NIDS_DEST_PORT", 0)),
+        source_port=0 if icmp else event.get("src_port", 0),
+        port=0 if icmp else event.get("dest_port", 0),
         answered=answered,
-        bytes=int(event["NIDS_BYTES_TOSERVER"]) + int(event["NIDS_BYTES_TOCLIENT"]),
+        bytes=flow["bytes_toserver"] + flow["bytes_toclient"],
     )
 
 
