@@ -36,10 +36,10 @@ class Result:
 
 def table(results: Sequence[Result]) -> Iterator[str]:
     """In Markdown."""
-    yield "| attack | stopped | seen | ms | |"
+    yield "| attack | stopped by | seen as | ms | |"
     yield "|---|---|---|---:|---|"
     for each in results:
-        stopped = f"by {each.by}" if each.stopped else "**no**"
+        stopped = each.by if each.stopped else "**no**"
         seen = f"{each.alert} ({each.by_whom})" if each.alert else "**no**"
         yield f"| {each.attack} | {stopped} | {seen} | {each.milliseconds or ''} | {each.note} |"
 
