@@ -53,6 +53,7 @@ fired:
   returned: state is disarmed
 """
 
+ATTEMPTS = 25
 ROOM = Path("/var/lib/ringfence/deadman-switch")
 UNITS = Path("/etc/systemd/system")
 
@@ -132,16 +133,7 @@ class Switch:
             (UNITS / f"{self.unit}.service").write_text(BOOT_UNIT.format(name=self.name, room=ROOM))
             self.run("systemctl", "enable", "--quiet", f"{self.unit}.service")
             self.stop_timer()
-            self.run(
-                "systemd-run",
-                "--quiet",
-                "--collect",
-                f"--unit={self.timer}",
-                f"--on-active={seconds}",
-                "--timer-property=AccuracySec=1s",
-                "/bin/sh",
-                str(self.directory / "restore"),
-            )
+            self.start_timer(seconds)
 
     def save(self, paths: list[str], commands: list[str]) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -182,6 +174,25 @@ class Switch:
     def fire(self) -> None:
         self.module.run_command(["systemctl", "stop", f"{self.timer}.timer"])
         self.run("/bin/sh", str(self.directory / "restore"))
+
+    def start_timer(self, seconds: int) -> None:
+        command = [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={self.timer}",
+            f"--on-active={seconds}",
+            "--timer-property=AccuracySec=1s",
+            "/bin/sh",
+            str(self.directory / "restore"),
+        ]
+        # systemd forgets the timer that was stopped when it gets round to it, and until then takes
+        # no other of its name.
+        for _ in range(ATTEMPTS):
+            if self.module.run_command(command)[0] == 0:
+                return
+            time.sleep(0.2)
+        self.run(*command)
 
     def stop_timer(self) -> None:
         # Stopping what does not exist is an error to systemctl, not to us.

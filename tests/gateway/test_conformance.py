@@ -188,5 +188,7 @@ def test_what_passes_directly_passes_through_the_gateway(
     }
     unknown = [f"{' '.join(key)}: {differing[key]}" for key in sorted(differing.keys() - known)]
     assert not unknown, "\n".join(["not as without the gateway:", *unknown])
-    stale = [" ".join(key) for key in sorted(known - differing.keys())]
+    # A check of time may fail directly as well, on a busy machine: then it says nothing.
+    passed = {key for key, (status, _) in through.items() if status == "SUCCESS"}
+    stale = [" ".join(key) for key in sorted(known & passed)]
     assert not stale, "\n".join(["no difference any more; remove:", *stale])
