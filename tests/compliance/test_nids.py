@@ -168,7 +168,8 @@ def test_flows_are_recorded(host: Target, targets: Targets, environment: Environ
     """Who talked to whom is asked after an incident, when it can no longer be seen."""
     source_port, source = refused_connection(host, environment)
     # A flow is told when it is over, and Suricata looks for those now and then.
-    told = f"flow: {source.address}:{source_port}"
+    ends = json.dumps({"src_ip": str(source.address), "src_port": source_port})
+    told = json.dumps(ends.strip("{}")).strip('"')  # as JSON within JSON has it
     assert record_of(targets, environment, host, told, seconds=15), (
         f"a connection of {source.name} is not in the record of flows; {REMEDY}"
     )
