@@ -24,10 +24,12 @@ EMBEDDED = ROOT / "inventories/lab/environment.yaml"
 
 
 @contextmanager
-def environment(name: str, octet: int, idle_hosts: int = 0) -> Iterator[Environment]:
-    """The embedded environment in 10.<octet>.0.0/16, with hosts beside it that serve nothing."""
+def environment(
+    name: str, octet: int, idle_hosts: int = 0, manifest: Path = EMBEDDED
+) -> Iterator[Environment]:
+    """A lab's environment in 10.<octet>.0.0/16, with hosts beside it that serve nothing."""
     with tempfile.TemporaryDirectory(prefix=f"ringfence-{name}-") as directory:
-        text = EMBEDDED.read_text().replace("10.213.", f"10.{octet}.")
+        text = manifest.read_text().replace("10.213.", f"10.{octet}.")
         doc = yaml.safe_load(text.replace("fd0d:213:", f"fd0d:{octet}:"))
         doc["name"] = name
         for number in range(1, idle_hosts + 1):
