@@ -22,6 +22,9 @@ KINDS = {
 }
 """How an arrow is drawn, and what that says. The worst is drawn last, over the others."""
 
+PORTS = 4
+"""That an arrow names."""
+
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -104,10 +107,15 @@ def _ports(edges: Iterable[Edge]) -> str:
     for edge in edges:
         by_protocol[edge.protocol].append(str(edge.port or ""))
     told = (
-        f"{protocol}/{','.join(dict.fromkeys(ports))}" if any(ports) else protocol
+        f"{protocol}/{_few(list(dict.fromkeys(ports)))}" if any(ports) else protocol
         for protocol, ports in by_protocol.items()
     )
     return " ".join(told)
+
+
+def _few(ports: Sequence[str]) -> str:
+    """A scan has hundreds, and a box has little room; the tables have them all."""
+    return ",".join(ports) if len(ports) <= PORTS else f"{','.join(ports[: PORTS - 1])},…"
 
 
 def _when(seconds: float) -> str:

@@ -1,12 +1,27 @@
-"""What came of attacks, as a table for people."""
+"""What came of attacks, as a table and a page for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
 
+import jinja2
+
+import ringfence.report
 from tests.attack.attacks import FIREWALL, Attack
 from tests.attack.ground import Alert, Outcome
+
+# In the look of the compliance report.
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(ringfence.report.__file__).parent]),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,20 @@ def table(results: Sequence[Result]) -> Iterator[str]:
         stopped = each.by if each.stopped else "**no**"
         seen = f"{each.alert} ({each.by_whom})" if each.alert else "**no**"
         yield f"| {each.attack} | {stopped} | {seen} | {each.milliseconds or ''} | {each.note} |"
+
+
+def page(results: Sequence[Result], benign: int | None, time: datetime) -> str:
+    """As HTML that needs nothing beside itself. `benign`: alerts that normal work raised."""
+    told = [each.milliseconds for each in results if each.milliseconds is not None]
+    return _templates.get_template("attacks.html.j2").render(
+        results=sorted(results, key=lambda each: each.stopped and each.alert is not None),
+        stopped=sum(each.stopped for each in results),
+        seen=sum(each.alert is not None for each in results),
+        slowest=max(told, default=None),
+        middle=round(median(told)) if told else None,
+        benign=benign,
+        time=time,
+    )
 
 
 def _words(alert: Alert) -> str:

@@ -8,7 +8,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from ringfence.flows.page import render
 from ringfence.lab import Lab, unavailable
 from tests.attack.attacks import ATTACKS, Attack
 from tests.attack.ground import Ground
-from tests.attack.results import Result, table
+from tests.attack.results import Result, page, table
 from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
@@ -62,15 +63,24 @@ def hardened(ground: Ground) -> Ground:
     return ground
 
 
+@dataclass
+class Run:
+    results: list[Result] = field(default_factory=list)
+    benign: int | None = None
+    """Alerts that normal work raised."""
+
+
 @pytest.fixture(scope="module")
-def told() -> Iterator[list[Result]]:
-    """What came of each attack; in the end it is a table, `reports/attack/attacks.md`."""
-    results: list[Result] = []
-    yield results
+def told() -> Iterator[Run]:
+    """What came of each attack; in the end it is a page, `reports/attack/attacks.html`."""
+    run, began = Run(), datetime.now(UTC)
+    yield run
+    results = run.results
     REPORT.mkdir(parents=True, exist_ok=True)
     (REPORT / "attacks.json").write_text(
         json.dumps([asdict(result) for result in results], indent=2) + "\n"
     )
+    (REPORT / "attacks.html").write_text(page(results, run.benign, began))
     (REPORT / "attacks.md").write_text("\n".join(table(results)) + "\n")
 
 
@@ -88,7 +98,7 @@ class TestAsTheyCome:
         assert outcome.succeeded, outcome.saw
 
 
-def test_benign_traffic_raises_no_alert(hardened: Ground):
+def test_benign_traffic_raises_no_alert(hardened: Ground, told: Run):
     """Calls through the gateway, log shipping, and a whole run of the playbook."""
     began = time.time()
     manifest = hardened.lab.environment.path
@@ -101,14 +111,16 @@ def test_benign_traffic_raises_no_alert(hardened: Ground):
     again = run("ansible-playbook", "-i", manifest, "playbooks/harden.yml")
     assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
     time.sleep(5)
-    assert [a.message for a in hardened.alerts(began) if a.host == "sensor-1"] == []
+    raised = [a.message for a in hardened.alerts(began) if a.host == "sensor-1"]
+    told.benign = len(raised)
+    assert raised == []
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_an_attack_is_stopped_and_seen(hardened: Ground, told: list[Result], attack: Attack):
+def test_an_attack_is_stopped_and_seen(hardened: Ground, told: Run, attack: Attack):
     outcome = hardened.carry_out(attack, hardened=True)
     alert = hardened.first_alert(attack, outcome.began)
-    told.append(Result.of(attack, outcome, alert))
+    told.results.append(Result.of(attack, outcome, alert))
     assert outcome.succeeded == (not attack.blocked_by), outcome.saw
     assert bool(alert) == bool(attack.alerts), [a.message for a in hardened.alerts(outcome.began)]
 

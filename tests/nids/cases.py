@@ -86,6 +86,16 @@ def times(number: int, made: Callable[[], Packets]) -> Packets:
     return [packet for _ in range(number) for packet in made()]
 
 
+def said_twice(other: Callable[[bytes], bytes], start: int = 0) -> Packets:
+    """Before the first thing that a client says: something else in its place, from a byte on."""
+    packets = old_tls(CLIENT, EDGE, 443)
+    place = next(n for n, packet in enumerate(packets) if Raw in packet)
+    before = packets[place].copy()
+    before[TCP].seq += start
+    before[TCP].payload = Raw(other(packets[place][Raw].load))
+    return [*packets[:place], before, *packets[place:]]
+
+
 def ssh(client: str, server: str) -> Packets:
     hello = b"SSH-2.0-OpenSSH_10.0p2 Debian-7\r\n"
     return tcp(client, server, 22, (">", hello), ("<", hello))
@@ -248,6 +258,14 @@ CASES: dict[int, Case] = {
         lambda: [syn(CLIENT, TOOLS, 22, "FPU")], lambda: [syn(CLIENT, TOOLS, 22, "FPUA")]
     ),
     1200066: Case(lambda: [syn(CLIENT, TOOLS, 22, "SF")], lambda: [syn(CLIENT, TOOLS, 22, "SR")]),
+    1200100: Case(
+        lambda: said_twice(lambda data: bytes(len(data) - 1), 1),
+        lambda: (
+            said_twice(lambda data: data)
+            + said_twice(lambda data: data[: len(data) // 2])
+            + said_twice(lambda data: data[9:], 9)
+        ),
+    ),
     1200070: Case(
         lambda: times(30, lambda: ssh(OPERATOR, TOOLS)),
         lambda: times(29, lambda: ssh(OPERATOR, TOOLS)) + times(29, lambda: ssh(OPERATOR, SIEM)),
