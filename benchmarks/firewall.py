@@ -25,7 +25,7 @@ import jinja2
 import yaml
 from ansible.plugins.filter.core import FilterModule
 from ansible.plugins.test.core import TestModule
-from scratch import ROOT, report, say
+from scratch import ROOT, alone, report, say
 
 from ringfence.inventory.firewall import Rule
 
@@ -33,7 +33,6 @@ ROLE = ROOT / "roles/firewall"
 SENDER, RECEIVER, PORT = "10.99.0.1", "10.99.0.2", 8441
 COUNTS = (10, 1000)
 PACKETS, ROUNDS = 50_000, 7
-ALONE = "RINGFENCE_BENCHMARK_ALONE"
 UNTRACKED = """
 table inet untracked {
   chain in { type filter hook prerouting priority raw; notrack; }
@@ -175,10 +174,7 @@ def measured(link: Link, sender: socket.socket, way: str) -> dict[str, float]:
 
 
 def main() -> None:
-    if ALONE not in os.environ:
-        # What is in a namespace of its own goes with it, however this ends.
-        command = ["unshare", "--net", sys.executable, *sys.argv]
-        os.execvpe(command[0], command, os.environ | {ALONE: "1"})  # noqa: S606
+    alone()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     figures: dict[str, float] = {}
     with listening() as link, socket.socket(type=socket.SOCK_DGRAM) as sender:

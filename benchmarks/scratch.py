@@ -20,6 +20,7 @@ from ringfence.environment import Environment
 from ringfence.lab.lab import Lab
 
 ROOT = Path(__file__).parent.parent
+ALONE = "RINGFENCE_BENCHMARK_ALONE"
 EMBEDDED = ROOT / "inventories/lab/environment.yaml"
 
 
@@ -53,6 +54,13 @@ def lab(environment: Environment, release: str = "trixie") -> Iterator[Lab]:
         yield lab
     finally:
         lab.down(purge=True)
+
+
+def alone() -> None:
+    """Start again in a network namespace that ends with the process, however it ends."""
+    if ALONE not in os.environ:
+        command = ["unshare", "--net", sys.executable, *sys.argv]
+        os.execvpe(command[0], command, os.environ | {ALONE: "1"})  # noqa: S606
 
 
 def say(text: str) -> None:

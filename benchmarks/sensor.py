@@ -28,6 +28,7 @@ from tests.nids.engine import Suricata, render
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 CONNECTIONS, RUNS = 4000, 3
+ENDS = ((cases.CLIENT, cases.EDGE, 443), (cases.EDGE, cases.TOOLS, 8441))
 STOCK = ("-c", "/etc/suricata/suricata.yaml", "-S", "/etc/suricata/rules/*.rules", "-k", "none")
 
 
@@ -62,8 +63,7 @@ def main() -> None:
     environment = Environment.load(MANIFEST)
     variables = nids.variables(environment, environment.hosts["sensor-1"])
     variables |= {"nids_denied_ja4": [], "nids_denied_sni": []}
-    ends = ((cases.CLIENT, cases.EDGE, 443), (cases.EDGE, cases.TOOLS, 8441))
-    calls: list[Packets] = [tls(*ends[n % 2]) for n in range(CONNECTIONS)]
+    calls: list[Packets] = [tls(*ENDS[n % len(ENDS)]) for n in range(CONNECTIONS)]
     packets = sum(map(len, calls))
     kinds = {
         "ours": variables,

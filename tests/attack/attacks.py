@@ -35,6 +35,13 @@ class Attack:
     def __str__(self) -> str:
         return self.name
 
+    def raises(self, host: str, message: str) -> bool:
+        """Whether an alert is of this attack. Firewalls of hosts that it is not about drop too."""
+        concerned = host == self.node or f"{{{host}}}" in self.arguments
+        return message.startswith(tuple(self.alerts)) and (
+            concerned or not message.startswith(FIREWALL)
+        )
+
 
 def undeclared(protocol: str, segment: str) -> str:
     return f"Undeclared {protocol} connection from segment {segment}"
@@ -96,6 +103,8 @@ ATTACKS: Sequence[Attack] = (
            "the host's firewall, which knows the gateway", ["Around the gateway"]),
     Attack("TLS 1.2 to the gateway", "intruder.clients", "tls", ("{edge-1}", 443, "1.2", "x", 0),
            "TLS 1.3 alone is spoken", ["TLS below 1.3 offered"]),
+    Attack("TLS 1.2 behind other bytes for the same place", "intruder.clients", "overlap",
+           ("{edge-1}", 443), "TLS 1.3 alone is spoken", ["Evasion - TCP segments that overlap"]),
     # Exfiltration
     Attack("data in names", "intruder.servers", "dns", ("{resolver}", 3000),
            ROUTER, ["DNS tunnel", "DNS to an undeclared resolver"]),
@@ -109,6 +118,13 @@ ATTACKS: Sequence[Attack] = (
     Attack("a slow drip over IPv6", "intruder.servers", "tls",
            ("{outside/6}", 443, "1.3", "outside.example", 400, 0.4), ROUTER,
            [undeclared("tcp", "servers")]),
+    Attack("an allowed name to another address", "tools-1", "tls",
+           ("{resolver}", 443, "1.3", "outside.example", 300),
+           "the list of the server's account, which holds addresses", [FIREWALL]),
+    Attack("another name behind an allowed host (domain fronting)", "tools-1", "fronting",
+           ("{outside}", 443, "outside.example", "hidden.example"), "", [],
+           note="what is asked inside of TLS only its ends see: whoever may be reached has to be "
+                "trusted with all that it fronts"),
     # Who one pretends to be
     Attack("an address from outside", "intruder.clients", "spoof",
            ("203.0.113.9", "{sensor-1}", 22), "the router and the host know where addresses belong",

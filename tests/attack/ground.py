@@ -30,7 +30,7 @@ SANDBOXED = """
 set -e
 unit=/run/systemd/system/mcp-intruder.service
 { sed -E '/^(User|Group|Type|Exec(StartPre|Start)|Requires|Restart|Load|StandardInput)/d; /^ /d' \
-    /etc/systemd/system/mcp-git.service
+    /etc/systemd/system/mcp-sqlite.service
   printf '[Service]\\nUser=root\\nType=oneshot\\nStandardInputData=%s\\n' "$1"
   printf 'ExecStart=/usr/bin/python3 -I - %s\\n' "$2"
 } > $unit
@@ -157,7 +157,7 @@ class Ground:
         """The first of those that the attack should raise."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            found = [a for a in self.alerts(since) if a.message.startswith(tuple(attack.alerts))]
+            found = [a for a in self.alerts(since) if attack.raises(a.host, a.message)]
             if found or not attack.alerts or time.monotonic() > deadline:
                 return min(found, key=lambda alert: alert.time, default=None)
             time.sleep(0.3)

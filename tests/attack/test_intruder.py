@@ -29,6 +29,8 @@ MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 PINS = ROOT / "inventories/lab/pins"
 REPORT = ROOT / "reports" / "attack"
 CALLS = 20
+REPOSITORY = 'command: [mcp-server-git, --repository, "{state}/repository"]\n'
+EGRESS = "    egress: [{cidr: 192.0.2.80/32, port: 443, why: copies of the repository}]\n"
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no lab here: {unavailable()}")
 
@@ -40,6 +42,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     octet = 200 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     text = MANIFEST.read_text().replace("\nname: lab\n", f"\nname: attack-{octet}\n")
     text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
+    assert REPOSITORY in text
+    text = text.replace(REPOSITORY, REPOSITORY + EGRESS)  # somebody outside may be reached
     (directory / "environment.yaml").write_text(text)
     (directory / "pins").symlink_to(PINS)
     lab = Lab(Environment.load(directory / "environment.yaml"), "trixie")

@@ -69,7 +69,7 @@ class Suricata:
 
     def complaints(self, folder: Path) -> list[str]:
         """Errors and warnings of Suricata about a configuration and its rules."""
-        done = self.run(folder, "-T", *_configured(folder))
+        done = self.run(folder, "-T", *configured())
         said = [line for line in done.stdout.splitlines() if line.startswith(("E:", "W:"))]
         return said or ([f"ended with {done.returncode}"] if done.returncode else [])
 
@@ -79,7 +79,7 @@ class Suricata:
         events.unlink(missing_ok=True)
         done = self.run(
             folder,
-            *_configured(folder),
+            *configured(),
             *("-r", f"/mnt/{capture.relative_to(folder)}", "--runmode", "single"),
             *options,
         )
@@ -87,7 +87,7 @@ class Suricata:
         return [json.loads(line) for line in events.read_text().splitlines()]
 
 
-def _configured(folder: Path) -> list[str]:
+def configured() -> list[str]:
     """As the role's unit does it, with a file in place of the socket."""
     settings = {
         "default-rule-path": "/mnt",

@@ -1,0 +1,164 @@
+"""How many mirrored packets a second a sensor takes from an interface on one core, without a drop.
+
+Calls in TLS, in VXLAN, are sent at a steady rate from the other core, for longer than the sensor's
+buffers last; the highest rate at which the kernel dropped nothing counts. Both interfaces are in
+a network namespace that ends with this program. The alternative in the same run, with the same
+packets: the configuration and the rules that Debian's package installs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from scratch import alone, report, say
+from sensor import CONNECTIONS, ENDS, MANIFEST, STOCK
+
+from ringfence.environment import Environment
+from ringfence.inventory import nids
+from tests.nids import cases
+from tests.nids.captures import mirrored, tls
+from tests.nids.engine import Suricata, configured, render
+
+WIRE, INTERFACE = "wire", "eth0"
+SECONDS = 10
+HIGHEST, STEPS = 240_000, 7
+"""Packets a second; and how often the range is halved."""
+BURST = 32
+CORES = os.sched_getaffinity(0)
+COUNTED = re.compile(r"packets: (\d+), drops: (\d+)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    rate: float
+    """Packets a second that were sent."""
+    sent: int
+    seen: int
+    dropped: int
+
+    @property
+    def whole(self) -> bool:
+        return self.dropped == 0 and self.seen >= self.sent
+
+
+@contextmanager
+def listening(engine: Suricata, folder: Path, options: Sequence[str]) -> Iterator[list[str]]:
+    """Suricata on the first core. What it said is in the list in the end."""
+    said: list[str] = []
+    process = folder / "suricata.pid"
+    words = [*options, "-l", "/mnt", f"--af-packet={INTERFACE}", "--pidfile", "/mnt/suricata.pid"]
+
+    def run() -> None:
+        os.sched_setaffinity(0, {min(CORES)})  # of this thread, and of what it starts
+        said.append(engine.run(folder, *words).stdout)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while len(Path("/proc/net/packet").read_text().splitlines()) < 2:
+            if time.monotonic() > deadline or not thread.is_alive():
+                raise SystemExit(f"Suricata does not listen: {said}")
+            time.sleep(0.1)
+        time.sleep(2)
+        yield said
+    finally:
+        if process.exists():
+            os.kill(int(process.read_text()), signal.SIGTERM)
+        thread.join()
+
+
+def send(frames: Sequence[bytes], rate: float) -> tuple[int, float]:
+    """Packets, and how many a second it became."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((WIRE, 0))
+        sent, total, started = 0, int(rate * SECONDS), time.perf_counter()
+        while sent < total:
+            for place in range(sent, sent + BURST):
+                wire.send(frames[place % len(frames)])
+            sent += BURST
+            while time.perf_counter() - started < sent / rate:
+                pass  # a sleep is longer than the time between bursts
+        return sent, sent / (time.perf_counter() - started)
+
+
+def attempt(
+    engine: Suricata, folder: Path, options: Sequence[str], frames: Sequence[bytes], rate: float
+) -> Outcome:
+    with listening(engine, folder, options) as said:
+        sent, became = send(frames, rate)
+        time.sleep(2)
+    found = COUNTED.findall(said[0])
+    if not found:
+        raise SystemExit(f"Suricata does not tell what it has seen: {said[0][-2000:]}")
+    seen, dropped = map(int, found[-1])
+    return Outcome(became, sent, seen, dropped)
+
+
+def highest(
+    name: str, engine: Suricata, folder: Path, options: Sequence[str], frames: Sequence[bytes]
+) -> float:
+    """Packets a second without a drop, as the halved range has it."""
+    low, high, best = 0.0, float(HIGHEST), 0.0
+    for _ in range(STEPS):
+        outcome = attempt(engine, folder, options, frames, (low + high) / 2)
+        say(
+            f"{name}: {outcome.rate:,.0f} packets/s: {outcome.seen:,} of {outcome.sent:,} seen, "
+            f"{outcome.dropped:,} dropped"
+        )
+        if outcome.whole:
+            low = (low + high) / 2
+            best = max(best, outcome.rate)
+        else:
+            high = (low + high) / 2
+    return best
+
+
+def main() -> None:
+    engine = Suricata.installed()  # may have to be fetched, which is the last use of a network
+    alone()
+    os.sched_setaffinity(0, {max(CORES)})
+    run = partial(subprocess.run, check=True)
+    run(["ip", "link", "add", WIRE, "type", "veth", "peer", "name", INTERFACE])
+    for link in (WIRE, INTERFACE):
+        run(["sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=1"])
+        run(["ip", "link", "set", link, "mtu", "9000", "up"])
+    environment = Environment.load(MANIFEST)
+    variables = nids.variables(environment, environment.hosts["sensor-1"])
+    variables |= {"nids_denied_ja4": [], "nids_denied_sni": []}
+    frames = [
+        bytes(mirrored(packet, cases.SENSOR, number))
+        for number in range(CONNECTIONS)
+        for packet in tls(*ENDS[number % len(ENDS)])
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        render(variables, folder)
+        ours = highest("ours", engine, folder, configured(), frames)
+        theirs = highest("the package's", engine, folder, STOCK, frames)
+    report(
+        "sensor_live",
+        {
+            "packets_per_second": round(ours),
+            "alternative": "Suricata as the package configures it",
+            "alternative_packets_per_second": round(theirs),
+            "ratio": ours / theirs,
+            "load_average": os.getloadavg()[0],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
