@@ -106,16 +106,17 @@ def _ports(edges: Iterable[Edge]) -> str:
     by_protocol: dict[str, list[str]] = defaultdict(list)
     for edge in edges:
         by_protocol[edge.protocol].append(str(edge.port or ""))
+    most = max(PORTS // len(by_protocol), 2)
     told = (
-        f"{protocol}/{_few(list(dict.fromkeys(ports)))}" if any(ports) else protocol
+        f"{protocol}/{_few(list(dict.fromkeys(ports)), most)}" if any(ports) else protocol
         for protocol, ports in by_protocol.items()
     )
     return " ".join(told)
 
 
-def _few(ports: Sequence[str]) -> str:
+def _few(ports: Sequence[str], most: int) -> str:
     """A scan has hundreds, and a box has little room; the tables have them all."""
-    return ",".join(ports) if len(ports) <= PORTS else f"{','.join(ports[: PORTS - 1])},…"
+    return ",".join(ports) if len(ports) <= most else f"{','.join(ports[: most - 1])},…"
 
 
 def _when(seconds: float) -> str:

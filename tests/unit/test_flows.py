@@ -263,6 +263,15 @@ def test_the_page_draws_every_pair_of_ends_once_for_each_kind(environment: Envir
     }
 
 
+def test_an_arrow_of_a_scan_names_few_ports(environment: Environment):
+    scan = [
+        suricata(CLIENT, SIEM, port, way) for port in range(9000, 9040) for way in ("TCP", "UDP")
+    ]
+    shown = page.render(environment, compared(environment, *scan))
+    assert "tcp/9000,… udp/9000,…" in shown
+    assert "tcp/9000,9001" not in shown
+
+
 def test_the_page_needs_nothing_beside_itself(tmp_path: Path):
     log = written(tmp_path, [suricata(CLIENT, EDGE)])
     out = tmp_path / "flows.html"
