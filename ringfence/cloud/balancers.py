@@ -11,6 +11,8 @@ GATEWAY, SENSORS = "gateway", "sensors"
 HTTPS = 443
 VXLAN = 4789
 """What traffic mirroring wraps packets in, on the only port it has."""
+HEALTH = 14789
+"""Open on a sensor while Suricata runs: VXLAN has no answer, and SSH says nothing of Suricata."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,8 @@ def gateway(environment: Environment) -> Balancer | None:
 
 
 def sensors(environment: Environment) -> Balancer | None:
-    """SSH tells whether one is well: VXLAN has no answer, and nothing else listens there."""
     hosts = environment.group("sensor")
     if not hosts or not environment.provisioning:
         return None
-    listener = Listener("udp", VXLAN, hosts, health=hosts[0].ssh_port)
+    listener = Listener("udp", VXLAN, hosts, health=HEALTH)
     return Balancer(SENSORS, hosts[0].segment, (listener,))

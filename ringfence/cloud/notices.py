@@ -6,11 +6,11 @@ Alarms of the account's trail are in `alarms`, for all environments of the accou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.cloud import roles, secrets
+from ringfence.cloud import addressing, roles, secrets
 from ringfence.cloud.alarms import Alarm
 from ringfence.cloud.evidence import DATA_KEYS, alerts_key_policy, alerts_topic_policy
 from ringfence.cloud.policies import Statement
@@ -21,8 +21,17 @@ from ringfence.environment import Environment
 EVENTS = "events.amazonaws.com"
 SEVERITY = 4
 """Medium of GuardDuty's: what is below is seen in Security Hub."""
-REFUSED_FLOWS, REFUSED_SECONDS = 100, 300
+REFUSED_FLOWS = 100
 """Nothing outside reaches the network: whoever is refused so often is inside, and looks around."""
+FLOW_SECONDS = 300
+"""A record comes some minutes after the packet, and counts in the minute of the packet."""
+TCP = 6
+OPENING = (2, 3, 6, 7)
+"""SYN, alone or with what the same side sent in the same minute (FIN, RST), and without ACK.
+
+Late packets of a connection that is over have none: they are refused, too, and mean nothing.
+https://docs.aws.amazon.com/vpc/latest/userguide/flow-log-records.html
+"""
 DAY = 86400
 
 
@@ -143,27 +152,59 @@ def _call(service: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def flow_alarms() -> tuple[Alarm, ...]:
+def flow_alarms(environment: Environment) -> tuple[Alarm, ...]:
     return (
         Alarm(
             "refused-flows",
             "NET-05",
             "Many connections were refused inside the network",
-            refused_flows(),
+            _flows({"action": ["=REJECT"]}),
             threshold=REFUSED_FLOWS,
-            seconds=REFUSED_SECONDS,
+            seconds=FLOW_SECONDS,
         ),
+        *undeclared_flows(environment),
     )
 
 
-def refused_flows() -> str:
-    """Fields stand in the order of the format; those after the last that matters are left out.
+def undeclared_flows(environment: Environment) -> tuple[Alarm, ...]:
+    """Groups and ACLs let declared flows through and nothing else: what they refuse is undeclared.
+
+    From inside to inside: where the network has a way out, the internet knocks there all the time.
+    TCP apart from the rest, of which no flag tells what opens: one pattern cannot say both.
+    """
+    first = addressing.vpc_network(environment).network_address
+    inside = [f"={str(first).removesuffix('0.0')}*"]
+    refused = {"action": ["=REJECT"], "pkt-srcaddr": inside, "pkt-dstaddr": inside}
+    opening = {"protocol": [f"={TCP}"], "tcp-flags": [f"={flags}" for flags in OPENING]}
+    return tuple(
+        Alarm(
+            key,
+            "NET-05",
+            f"{what} that the manifest does not declare was tried inside the network, and refused: "
+            "`ringfence flows` names both ends, from the flow log",
+            _flows(refused | wanted),
+            seconds=FLOW_SECONDS,
+        )
+        for key, what, wanted in (
+            ("undeclared-connections", "A connection", opening),
+            ("undeclared-packets", "A packet other than of TCP", {"protocol": [f"!={TCP}"]}),
+        )
+    )
+
+
+def _flows(wanted: Mapping[str, Sequence[str]]) -> str:
+    """Records with these fields as they are wanted: each meets one of its conditions.
+
+    All stand in the order of the format; those after the last that matters are left out.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
-    names = FLOW_LOG_FIELDS[: FLOW_LOG_FIELDS.index("action")]
-    before = [name.replace("-", "_") for name in names]
-    return f"[{', '.join(before)}, action=REJECT, ...]"
+    last = max(map(FLOW_LOG_FIELDS.index, wanted))
+    fields: list[str] = []
+    for field in FLOW_LOG_FIELDS[: last + 1]:
+        name = field.replace("-", "_")
+        fields.append(" || ".join(f"{name}{each}" for each in wanted.get(field, ("",))))
+    return f"[{', '.join(fields)}, ...]"
 
 
 def age_alarms() -> tuple[Alarm, ...]:

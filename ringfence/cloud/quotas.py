@@ -32,11 +32,6 @@ def _exceeded(environment: Environment) -> Iterator[str]:
                 f"and an interface in AWS has {GROUPS_PER_INTERFACE} security groups, two of them "
                 "its own; give some of the servers another host, or only a segment"
             )
-    if len(ports := {host.ssh_port for host in environment.group("sensor")}) > 1:
-        yield (
-            f"hosts: sensors have the SSH ports {', '.join(map(str, sorted(ports)))}, and a load "
-            "balancer asks all its targets on one whether they are well; give them the same"
-        )
     counts = Counter((rule.group, rule.direction) for rule in groups.rules(environment))
     for (group, direction), count in counts.items():
         if count > RULES_PER_GROUP:

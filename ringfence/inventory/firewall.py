@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.cloud.acls import endpoints_segment
+from ringfence.cloud.balancers import balancers
 from ringfence.environment import Address, Egress, Environment, Host, Network, Protocol, Server
 from ringfence.inventory import mcp_gateway, mcp_servers
 
@@ -62,7 +63,13 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 def inbound(environment: Environment, host: Host) -> list[Rule]:
     """Connections that others may open to a host."""
-    return without_overlaps([*_from_flows(environment, host), *_from_peers(environment, host)])
+    return without_overlaps(
+        [
+            *_from_flows(environment, host),
+            *_from_peers(environment, host),
+            *_from_balancers(environment, host),
+        ]
+    )
 
 
 def outbound(environment: Environment, host: Host) -> list[Rule]:
@@ -174,6 +181,18 @@ def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
             if rule.network in own:
                 for address in _same_family(peer, rule.network):
                     yield Rule(ip_network(address), rule.protocol, rule.port, rule.why)
+
+
+def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
+    """Callers of other accounts, and questions whether the host is well: from the balancer itself.
+
+    Mirrored packets keep the address that they came from, and are read before any packet filter.
+    """
+    for balancer in balancers(environment):
+        for target, protocol, port in balancer.ways:
+            if target == host and protocol == "tcp":
+                why = f"load balancer {balancer.name}"
+                yield Rule(balancer.segment.cidr, protocol, port, why)
 
 
 def _to_flows(environment: Environment, host: Host) -> Iterator[Rule]:

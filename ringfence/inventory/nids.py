@@ -1,7 +1,7 @@
 """What a sensor has to know of an environment: its networks, its servers, and declared connections.
 
-Declared is what the hosts' own firewalls let through, and what leads through load balancers: the
-sensor holds the network to the same list, from outside the hosts.
+Declared is what the hosts' own firewalls let through: the sensor holds the network to the same
+list, from outside the hosts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ringfence import signatures
 from ringfence.cloud import egress as way_out
-from ringfence.cloud.balancers import balancers
+from ringfence.cloud.balancers import HEALTH, sensors
 from ringfence.environment import Environment, Host, Network, Protocol
 from ringfence.inventory import firewall
 
@@ -69,6 +69,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "nids_management": _strings(
             n for s in environment.segments_for("management") for n in s.networks
         ),
+        "nids_health_port": HEALTH if sensors(environment) else 0,
         **of_operator(environment),
     }
 
@@ -141,10 +142,6 @@ def _connections(environment: Environment) -> Iterator[Connection]:
                     for network in own:
                         why = f"{egress.domain}: {egress.why}"
                         yield Connection(_said(network), OUTSIDE, egress.protocol, egress.port, why)
-    for balancer in balancers(environment):
-        for target, protocol, port in balancer.ways:
-            rule = firewall.Rule(balancer.segment.cidr, protocol, port, "load balancer")
-            yield from _between([rule.network], target.networks, rule)
 
 
 def _between(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP, SECRET
 from ringfence.report import UnverifiedError
@@ -30,6 +30,27 @@ def topic(cloud: Cloud) -> str:
         if _is_named(cloud, tagged, "alerts"):
             return each["TopicArn"]
     raise UnverifiedError(f"{cloud.environment.name} has no topic for alerts; {UP}")
+
+
+def alarms_of_logs(
+    cloud: Cloud, topic: str, log_groups: Collection[str], namespace: str
+) -> Iterator[tuple[Document, Document]]:
+    """Metric filters of log groups, each with an alarm on what it counts that reaches the topic."""
+    raised = [
+        each
+        for each in cloud.all("cloudwatch", "describe_alarms", "MetricAlarms")
+        if each["ActionsEnabled"] and topic in each["AlarmActions"]
+    ]
+    for each in cloud.all("logs", "describe_metric_filters", "metricFilters"):
+        if each["logGroupName"] in log_groups:
+            counted = {
+                (metric["metricNamespace"], metric["metricName"])
+                for metric in each["metricTransformations"]
+                if metric["metricNamespace"] == namespace
+            }
+            for alarm in raised:
+                if (alarm.get("Namespace"), alarm.get("MetricName")) in counted:
+                    yield each, alarm
 
 
 def session_document(cloud: Cloud) -> str:

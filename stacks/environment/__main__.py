@@ -115,7 +115,7 @@ operators = Operators(
     opts,
 )
 secret_arns = {}
-watched = [(flow_logs.group_name, notices.flow_alarms())]
+watched = [(flow_logs.group_name, notices.flow_alarms(environment))]
 if own_secrets(environment):
     secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
     watched.append((secrets.age_log_group, notices.age_alarms()))

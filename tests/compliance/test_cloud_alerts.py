@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ringfence.cloud import notices, roles, secrets
-from ringfence.cloud.alarms import Alarm
 from ringfence.cloud.sessions import SSH
 from ringfence.environment import Environment
 from ringfence.report import not_applicable
@@ -21,7 +20,6 @@ from ringfence.verify.cloud import Cloud
 NOBODY = "999999999999"
 """An account that is none of ours."""
 ALL_CALLS = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
-FLOWS = notices.flow_alarms()
 
 
 @pytest.mark.control("MON-03")
@@ -75,32 +73,18 @@ def test_alerts_of_the_environment_are_its_own(cloud: Cloud):
 
 
 @pytest.mark.control("MON-03")
-@pytest.mark.parametrize("alarm", FLOWS, ids=lambda alarm: alarm.key)
-def test_flow_logs_raise_alarms(cloud: Cloud, environment: Environment, alarm: Alarm):
+def test_many_refused_flows_call_somebody(cloud: Cloud, environment: Environment):
     """Nothing outside reaches the network: whoever is refused a hundred times is inside."""
+    alarm, *_ = notices.flow_alarms(environment)
     topic, space = belongings.topic(cloud), notices.namespace(environment)
     logs = {
         log.get("LogGroupName") or log.get("LogDestination", "").rpartition(":")[2]
         for log in cloud.in_vpcs("describe_flow_logs", "FlowLogs", "resource-id")
     }
-    counted = [
-        each
-        for each in cloud.all("logs", "describe_metric_filters", "metricFilters")
-        if each["logGroupName"] in logs
-        and each["filterPattern"] == alarm.pattern
-        and any(
-            (metric["metricNamespace"], metric["metricName"]) == (space, alarm.key)
-            for metric in each["metricTransformations"]
-        )
-    ]
-    assert counted, f"nothing in the flow logs counts: {alarm.says}; {UP}"
     raised = [
         each
-        for each in cloud.all("cloudwatch", "describe_alarms", "MetricAlarms")
-        if (each["Namespace"], each["MetricName"]) == (space, alarm.key)
-        and each["Threshold"] <= alarm.threshold
-        and each["ActionsEnabled"]
-        and topic in each["AlarmActions"]
+        for found, each in belongings.alarms_of_logs(cloud, topic, logs, space)
+        if found["filterPattern"] == alarm.pattern and each["Threshold"] <= alarm.threshold
     ]
     assert raised, f"nobody is told: {alarm.says}; {UP}"
 

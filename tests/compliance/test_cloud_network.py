@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import pytest
 
-from ringfence.cloud import egress
+from ringfence.cloud import egress, notices
 from ringfence.cloud.flows import Path, declared
 from ringfence.cloud.groups import interfaces, server_group
 from ringfence.cloud.services import DATA_CLASSES, FLOW_LOG_CLASS, interface_endpoints
 from ringfence.cloud.tags import GROUP, SEGMENT
 from ringfence.environment import Environment
-from ringfence.verify import reachability
+from ringfence.report import UnverifiedError
+from ringfence.verify import belongings, log_patterns, reachability
 from ringfence.verify.cloud import Cloud, Document, statements, tag, texts
 
 UP = "remove it, and run pulumi up"
 AGENT_BUCKET = "arn:aws:s3:::amazon-ssm-"
 """Amazon's own bucket with the SSM agent, which hosts read without signing."""
+PROTOCOLS = {"icmp": "1", "tcp": "6", "udp": "17", "-": "-"}
+FLAGS = {"opening": "2", "opening and reset": "6", "late": "1", "answer": "18"}
+"""As flow logs add them up for a minute: FIN 1, SYN 2, RST 4, SYN with ACK 18."""
+TRIED = (("tcp", "opening"), ("tcp", "opening and reset"), ("udp",), ("icmp",))
+FIELD = re.compile(r"\$\{([\w-]+)\}")
+AT_LEAST = "GreaterThanOrEqualToThreshold"
+OUTSIDE, MULTICAST = "203.0.113.7", "224.0.0.251"
 CRYPTOGRAPHY = ("kms:*", "kms:decrypt", "kms:encrypt", "kms:generatedatakey", "*")
 
 
@@ -217,6 +226,33 @@ def test_flow_records_are_kept_encrypted(cloud: Cloud, environment: Environment)
     assert not found, f"{', '.join(found)}; run pulumi up"
 
 
+@pytest.mark.control("NET-05")
+@pytest.mark.parametrize("tried", TRIED, ids=" ".join)
+def test_an_undeclared_flow_raises_an_alarm(
+    cloud: Cloud, environment: Environment, tried: Sequence[str]
+):
+    """What nobody declared is refused, and once is enough: whoever tries it is inside."""
+    here, there = _two_addresses(environment)
+    said = _alarming(cloud, "REJECT", here, there, *tried)
+    assert said, f"a refused {' '.join(tried)} inside the network calls nobody; {UP}"
+
+
+@pytest.mark.control("NET-05")
+def test_usual_flows_raise_no_alarm(cloud: Cloud, environment: Environment):
+    """An alarm that rings for nothing is switched off, and then for something, too."""
+    here, there = _two_addresses(environment)
+    usual = {
+        "an accepted connection": ("ACCEPT", here, there, "tcp", "opening"),
+        "a late packet": ("REJECT", here, there, "tcp", "late"),
+        "an answer that nobody waits for": ("REJECT", there, here, "tcp", "answer"),
+        "a knock from outside": ("REJECT", OUTSIDE, there, "tcp", "opening"),
+        "a group's address": ("REJECT", here, MULTICAST, "udp"),
+        "a minute without packets": ("-", "-", "-", "-"),
+    }
+    found = [what for what, given in usual.items() if _alarming(cloud, *given)]
+    assert not found, f"called for nothing: {', '.join(found)}; {UP}"
+
+
 @pytest.mark.control("DAT-02")
 @pytest.mark.parametrize("data_class", DATA_CLASSES)
 def test_every_data_class_has_a_key(cloud: Cloud, data_class: str):
@@ -315,6 +351,48 @@ def _flow_log_groups(cloud: Cloud) -> Iterator[Document]:
         name = log.get("LogGroupName") or log.get("LogDestination", "").rpartition(":")[2]
         found = cloud.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=name)
         yield from (group for group in found if group["logGroupName"] == name)
+
+
+def _two_addresses(environment: Environment) -> tuple[str, str]:
+    """In the first segment and the last."""
+    segments = [*environment.segments.values()]
+    return str(segments[0].cidr[9]), str(segments[-1].cidr[10])
+
+
+def _alarming(
+    cloud: Cloud, action: str, source: str, target: str, protocol: str, flags: str = ""
+) -> list[str]:
+    """Alarms that one such record in the flow log is enough for.
+
+    In the format that the log has, which need not be the one that a filter expects.
+    """
+    values = {
+        "action": action,
+        "srcaddr": source,
+        "dstaddr": target,
+        "pkt-srcaddr": source,
+        "pkt-dstaddr": target,
+        "protocol": PROTOCOLS[protocol],
+        "tcp-flags": FLAGS.get(flags, "0"),
+    }
+    records = [
+        " ".join(values.get(field, "-") for field in FIELD.findall(log["LogFormat"]))
+        for log in _flow_logs(cloud)
+    ]
+    groups = {group["logGroupName"] for group in _flow_log_groups(cloud)}
+    topic, space = belongings.topic(cloud), notices.namespace(cloud.environment)
+    at_once = [
+        (found, alarm)
+        for found, alarm in belongings.alarms_of_logs(cloud, topic, groups, space)
+        if (alarm["Threshold"], alarm["ComparisonOperator"]) == (1, AT_LEAST)
+    ]
+    if not at_once:
+        raise UnverifiedError(f"no flow that was refused raises an alarm by itself; {UP}")
+    return [
+        alarm["AlarmName"]
+        for found, alarm in at_once
+        if any(log_patterns.matches(found["filterPattern"], record) for record in records)
+    ]
 
 
 def _is_held_to(account: str, statement: Document) -> bool:

@@ -20,6 +20,9 @@ SEND = (ROOT / "tests/compliance/mirrored.py").read_text()
 HOSTS = "sensor-1,siem-1"
 ROLES = "tls,siem,log_shipping,nids,firewall"
 ASK = "suricatasc -c {} /run/suricata/command.sock"
+HEALTH = 14789
+KNOCK = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {HEALTH}), 2)' 2>&-"
+ANSWERED, REFUSED = "0", "1"
 OWN = 'alert udp 192.0.2.77 any -> 192.0.2.78 9 (msg:"Own rule"; sid:100; rev:1;)\n'
 
 
@@ -149,6 +152,33 @@ class TestSensor:
         site.send(23003, 200_000)
         site.on("sensor-1", "systemctl kill -s CONT suricata")
         assert site.collected('"NIDS_EVENT":"drops"', seconds=40)
+
+    def test_a_load_balancer_is_answered_while_suricata_runs(self, site: Site):
+        def becomes(expected: str) -> None:
+            """Within ten seconds."""
+            site.on(
+                "sensor-1",
+                f"for try in $(seq 50); do {KNOCK}; [ $? = {expected} ] && exit; sleep 0.2; done; "
+                "systemctl status ringfence-nids-health suricata; exit 1",
+            )
+
+        becomes(REFUSED)
+        asked = ("--tags", "nids", "--limit", "sensor-1", "-e", f'{{"nids_health_port": {HEALTH}}}')
+        applied = site.play(*asked)
+        assert applied.returncode == 0, applied.stdout[-6000:]
+        becomes(ANSWERED)
+        again = site.play(*asked)
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout[-6000:]
+        site.on("sensor-1", "systemctl stop suricata")
+        becomes(REFUSED)
+        site.on("sensor-1", "systemctl start suricata")
+        becomes(ANSWERED)
+        site.on("sensor-1", "systemctl kill -s KILL suricata")
+        becomes(REFUSED)
+        becomes(ANSWERED)
+        removed = site.apply()
+        assert removed.returncode == 0, removed.stdout[-6000:]
+        becomes(REFUSED)
 
     def test_its_sandbox_leaves_little(self, site: Site):
         said = site.on("sensor-1", "systemd-analyze security --no-pager suricata | tail -1")

@@ -108,11 +108,6 @@ ACCEPTED = (
         "what fails goes to a queue as its destination, which brings the error with the event",
     ),
     Accepted(
-        "CKV_AWS_24",
-        "aws_vpc_security_group_ingress_rule.*-host-sensor-1-ingress-tcp-22-balancer-sensors",
-        "from the group of a load balancer, which asks there whether the sensor is well",
-    ),
-    Accepted(
         "CKV_AWS_116",
         "aws_lambda_function.payments-prod-mirroring",
         "what fails is told to people, and the next run does what a failed one did not",

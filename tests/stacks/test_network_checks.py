@@ -4,6 +4,7 @@ account with defaults and on ours with exactly its property broken."""
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from breaking import Aws, Broken, Exports, checks, failing, failing_once
@@ -16,6 +17,7 @@ from ringfence.verify.cloud import Cloud
 
 ANYWHERE = "0.0.0.0/0"
 CHECKS = checks("test_cloud_network")
+ALARMS = ("an_undeclared_flow_raises_an_alarm", "usual_flows_raise_no_alarm")
 
 
 def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:
@@ -246,14 +248,18 @@ def an_endpoint_serves_everybody(aws: Aws, out: Exports) -> None:
 
 
 @BROKEN.by(
-    "every_flow_is_recorded", "flow_records_tell_both_ends", "flow_records_are_kept_encrypted"
+    *("every_flow_is_recorded", "flow_records_tell_both_ends", "flow_records_are_kept_encrypted"),
+    *ALARMS,
 )
 def the_flow_log_is_turned_off(aws: Aws, out: Exports) -> None:
     ids = [log["FlowLogId"] for log in aws("ec2").describe_flow_logs()["FlowLogs"]]
     aws("ec2").delete_flow_logs(FlowLogIds=ids)
 
 
-@BROKEN.by("every_flow_is_recorded", "flow_records_tell_both_ends")
+@BROKEN.by(
+    *("every_flow_is_recorded", "flow_records_tell_both_ends"),
+    "an_undeclared_flow_raises_an_alarm",
+)
 def only_refused_flows_are_recorded_in_brief(aws: Aws, out: Exports) -> None:
     ec2 = aws("ec2")
     (log,) = ec2.describe_flow_logs()["FlowLogs"]
@@ -270,6 +276,72 @@ def only_refused_flows_are_recorded_in_brief(aws: Aws, out: Exports) -> None:
 @BROKEN.by("flow_records_are_kept_encrypted")
 def flow_records_are_kept_briefly(aws: Aws, out: Exports) -> None:
     aws("logs").put_retention_policy(logGroupName=out["flow_log_group"], retentionInDays=7)
+
+
+def _undeclared(aws: Aws) -> list[dict[str, Any]]:
+    alarms = aws("cloudwatch").describe_alarms()["MetricAlarms"]
+    return [each for each in alarms if each.get("MetricName", "").startswith("undeclared-")]
+
+
+@BROKEN.by(*ALARMS)
+def alarms_of_undeclared_flows_are_silenced(aws: Aws, out: Exports) -> None:
+    names = [each["AlarmName"] for each in _undeclared(aws)]
+    aws("cloudwatch").disable_alarm_actions(AlarmNames=names)
+
+
+@BROKEN.by(*ALARMS)
+def a_few_undeclared_flows_are_taken_as_usual(aws: Aws, out: Exports) -> None:
+    kept = ("AlarmName", "AlarmActions", "MetricName", "Namespace", "Statistic", "Period")
+    for alarm in _undeclared(aws):
+        given = {key: alarm[key] for key in (*kept, "EvaluationPeriods", "ComparisonOperator")}
+        aws("cloudwatch").put_metric_alarm(**given, Threshold=10)
+
+
+@BROKEN.by("an_undeclared_flow_raises_an_alarm")
+def packets_other_than_of_tcp_raise_no_alarm(aws: Aws, out: Exports) -> None:
+    names = [each["AlarmName"] for each in _undeclared(aws) if "packets" in each["MetricName"]]
+    aws("cloudwatch").delete_alarms(AlarmNames=names)
+
+
+def _pattern(aws: Aws, out: Exports, old: str, new: str) -> None:
+    """Of the filter that counts connections."""
+    logs, group = aws("logs"), out["flow_log_group"]
+    for each in logs.describe_metric_filters(logGroupName=group)["metricFilters"]:
+        if "undeclared-connections" in each["filterName"]:
+            assert old in each["filterPattern"]
+            logs.delete_metric_filter(logGroupName=group, filterName=each["filterName"])
+            logs.put_metric_filter(
+                logGroupName=group,
+                filterName=each["filterName"],
+                filterPattern=each["filterPattern"].replace(old, new),
+                metricTransformations=each["metricTransformations"],
+            )
+
+
+@BROKEN.by("an_undeclared_flow_raises_an_alarm")
+def connections_that_are_reset_raise_no_alarm(aws: Aws, out: Exports) -> None:
+    """A scanner resets what it opens."""
+    _pattern(aws, out, " || tcp_flags=6", "")
+
+
+@BROKEN.by("an_undeclared_flow_raises_an_alarm")
+def connections_are_looked_for_in_another_network(aws: Aws, out: Exports) -> None:
+    _pattern(aws, out, "pkt_srcaddr=10.40.*", "pkt_srcaddr=10.41.*")
+
+
+@BROKEN.by("usual_flows_raise_no_alarm")
+def knocks_from_outside_raise_alarms(aws: Aws, out: Exports) -> None:
+    _pattern(aws, out, "pkt_srcaddr=10.40.*", "pkt_srcaddr")
+
+
+@BROKEN.by("usual_flows_raise_no_alarm")
+def late_packets_raise_alarms(aws: Aws, out: Exports) -> None:
+    _pattern(aws, out, "tcp_flags=2 || ", "tcp_flags=1 || tcp_flags=2 || ")
+
+
+@BROKEN.by("usual_flows_raise_no_alarm")
+def accepted_connections_raise_alarms(aws: Aws, out: Exports) -> None:
+    _pattern(aws, out, "action=REJECT", "action")
 
 
 @BROKEN.by("every_data_class_has_a_key")

@@ -155,14 +155,3 @@ def test_too_many_segments_are_told() -> None:
     said = quotas.exceeded(loaded(many_segments(20)))
     assert said[0].startswith("network.segments.edge: 2")
     assert said[0].endswith("an ACL of AWS has 20; let fewer segments have flows with this one")
-
-
-def test_sensors_that_cannot_be_asked_on_one_port_are_told() -> None:
-    document = deepcopy(BASE)
-    for number, port in enumerate((22, 2222)):
-        place = {"segment": "monitoring", "groups": ["sensor"], "ssh_port": port}
-        document["hosts"][f"sensor-{number}"] = place
-    assert quotas.exceeded(loaded(document)) == (
-        "hosts: sensors have the SSH ports 22, 2222, and a load balancer asks all its targets on "
-        "one whether they are well; give them the same",
-    )

@@ -19,7 +19,9 @@ from generated import BASE, manifest
 
 from ringfence import inventory
 from ringfence.cloud import first_boot
+from ringfence.cloud.balancers import HEALTH, VXLAN, balancers
 from ringfence.cloud.containment import STATE_TAGS
+from ringfence.cloud.flows import balancer_end, declared
 from ringfence.cloud.tags import HOST
 from ringfence.environment import Environment
 from ringfence.inventory import connection, firewall, provisioned
@@ -28,6 +30,7 @@ from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.serve import served
 from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.ssh_authority import Files, management_networks
+from ringfence.validation.rules.hosts import HEALTH_PORT
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
@@ -209,6 +212,41 @@ class TestLocated:
         # Session Manager's agent is not cut off by what hardens the host.
         outbound = {(str(r.network), r.port) for r in firewall.outbound(located, database)}
         assert {("10.40.0.0/22", 443), ("169.254.169.254/32", 80)} <= outbound
+
+    def test_hosts_admit_their_load_balancer_and_others_do_not(self, located: Environment) -> None:
+        """From its own segment, on the ports that it is told: callers and its health checks."""
+        places = {
+            (host.name, str(rule.network), rule.protocol, rule.port)
+            for host in located.hosts.values()
+            for rule in firewall.inbound(located, host)
+            if "load balancer" in rule.why
+        }
+        assert places == {
+            ("edge-1", "10.40.8.0/22", "tcp", 443),
+            ("sensor-1", "10.40.36.0/22", "tcp", HEALTH),
+        }
+
+    def test_hosts_admit_what_security_groups_let_balancers_open(
+        self, located: Environment
+    ) -> None:
+        """Copies apart: they are read before any packet filter."""
+        for balancer in balancers(located):
+            own = balancer_end(balancer.name)
+            ways = [path for path in declared(located) if path.source == own]
+            assert ways
+            for path in ways:
+                host = located.hosts[path.target.removeprefix("host ")]
+                admitted = {
+                    (rule.protocol, rule.port)
+                    for rule in firewall.inbound(located, host)
+                    if balancer.segment.cidr == rule.network
+                }
+                copies = (path.protocol, path.first) == ("udp", VXLAN)
+                assert ((path.protocol, path.first) in admitted) != copies, path
+
+    def test_the_sensor_answers_where_it_is_asked(self, located: Environment) -> None:
+        told = inventory.variables(located, located.hosts["sensor-1"])
+        assert told["nids_health_port"] == HEALTH == HEALTH_PORT
 
     def test_what_was_not_found_stays_without_an_address(self, environment: Environment) -> None:
         one = {"edge-1": provisioned.Instance("i-1", IPv4Address("10.40.8.4"))}

@@ -44,6 +44,6 @@ def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> 
         "balancer gateway -> host edge-1 tcp/443",
         *(f"mirror of {each} -> balancer sensors udp/4789" for each in (*everyone, "host siem-1")),
         "balancer sensors -> host sensor-1 udp/4789",
-        "balancer sensors -> host sensor-1 tcp/22",
+        "balancer sensors -> host sensor-1 tcp/14789",
         *(f"{each} -> host siem-1 tcp/2514" for each in everyone),
     }

@@ -37,6 +37,10 @@ def test_sensors_alone_get_them(lab: Environment) -> None:
     assert having == {"sensor-1"}
 
 
+def test_without_a_load_balancer_nobody_asks_whether_it_runs(lab: Environment) -> None:
+    assert nids.variables(lab, lab.hosts["sensor-1"])["nids_health_port"] == 0
+
+
 def test_every_flow_of_the_manifest_is_declared(lab: Environment) -> None:
     declared = pairs(lab)
     missing = [

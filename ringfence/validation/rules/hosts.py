@@ -27,6 +27,8 @@ LONGEST_NAME = 64
 SSH_PORT = 22
 SINK_PORT = 2514
 GATEWAY_PORT = 443
+HEALTH_PORT = 14789
+"""Of a sensor in AWS, as `ringfence.cloud.balancers` has it."""
 
 
 def names_are_free(manifest: Cursor) -> Iterator[Finding]:
@@ -152,6 +154,8 @@ def ports_are_unique(manifest: Cursor) -> Iterator[Finding]:
             port = manifest.at("gateway", "port").number
             cursor = manifest["gateway"] if port is None else manifest.at("gateway", "port")
             claims.append((name, cursor, GATEWAY_PORT if port is None else port, "the gateway"))
+        if "provisioning" in manifest and "sensor" in host["groups"].texts():
+            claims.append((name, host, HEALTH_PORT, "the sensor's answer to its load balancer"))
     for name, server in manifest["servers"].entries():
         port, place = server["port"].number, server["host"].text or own_host_of(name, server)
         if port is not None and place:
