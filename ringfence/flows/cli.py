@@ -51,7 +51,11 @@ def run(args: Namespace) -> int:
     if args.page:
         from ringfence.flows import page  # templates take a moment to import
 
-        args.page.write_text(page.render(environment, comparison))
+        try:
+            args.page.write_text(page.render(environment, comparison))
+        except OSError as error:
+            print(f"{args.page}: cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
     if args.json:
         print(json.dumps(_document(comparison), indent=2))
     else:

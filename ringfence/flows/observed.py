@@ -54,11 +54,15 @@ def connections(lines: Iterable[str]) -> Iterator[Connection]:
 def _of_suricata(event: dict) -> Connection:
     """https://docs.suricata.io/en/suricata-7.0.10/output/eve/eve-json-format.html#event-type-flow"""
     flow, protocol = event["flow"], event["proto"].lower()
-    answered = flow["pkts_toclient"] > 0
+    answered, certain = flow["pkts_toclient"] > 0, True
     if protocol == "tcp":
+        flags = event.get("tcp", {})
+        to_client = int(flags.get("tcp_flags_tc", "0"), 16)
+        # After a long silence, or a start of the sensor, whoever speaks first is taken for the
+        # client.
+        certain = bool(int(flags.get("tcp_flags_ts", "2"), 16) & SYN)
         # A reset is no answer.
-        flags = int(event.get("tcp", {}).get("tcp_flags_tc", "0"), 16)
-        answered = answered and bool(flags & SYN)
+        answered = answered and (not certain or bool(to_client & SYN))
     icmp = "icmp" in protocol
     return Connection(
         time=datetime.fromisoformat(flow["start"]).timestamp(),
@@ -69,6 +73,7 @@ def _of_suricata(event: dict) -> Connection:
         port=0 if icmp else event.get("dest_port", 0),
         answered=answered,
         bytes=flow["bytes_toserver"] + flow["bytes_toclient"],
+        certain=certain,
     )
 
 

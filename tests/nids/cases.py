@@ -56,6 +56,11 @@ class Case:
     passes: Callable[[], Packets]
 
 
+def escaped_call() -> Packets:
+    """As PHP's writer of JSON has it."""
+    return http(CLIENT, TOOLS, 9000, POST, CALL.replace("/", "\\/"))
+
+
 def old_tls(client: str, server: str, port: int) -> Packets:
     return tls(client, server, port, Handshake(lowest=TLS12, highest=TLS12))
 

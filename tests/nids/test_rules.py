@@ -29,6 +29,9 @@ SETTINGS = {
     "nids_denied_sni": [cases.DENIED_NAME],
 }
 
+OPENINGS = ("S", "SP", "SU", "SPU", "SEC")
+"""Flags that Linux takes for an opening."""
+
 pytestmark = pytest.mark.skipif(
     unavailable() is not None, reason=f"no Suricata here: {unavailable()}"
 )
@@ -107,6 +110,12 @@ def _captures(variables: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], 
         yield f"{number} passes", case.passes
     for name, make in cases.BENIGN.items():
         yield f"benign: {name}", make
+    for flags in OPENINGS:
+        yield (
+            f"opening {flags}",
+            lambda f=flags: cases.openings(cases.CLIENT, cases.TOOLS, range(8420, 8450), f),
+        )
+    yield "backslash", cases.escaped_call
     for segment in variables["nids_segments"]:
         for protocol, number in segment["sids"].items():
             yield f"{number} alerts", lambda s=segment, p=protocol: _first(s, p)
@@ -186,6 +195,18 @@ def test_connections_that_nobody_declared_name_their_segment(
         or number in outcome.fired[f"{number} passes"]
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("flags", OPENINGS)
+def test_an_opening_is_one_whatever_else_it_carries(
+    outcome: Outcome, variables: dict[str, Any], flags: str
+) -> None:
+    (clients,) = (s for s in variables["nids_segments"] if s["name"] == "clients")
+    assert {1200023, 1200060, clients["sids"]["tcp"]} <= outcome.fired[f"opening {flags}"]
+
+
+def test_a_slash_of_json_may_have_a_backslash(outcome: Outcome) -> None:
+    assert {1200021, 1200022, 1200024} <= outcome.fired["backslash"]
 
 
 def test_declared_connections_raise_nothing(outcome: Outcome) -> None:

@@ -263,6 +263,14 @@ def test_the_page_draws_every_pair_of_ends_once_for_each_kind(environment: Envir
     }
 
 
+def test_a_flow_met_in_its_middle_may_be_either_way_round(environment: Environment):
+    middle = {"tcp_flags_ts": "18", "tcp_flags_tc": "10"}
+    turned = suricata(SIEM, TOOLS, 40001, src_port=2514, tcp=middle)
+    opened = suricata(SIEM, TOOLS, 40001, src_port=2514)
+    assert not compared(environment, turned).undeclared
+    assert compared(environment, opened).undeclared
+
+
 def test_an_arrow_of_a_scan_names_few_ports(environment: Environment):
     scan = [
         suricata(CLIENT, SIEM, port, way) for port in range(9000, 9040) for way in ("TCP", "UDP")
