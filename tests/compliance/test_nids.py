@@ -19,6 +19,7 @@ from tests.compliance.test_monitoring import record_of
 
 REMEDY = "apply role nids"
 CURRENT = "/var/lib/ringfence-nids/current"
+STAGED = "/etc/ringfence/nids/staged"
 COMMANDS = "/run/suricata/command.sock"
 EVENTS = "ringfence-nids-events.socket ringfence-nids-events.service"
 RELOAD = f"suricatasc -c ruleset-reload-rules {COMMANDS}"
@@ -59,8 +60,8 @@ def edited(file: str, change: str, take: str) -> pytest.MarkDecorator:
 @edited("rules/flows.rules", f": > {CURRENT}/rules/flows.rules", RELOAD)
 def test_rules_of_the_manifest_are_in_force(host: Target, environment: Environment) -> None:
     """A sensor without its rules looks just as busy, and never says a word."""
-    shown = host.run(f"grep -ho 'sid:[0-9]*' {CURRENT}/rules/*.rules").stdout.split()
-    present = {int(word.removeprefix("sid:")) for word in shown}
+    shown = host.run(f"grep -hv '^ *#' {CURRENT}/rules/*.rules | grep -o 'sid: *[0-9][0-9]*'")
+    present = {int(line.removeprefix("sid:")) for line in shown.stdout.splitlines()}
     expected = nids.variables(environment, host.manifest)
     wanted = {entry["sid"] for entry in (*expected["nids_declared"], *expected["nids_names"])}
     wanted |= {sid for segment in expected["nids_segments"] for sid in segment["sids"].values()}
@@ -71,6 +72,19 @@ def test_rules_of_the_manifest_are_in_force(host: Target, environment: Environme
     running = [(each["rules_loaded"], each["rules_failed"]) for each in engines]
     assert running == [(len(present), 0)], (
         f"(loaded, failed) is {running}, on disk are {len(present)} rules; {REMEDY}"
+    )
+
+
+@pytest.mark.control("NET-04")
+@pytest.mark.hosts("sensor")
+@edited("rules/evasion.rules", f": > {CURRENT}/rules/evasion.rules", RELOAD)
+def test_rules_are_those_of_the_role(host: Target) -> None:
+    """Those that follow from no manifest, too: Suricata does not miss what is not there."""
+    compared = host.run(f"diff -rq {STAGED}/rules {CURRENT}/rules")
+    found = (compared.stdout or compared.stderr).splitlines()
+    assert compared.succeeded, (
+        f"rules in force are not those of the role: {found[:1]}; copy {STAGED}/rules over "
+        f"{CURRENT}/rules and run `{RELOAD}`"
     )
 
 

@@ -199,4 +199,4 @@ class TestSensor:
             *("--environment", site.lab.environment.path, "--sabotage"),
         )
         assert ended.returncode == 0, ended.stdout[-6000:]
-        assert "8 passed" in ended.stdout
+        assert "9 passed" in ended.stdout
