@@ -32,9 +32,13 @@ class Path:
     first: int
     last: int
 
-    def __str__(self) -> str:
+    @property
+    def ports(self) -> str:
         ports = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
-        return f"{self.source} -> {self.target} {self.protocol}/{ports}"
+        return f"{self.protocol}/{ports}" if self.last else self.protocol
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target} {self.ports}"
 
 
 def declared(environment: Environment) -> frozenset[Path]:

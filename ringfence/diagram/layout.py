@@ -15,7 +15,7 @@ from functools import cached_property
 from math import ceil, sqrt
 
 from ringfence.cloud.flows import CALLERS
-from ringfence.diagram.picture import EGRESS, Arrow, Block, Node, Picture
+from ringfence.diagram.picture import EGRESS, ROUTER, Arrow, Block, Node, Picture
 
 GRID = 8
 """Boxes and heads of arrows stand on it, tails and half of the tracks between."""
@@ -27,7 +27,7 @@ PAD, GAP, MARGIN = 2 * GRID, 2 * GRID, GRID
 TITLE = 3 * GRID
 COLUMNS = ("clients", "edge", "servers", "data", EGRESS)
 ABOVE, BESIDE, BELOW = 0, 1, 2
-ROWS = {"management": ABOVE, "monitoring": BELOW}
+ROWS = {"management": ABOVE, ROUTER: ABOVE, "monitoring": BELOW}
 PER_ROW = 4
 """Boxes side by side in management and monitoring."""
 TALL = 6
@@ -294,9 +294,12 @@ class _Layout:
             end = self._channelled(last, beside[-1].x + WIDTH)
         top = MARGIN
         y = top + 5 * GRID
-        self._text(left + PAD, top + 3 * GRID, self._picture.title, "title")
+        title = fitted(self._picture.title, "title", WIDTH)
+        self._text(left + PAD, top + 3 * GRID, title, "title", WIDTH)
         said = " · ".join(self._picture.notes)
-        self._text(left + PAD + 20 * GRID, top + 3 * GRID, said, "small", right - left - 22 * GRID)
+        beyond = max(20 * GRID, len(title) * CHARACTER["title"] + LINE)
+        room = right - left - beyond - LINE
+        self._text(left + PAD + beyond, top + 3 * GRID, said, "small", room)
         y = self._flat(ABOVE, y, right - 3 * GRID)
         levels = {0: y + GRID}
         y = self._columns(y + self._level_height(0))
@@ -417,15 +420,16 @@ class _Layout:
     # Boxes and their texts.
 
     def _frame(self, block: Block, x: float, y: float, width: float, height: float) -> None:
-        zones = ", ".join(f"{cidr} in {zone}" for zone, cidr in block.subnets)
+        zones = ", ".join(f"{cidr} in {zone}" if zone else cidr for zone, cidr in block.subnets)
         full = f"{block.title} {block.cidr}: {zones}"
         kind = f"frame {block.purpose}"
         self._frames[block.key] = Box(block.key, kind, x, y, width, height, block.recorded, full)
         inner = x + GRID + HALF
         self._text(inner, y + 2.5 * GRID, block.title, "title", WIDTH + GRID)
-        lines = [block.cidr, *(f"{zone} {cidr}" for zone, cidr in block.subnets)]
+        lines = [block.cidr, *(f"{zone} {cidr}".strip() for zone, cidr in block.subnets)]
+        zoned = any(zone for zone, _ in block.subnets)
         for number, text in enumerate(lines):
-            style = "mono" if number else "small"
+            style = "mono" if number and zoned else "small"
             self._text(inner, y + TITLE + LINE * (number + 0.75), text, style, WIDTH + GRID)
         self._pinned(block.key, inner, y + TITLE + LINE * len(lines))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringfence.cloud.flows import Path
 
 EGRESS = "egress"
 """Stands beside the purposes of segments: the subnets of what leads outside."""
+ROUTER = "router"
+"""Stands there too: what is between segments."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Block:
     title: str
     cidr: str
     subnets: tuple[tuple[str, str], ...]
-    """Zone and CIDR."""
+    """Zone, if any, and CIDR."""
     nodes: tuple[Node, ...]
     recorded: bool = False
 
@@ -72,3 +75,14 @@ class Arrow:
     def says(self) -> str:
         into = "every host of " if self.every else ""
         return f"{', '.join(self.sources)} → {into}{self.target}, {self.ports}"
+
+
+def wrapped(words: Iterable[str], width: int = 26) -> tuple[str, ...]:
+    """As lines of a box."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(f"{lines[-1]}, {word}") < width:
+            lines[-1] += f", {word}"
+        else:
+            lines.append(word)
+    return tuple(lines)

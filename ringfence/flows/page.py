@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-import jinja2
-
-from ringfence.diagram import layout
-from ringfence.diagram.curve import curve
+from ringfence.diagram import layout, templates
 from ringfence.diagram.picture import Arrow, Block, Node, Picture
 from ringfence.environment import Environment
 from ringfence.flows.comparison import Comparison, Edge, Seen
@@ -25,13 +21,7 @@ KINDS = {
 PORTS = 4
 """That an arrow names."""
 
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
+_templates = templates.beside(__file__)
 
 
 def render(environment: Environment, comparison: Comparison) -> str:
@@ -49,7 +39,6 @@ def render(environment: Environment, comparison: Comparison) -> str:
         kinds=KINDS,
         removable=len(comparison.unused.keys() & comparison.removable),
         lines=sorted(drawing.lines, key=lambda line: list(KINDS).index(line.kind)),
-        curve=curve,
         when=_when,
     )
 

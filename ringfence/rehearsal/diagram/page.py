@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-import jinja2
 
 from ringfence.cloud.groups import infrastructure
-from ringfence.diagram import layout
-from ringfence.diagram.curve import curve
+from ringfence.diagram import layout, templates
 from ringfence.environment import Egress, Environment, Flow, Host
 from ringfence.rehearsal import bill, tree
 from ringfence.rehearsal.diagram import arrows, picture
 from ringfence.rehearsal.record import Rehearsal
 
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
+_templates = templates.beside(__file__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,6 @@ def render(rehearsal: Rehearsal, environment: Environment) -> str:
         services=picture.services(rehearsal),
         summary=tree.summary(rehearsal).rpartition(";")[0],
         cost=bill.total(bill.of(rehearsal)),
-        curve=curve,
     )
 
 

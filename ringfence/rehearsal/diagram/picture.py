@@ -10,7 +10,7 @@ from ringfence.cloud import tags
 from ringfence.cloud.flows import CALLERS, balancer_end, link_end, segment_end
 from ringfence.cloud.groups import host_group, server_group
 from ringfence.cloud.services import DATA_CLASSES
-from ringfence.diagram.picture import EGRESS, Block, Card, Node, Picture
+from ringfence.diagram.picture import EGRESS, Block, Card, Node, Picture, wrapped
 from ringfence.environment import Environment, Host
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
@@ -317,14 +317,3 @@ def _is_recorded(resources: Iterable[Resource]) -> bool:
 
 def _mark(resources: Iterable[Resource]) -> str:
     return " (recorded only)" if _is_recorded(resources) else ""
-
-
-def wrapped(words: Iterable[str], width: int = 26) -> tuple[str, ...]:
-    """As lines of a box."""
-    lines: list[str] = []
-    for word in words:
-        if lines and len(f"{lines[-1]}, {word}") < width:
-            lines[-1] += f", {word}"
-        else:
-            lines.append(word)
-    return tuple(lines)
