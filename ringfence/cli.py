@@ -22,6 +22,7 @@ VERBS = {
     "call": ("ringfence.client", "list or call the tools of an MCP server"),
     "grant": ("ringfence.grants", "ask for, approve or revoke the use of a sensitive tool"),
     "decisions": ("ringfence.decisions", "show what the gateway decided, from its audit log"),
+    "diagram": ("ringfence.topology.cli", "draw segments, hosts, and declared connections"),
     "flows": ("ringfence.flows.cli", "compare connections that were seen with those declared"),
     "pins": ("ringfence.pins", "review and approve the definitions of tools"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
