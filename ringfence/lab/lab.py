@@ -182,7 +182,7 @@ class Lab:
         return node
 
     def withdraw(self, segment: str) -> None:
-        network.withdraw(self._intruder(segment))
+        network.withdraw(self.plan, self._intruder(segment))
 
     # Use
 

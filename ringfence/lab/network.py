@@ -88,14 +88,16 @@ def namespaces(lab: str) -> list[str]:
 
 def intrude(plan: Plan, node: Node) -> None:
     """Cable an attacker's node into its segment; what it sends is seen as everybody's is."""
-    withdraw(node)
+    withdraw(plan, node)
     _ip("netns", "add", node.namespace)
     _place(plan, node)
     mirroring.watch(plan, node.link)
 
 
-def withdraw(node: Node) -> None:
+def withdraw(plan: Plan, node: Node) -> None:
     if (NAMESPACES / node.namespace).exists():
+        # It would go with the namespace, but only when the kernel gets round to it.
+        _ip("-n", plan.router, "link", "delete", node.link.port, missing_ok=True)
         _ip("netns", "delete", node.namespace)
 
 
