@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from ringfence.environment import Address, Environment, Flow, Network
-from ringfence.flows.declared import accepted, opened
+from ringfence.flows.declared import accepted, opened, pings
 from ringfence.flows.observed import Connection
 
 PING = "ping"
@@ -94,7 +94,7 @@ class _Ways:
         self.edges: dict[Edge, str] = {}
         for way in (*opened(environment), *accepted(environment)):
             self._add(way.source, way.target, way.protocol, way.port, way.why)
-        for source, target in _pings(environment):
+        for source, target in pings(environment):
             self._add(source, target, "icmp", 0, PING)
 
     def _add(self, source: Network, target: Network, protocol: str, port: int, why: str) -> None:
@@ -151,13 +151,3 @@ class _Ways:
             inside = next((n for s, n in self._segments.items() if network[0] in s), None)
             return f"{network[0]} in {inside}" if inside else str(network[0])
         return str(network)
-
-
-def _pings(environment: Environment) -> Iterator[tuple[Network, Network]]:
-    """Every host answers to management."""
-    sources = [n for segment in environment.segments_for("management") for n in segment.networks]
-    for host in environment.hosts.values():
-        for address in host.addresses:
-            for source in sources:
-                if source.version == address.version:
-                    yield source, ip_network(address)

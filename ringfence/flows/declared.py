@@ -50,6 +50,14 @@ def accepted(environment: Environment) -> Iterator[Way]:
                 yield Way(rule.network, address, rule.protocol, rule.port, rule.why)
 
 
+def pings(environment: Environment) -> Iterator[tuple[Network, Network]]:
+    """From where to where: every host answers to management."""
+    sources = [n for segment in environment.segments_for("management") for n in segment.networks]
+    for host in environment.hosts.values():
+        for target in host.networks:
+            yield from ((source, target) for source in sources if source.version == target.version)
+
+
 def _rule(variable: Mapping[str, Any]) -> Rule:
     network = ip_network(variable["network"])
     return Rule(network, variable["protocol"], variable["port"], variable["why"])

@@ -32,6 +32,8 @@ table inet ringfence {{
     ip saddr . ip daddr . meta l4proto . th dport @to4 accept
     ip6 saddr . ip6 daddr . meta l4proto . th dport @from6 accept
     ip6 saddr . ip6 daddr . meta l4proto . th dport @to6 accept
+    icmp type echo-request ip saddr . ip daddr @ping4 accept
+    icmpv6 type echo-request ip6 saddr . ip6 daddr @ping6 accept
     counter name refused
   }}
 }}
@@ -39,7 +41,7 @@ table inet ringfence {{
 
 SET = """\
   set {name} {{
-    type {family} . {family} . inet_proto . inet_service
+    type {type}
     flags interval
 {elements}  }}"""
 
@@ -56,26 +58,27 @@ def lift(plan: Plan) -> None:
 def rules(environment: Environment) -> str:
     """The ruleset. Lookups take the same time for one entry and for thousands."""
     ways = {"from": list(declared.opened(environment)), "to": list(declared.accepted(environment))}
-    return RULES.format(
-        sets="\n".join(
-            SET.format(
-                name=f"{name}{version}",
-                family=f"ipv{version}_addr",
-                elements=_elements(way for way in each if way.source.version == version),
-            )
-            for name, each in ways.items()
-            for version in (4, 6)
-        )
-    )
+    pings = list(declared.pings(environment))
+    sets: list[str] = []
+    for version in (4, 6):
+        ends = f"ipv{version}_addr . ipv{version}_addr"
+        for name, each in ways.items():
+            entries = [_way(way) for way in each if way.source.version == version]
+            sets.append(_set(f"{name}{version}", f"{ends} . inet_proto . inet_service", entries))
+        entries = [f"{here} . {there}" for here, there in pings if here.version == version]
+        sets.append(_set(f"ping{version}", ends, entries))
+    return RULES.format(sets="\n".join(sets))
 
 
-def _elements(ways: Iterable[Way]) -> str:
-    lines = [
-        f"      {way.source} . {way.target} . {way.protocol} . {way.port} "
-        f'comment "{comment(way.why)}"'
-        for way in ways
-    ]
-    return "    elements = {\n" + ",\n".join(lines) + "\n    }\n" if lines else ""
+def _set(name: str, type_: str, entries: Iterable[str]) -> str:
+    lines = [f"      {entry}" for entry in entries]
+    elements = "    elements = {\n" + ",\n".join(lines) + "\n    }\n" if lines else ""
+    return SET.format(name=name, type=type_, elements=elements)
+
+
+def _way(way: Way) -> str:
+    port = f"{way.protocol} . {way.port}"
+    return f'{way.source} . {way.target} . {port} comment "{comment(way.why)}"'
 
 
 def _nft(plan: Plan, ruleset: str) -> None:

@@ -97,6 +97,31 @@ for number in numbers:
     raw.sendto(packet(source, target, number), (target, 0))
 """
 
+PING = """
+import json, os, socket, sys
+# Its own number, so that no router takes it for part of an earlier exchange.
+number = os.getpid() & 0x7fff
+answered = []
+for address in sys.argv[1:]:
+    six = ":" in address
+    family, protocol = (socket.AF_INET6, 58) if six else (socket.AF_INET, 1)
+    request, reply, start = (128, 129, 0) if six else (8, 0, 20)
+    total = 0 if six else ~(0x0800 + number) & 0xffff  # of IPv6 the kernel fills it in
+    with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
+        raw.settimeout(2)
+        head = bytes([request, 0]) + total.to_bytes(2, "big")
+        raw.sendto(head + number.to_bytes(2, "big") + bytes(2), (address, 0))
+        try:
+            while address not in answered:
+                packet, peer = raw.recvfrom(2048)
+                told = int.from_bytes(packet[start + 4:start + 6], "big")
+                if (peer[0], packet[start], told) == (address, reply, number):
+                    answered.append(address)
+        except TimeoutError:
+            pass
+print(json.dumps(answered))
+"""
+
 
 @pytest.fixture(scope="module")
 def lab(make_manifest: Callable[..., Path], release: str, octets: range) -> Iterator[Lab]:
@@ -214,6 +239,26 @@ def test_the_router_lets_pass_what_the_manifest_declares(lab: Lab):
     finally:
         lab.lift()
     assert opened(lab, "client", *everything) == everything
+
+
+def test_the_router_lets_management_ping_hosts_and_nobody_else(lab: Lab):
+    targets = [str(a) for a in lab.environment.hosts["tools-1"].addresses]
+    assert [":" in target for target in targets] == [False, True]
+
+    def pinged(node: str) -> list[str]:
+        command = ["python3", "-c", PING, *targets]
+        return json.loads(lab.exec(node, command, timeout=30, check=True).stdout)
+
+    lab.intrude("management")
+    try:
+        assert pinged("client") == targets
+        lab.enforce()
+        assert pinged("intruder.management") == targets
+        assert pinged("client") == []
+        assert pinged("siem-1") == []
+    finally:
+        lab.lift()
+        lab.withdraw("management")
 
 
 def test_the_router_knows_forged_sources(lab: Lab):
