@@ -13,6 +13,7 @@ from ringfence import record
 from ringfence.environment import Environment
 from ringfence.flows.comparison import Comparison, Edge, Seen, compare
 from ringfence.flows.observed import connections
+from ringfence.inventory import provisioned
 
 SOURCES = 3
 """Addresses that one line shows."""
@@ -37,7 +38,11 @@ def run(args: Namespace) -> int:
     """Exit status 0: all that was seen is declared; 1: not all; 2: nothing to compare with."""
     environment = Environment.load(args.environment)
     try:
+        environment = _with_addresses(environment)
         comparison = compare(environment, connections(record.lines(args.files)))
+    except provisioned.ProvisionedError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"{error.filename}: cannot be read: {error.strerror}", file=sys.stderr)
         return 2
@@ -62,6 +67,18 @@ def run(args: Namespace) -> int:
         for line in _text(comparison):
             print(line)
     return 1 if comparison.undeclared else 0
+
+
+def _with_addresses(environment: Environment) -> Environment:
+    """Of hosts that AWS provisions, those that run: one may be contained when this is asked."""
+    environment = provisioned.located(environment, provisioned.instances(environment))
+    for host in environment.hosts.values():
+        if not host.addresses:
+            print(
+                f"{host.name} does not run: what was its address has the name of its segment",
+                file=sys.stderr,
+            )
+    return environment
 
 
 def _text(comparison: Comparison) -> Iterator[str]:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from ringfence.environment import Address, Environment, Flow, Network
+from ringfence.cloud.balancers import VXLAN, sensors
+from ringfence.environment import Address, Environment, Flow, Host, Network
 from ringfence.flows.declared import accepted, opened, pings
 from ringfence.flows.observed import Connection
 
 PING = "ping"
+COPIES = "copies of packets, for a sensor"
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +54,8 @@ class Seen:
 @dataclass(frozen=True)
 class Comparison:
     declared: dict[Edge, str]
-    """Every edge that may be, with its reason."""
+    """Every edge that may be, with its reason. Copies for sensors, where some were seen: mostly
+    they are not recorded."""
     removable: frozenset[Edge] = frozenset()
     """Those that stand in the manifest's `network.flows`; others follow from something else."""
     seen: dict[Edge, Seen] = field(default_factory=dict)
@@ -71,6 +74,9 @@ def compare(environment: Environment, connections: Iterable[Connection]) -> Comp
     for connection in connections:
         if ways.concern(connection):
             found = ways.of(connection)
+            if copies := ways.copies(connection):
+                comparison.declared[copies] = COPIES
+                found = [copies]
             edges = found or [ways.edge_of(connection)]
             told = comparison.seen if found else comparison.undeclared
             for edge in edges:
@@ -90,6 +96,9 @@ class _Ways:
             for host in environment.hosts.values()
             for address in host.addresses
         }
+        self._sensors = {a for host in environment.group("sensor") for a in host.addresses}
+        balancer = sensors(environment)
+        self._before_sensors = balancer.segment.networks if balancer else ()
         self._by_port: dict[tuple[str, int], list[tuple[Network, Network, Edge]]] = {}
         self.edges: dict[Edge, str] = {}
         for way in (*opened(environment), *accepted(environment)):
@@ -124,15 +133,35 @@ class _Ways:
                 return list(dict.fromkeys(found))
         return []
 
+    def copies(self, connection: Connection) -> Edge | None:
+        """The edge of packets that somebody mirrors to a sensor, or to the balancer before it.
+
+        Whatever else is on this port is no copy. A flow log of AWS has none:
+        https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-network-limitations.html
+        """
+        source, target = connection.source, connection.target
+        inside = source not in self._sensors and any(source in n for n in self._segments)
+        # The manifest does not know where in its segment the balancer is.
+        watched = target in self._sensors or (
+            ip_network(target) not in self._hosts
+            and any(target in network for network in self._before_sensors)
+        )
+        if (connection.protocol, connection.port) != ("udp", VXLAN) or not (inside and watched):
+            return None
+        return Edge(self._end(source), self._end(target), connection.protocol, connection.port)
+
     def edge_of(self, connection: Connection) -> Edge:
         source, target, port = connection.source, connection.target, connection.port
         if not connection.certain and 0 < connection.source_port < port:
             source, target, port = target, source, connection.source_port
         return Edge(self._end(source), self._end(target), connection.protocol, port)
 
-    def edge_of_flow(self, flow: Flow) -> Edge:
-        source, target = flow.sources[0], flow.destinations[0]
-        return Edge(self._name(source), self._name(target), flow.protocol, flow.port)
+    @staticmethod
+    def edge_of_flow(flow: Flow) -> Edge:
+        """By names: not every host has an address yet."""
+        kind = "host" if isinstance(flow.source, Host) else "segment"
+        source, target = f"{kind} {flow.source.name}", f"host {flow.target.name}"
+        return Edge(source, target, flow.protocol, flow.port)
 
     def _end(self, address: Address) -> str:
         alone = ip_network(address)

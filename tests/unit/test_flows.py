@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ringfence.flows import page
 from ringfence.flows.comparison import Comparison, Edge, compare
 from ringfence.flows.declared import accepted, opened
 from ringfence.flows.observed import connections
+from ringfence.inventory import provisioned
+from ringfence.inventory.provisioned import Instance
 
 MANIFEST = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 CLIENT, EDGE, TOOLS, SIEM = "10.213.20.10", "10.213.50.11", "10.213.30.11", "10.213.40.11"
@@ -203,6 +206,135 @@ def test_no_two_declared_ways_overlap(name: str):
                     and one.source.overlaps(other.source)
                     and one.target.overlaps(other.target)
                 )
+
+
+VXLAN = 4789
+SENSOR = "10.213.40.12"
+
+
+@pytest.fixture(scope="module")
+def watched() -> Environment:
+    return Environment.load(Path(__file__).parent / "manifests/sensor.yaml")
+
+
+ADDRESSES = {
+    "edge-1": "10.40.8.10",
+    "tools-1": "10.40.16.10",
+    "ledger-db-1": "10.40.32.10",
+    "sensor-1": "10.40.36.10",
+    "siem-1": "10.40.36.11",
+    "mcp-ledger": "10.40.16.11",
+}
+BALANCER = "10.40.36.200"
+
+
+@pytest.fixture
+def provided(monkeypatch: pytest.MonkeyPatch) -> dict[str, Instance]:
+    """What AWS says runs."""
+    found = {name: Instance(f"i-{name}", IPv4Address(a)) for name, a in ADDRESSES.items()}
+    monkeypatch.setattr(provisioned, "instances", lambda _: found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "ends"),
+    [
+        (TOOLS, SENSOR, ("host tools-1", "host sensor-1")),
+        (SIEM, SENSOR, ("host siem-1", "host sensor-1")),
+        (CLIENT, SENSOR, ("segment clients", "host sensor-1")),
+        # The lab's router makes them.
+        ("10.213.40.1", SENSOR, ("segment monitoring", "host sensor-1")),
+        ("fd0d:213:30::11", "fd0d:213:40::12", ("host tools-1", "host sensor-1")),
+    ],
+    ids=["server", "neighbour", "client", "router", "IPv6"],
+)
+@pytest.mark.parametrize("low", [True, False], ids=["low port", "high port"])
+def test_copies_for_a_sensor_are_declared(
+    watched: Environment, source: str, target: str, ends: tuple[str, str], low: bool
+):
+    port = 1025 if low else 40001  # a flow log does not say who began
+    log = vpc(source, target, (port, VXLAN), protocol=17, **{"tcp-flags": "-"})
+    event = suricata(source, target, VXLAN, "UDP", src_port=port)
+    comparison = compared(watched, log, event)
+    assert not comparison.undeclared
+    (edge,) = comparison.seen
+    assert edge == Edge(*ends, "udp", VXLAN)
+    assert comparison.declared[edge] == "copies of packets, for a sensor"
+    assert comparison.seen[edge].connections == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "more"),
+    [
+        (TOOLS, SIEM, {}),
+        (TOOLS, "192.0.2.9", {}),
+        (TOOLS, "10.213.40.200", {}),
+        (SENSOR, SIEM, {}),
+        (SENSOR, "10.213.40.1", {}),
+        ("192.0.2.9", SENSOR, {}),
+        (TOOLS, SENSOR, {"protocol": 6, "tcp-flags": 2}),
+        (TOOLS, SENSOR, {"dstport": 4790}),
+        # VXLAN has no answers.
+        (SENSOR, TOOLS, {"srcport": VXLAN, "dstport": 40001}),
+    ],
+    ids=[
+        *("collector", "outside", "no balancer", "from a sensor", "to the router", "from outside"),
+        *("TCP", "port", "back"),
+    ],
+)
+def test_nothing_else_is_a_copy(
+    watched: Environment, source: str, target: str, more: dict[str, object]
+):
+    log = vpc(source, target, (40001, VXLAN), **{"protocol": 17, "tcp-flags": "-"} | more)
+    comparison = compared(watched, log)
+    assert not comparison.seen
+    assert len(comparison.undeclared) == 1
+
+
+def test_copies_that_nobody_recorded_are_not_missed(watched: Environment):
+    assert not [edge for edge in compared(watched).unused if edge.port == VXLAN]
+
+
+def test_hosts_in_aws_have_the_addresses_that_aws_says(
+    tmp_path: Path, provided: dict[str, Instance], capsys: pytest.CaptureFixture[str]
+):
+    edge, sensor, siem = (ADDRESSES[name] for name in ("edge-1", "sensor-1", "siem-1"))
+    udp = {"protocol": 17, "tcp-flags": "-"}
+    lines = [
+        vpc("10.40.4.9", edge, (40001, 443)),
+        vpc(edge, BALANCER, (40001, VXLAN), **udp),
+        vpc(edge, sensor, (40001, VXLAN), **udp),
+        vpc(edge, siem, (40001, VXLAN), **udp),
+    ]
+    options = ("--json", "--environment", str(MANIFEST.parents[1] / "aws-example/environment.yaml"))
+
+    def told(kind: str) -> set[tuple[str, str, int]]:
+        document = json.loads(capsys.readouterr().out)
+        return {(each["source"], each["target"], each["port"]) for each in document[kind]}
+
+    assert main(["flows", written(tmp_path, lines[:3]), *options]) == 0
+    assert told("seen") == {
+        ("segment clients", "host edge-1", 443),
+        ("host edge-1", "segment monitoring", VXLAN),
+        ("host edge-1", "host sensor-1", VXLAN),
+    }
+    assert main(["flows", written(tmp_path, lines), *options]) == 1
+    assert told("undeclared") == {("host edge-1", "host siem-1", VXLAN)}
+    del provided["siem-1"]
+    main(["flows", written(tmp_path, lines[:1]), *options])
+    assert capsys.readouterr().err.startswith("siem-1 does not run")
+
+
+def test_whoever_does_not_know_where_hosts_are_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def instances(_: Environment) -> dict[str, Instance]:
+        raise provisioned.ProvisionedError("log in")
+
+    monkeypatch.setattr(provisioned, "instances", instances)
+    log = written(tmp_path, [suricata(CLIENT, EDGE)])
+    assert main(["flows", log, "--environment", str(MANIFEST)]) == 2
+    assert capsys.readouterr().err == "log in\n"
 
 
 def written(directory: Path, lines: Iterable[str]) -> str:
