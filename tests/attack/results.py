@@ -11,6 +11,7 @@ from statistics import median
 import jinja2
 
 import ringfence.report
+from ringfence import controls
 from tests.attack.attacks import FIREWALL, Attack
 from tests.attack.ground import Alert, Outcome
 
@@ -35,6 +36,7 @@ class Result:
     milliseconds: int | None
     """From the packet to the collector."""
     note: str
+    controls: tuple[str, ...]
 
     @classmethod
     def of(cls, attack: Attack, outcome: Outcome, alert: Alert | None) -> Result:
@@ -46,17 +48,22 @@ class Result:
             alert.host if alert else None,
             round((alert.received - alert.time) * 1000) if alert else None,
             attack.note,
+            tuple(attack.controls),
         )
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
     """In Markdown."""
-    yield "| attack | stopped by | seen as | ms | |"
-    yield "|---|---|---|---:|---|"
+    yield "| attack | stopped by | seen as | ms | controls | |"
+    yield "|---|---|---|---:|---|---|"
     for each in results:
         stopped = each.by if each.stopped else "**no**"
         seen = f"{each.alert} ({each.by_whom})" if each.alert else "**no**"
-        yield f"| {each.attack} | {stopped} | {seen} | {each.milliseconds or ''} | {each.note} |"
+        cells = (
+            *(each.attack, stopped, seen, str(each.milliseconds or "")),
+            *(", ".join(each.controls), each.note),
+        )
+        yield f"| {' | '.join(cells)} |"
 
 
 def page(results: Sequence[Result], benign: int | None, time: datetime) -> str:
@@ -69,6 +76,7 @@ def page(results: Sequence[Result], benign: int | None, time: datetime) -> str:
         slowest=max(told, default=None),
         middle=round(median(told)) if told else None,
         benign=benign,
+        catalogue=controls.load(),
         time=time,
     )
 
