@@ -49,8 +49,8 @@ def _picture(environment: Environment, comparison: Comparison) -> Picture:
             f"segment {segment.name}",
             segment.purpose,
             segment.name,
-            ", ".join(map(str, segment.networks)),
-            (),
+            str(segment.cidr),
+            (("", str(segment.cidr6)),) if segment.cidr6 else (),
             tuple(
                 Node(f"host {host.name}", "host", host.name, (str(host.address or ""),))
                 for host in environment.hosts.values()
