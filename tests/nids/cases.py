@@ -87,6 +87,13 @@ def openings(source: str, target: str, ports: range, flags: str = "S") -> Packet
     return [syn(source, target, port, flags) for port in ports]
 
 
+def acknowledgements(source: str, target: str, sport: int) -> Packets:
+    return [
+        ip(source, target) / TCP(sport=sport, dport=port, flags="A", seq=9, ack=9)
+        for port in range(41000, 41030)
+    ]
+
+
 def times(number: int, made: Callable[[], Packets]) -> Packets:
     return [packet for _ in range(number) for packet in made()]
 
@@ -251,9 +258,13 @@ CASES: dict[int, Case] = {
         lambda: [udp(CLIENT6, TOOLS6, port) for port in range(1, 16)],
         lambda: [udp(CLIENT, TOOLS, 5000, sport=5000) for _ in range(40)],
     ),
+    # Also from the port of a declared server, where it is not the server's, or not to its clients.
     1200062: Case(
         lambda: openings(CLIENT, TOOLS, range(1, 16), "A"),
-        lambda: times(20, lambda: tcp(CLIENT, TOOLS, 9000, (">", b"x" * 5000))),
+        lambda: (
+            times(20, lambda: tcp(CLIENT, TOOLS, 9000, (">", b"x" * 5000)))
+            + acknowledgements(EDGE, CLIENT, 443)
+        ),
     ),
     1200063: Case(lambda: [syn(CLIENT, TOOLS, 22, "")], lambda: [syn(CLIENT, TOOLS, 22, "U")]),
     1200064: Case(
@@ -339,6 +350,18 @@ CASES: dict[int, Case] = {
 }
 """By number of the signature: those whose numbers do not depend on the manifest."""
 
+MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
+    "acknowledgements from a server's port, of a client": (
+        1200062,
+        lambda: acknowledgements(CLIENT, TOOLS, 443),
+    ),
+    "acknowledgements from a server's port, to others than its clients": (
+        1200062,
+        lambda: acknowledgements(EDGE, TOOLS, 443),
+    ),
+}
+"""Other traffic that must raise them."""
+
 BENIGN: dict[str, Callable[[], Packets]] = {
     "calls": lambda: (
         times(50, lambda: tls(CLIENT, EDGE, 443))
@@ -365,6 +388,14 @@ BENIGN: dict[str, Callable[[], Packets]] = {
     "answers whose questions were not seen": lambda: [
         *tls(CLIENT, EDGE, 443)[4:],
         ip(EDGE, CLIENT) / TCP(sport=443, dport=45678, flags="PA", seq=9, ack=9) / Raw(b"x"),
+    ],
+    "many connections from their middle, the server first": lambda: [
+        packet
+        for _ in range(25)
+        for packet in (
+            *tcp(CLIENT, EDGE, 443, (">", b"x" * 3000), ("<", b"y" * 3000))[4:],
+            *tcp(EDGE6, TOOLS6, 8441, (">", b"x" * 3000), ("<", b"y" * 3000))[4:],
+        )
     ],
     "a connection to a port that is closed": lambda: [
         ip(CLIENT, EDGE) / TCP(sport=45001, dport=443, flags="S", seq=1),

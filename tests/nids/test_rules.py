@@ -108,6 +108,8 @@ def _captures(variables: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], 
     for number, case in cases.CASES.items():
         yield f"{number} alerts", case.alerts
         yield f"{number} passes", case.passes
+    for name, (_, make) in cases.MORE.items():
+        yield f"more: {name}", make
     for name, make in cases.BENIGN.items():
         yield f"benign: {name}", make
     for flags in OPENINGS:
@@ -171,6 +173,11 @@ def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any])
 @pytest.mark.parametrize("number", [*cases.CASES])
 def test_what_it_is_there_for_raises_it(outcome: Outcome, number: int) -> None:
     assert number in outcome.fired[f"{number} alerts"], outcome.fired[f"{number} alerts"]
+
+
+@pytest.mark.parametrize("name", [*cases.MORE])
+def test_so_does_the_same_by_other_means(outcome: Outcome, name: str) -> None:
+    assert cases.MORE[name][0] in outcome.fired[f"more: {name}"]
 
 
 @pytest.mark.parametrize("number", [*cases.CASES])
