@@ -247,6 +247,16 @@ def test_ordinary_traffic_that_is_mirrored_at_both_ends_raises_nothing(
     assert not raised
 
 
+def test_a_connection_that_was_silent_for_an_hour_is_still_looked_into(
+    suricata: Suricata, variables: dict[str, Any], tmp_path: Path
+) -> None:
+    render({**variables, "nids_denied_ja4": []}, tmp_path)
+    packets = cases.named_tls(cases.TOOLS, cases.OUTSIDE, f"x.{cases.NAME}")
+    write(tmp_path / "all.pcap", [packets[:3], packets[3:]])
+    events = suricata.inspect(tmp_path, tmp_path / "all.pcap")
+    assert 1200015 in [e["alert"]["signature_id"] for e in events if e["event_type"] == "alert"]
+
+
 NO_LISTS = {"nids_denied_ja4": [], "nids_denied_sni": []}
 BY_ITSELF = {"nids_hosts": ["10.0.0.0/8"], "nids_sensors": ["10.0.0.5"]}
 
