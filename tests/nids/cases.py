@@ -138,6 +138,30 @@ def dhcp6(source: str, target: str, sport: int, dport: int, said: Packet) -> Pac
 METADATA_GET = (
     f"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\nHost: {METADATA}\nAccept: */*"
 )
+TOKEN_PUT = (
+    f"PUT /latest/api/token HTTP/1.1\nHost: {METADATA}\nX-aws-ec2-metadata-token-ttl-seconds: 60"
+)
+SPELLINGS = (
+    *("2852039166", "0xa9fea9fe", "0XA9FEA9FE", "025177524776", "0xa9.0xfe.0xa9.0xfe"),
+    *("0251.0376.0251.0376", "169.254.43518", "169.16689662", "0xa9.0376.169.0x0fe"),
+    *("169.254.169.254.", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]"),
+    *("[0:0:0:0:0:FFFF:A9FE:A9FE]", "[64:ff9b::a9fe:a9fe]", "[fd00:ec2::254]"),
+    *("[fd00:0ec2:0:0::0254]", "[fd00:ec2:0:0:0:0:0:254]", "[FD00:EC2::0.0.2.84]"),
+    *("169.254.169.254:80", "instance-data", "x-169-254-169-254.dns.example.com"),
+)
+"""Of the address of instance metadata, as programs take it, and of names that lead there."""
+BY_PROXY = {
+    "POST": METADATA_GET.replace("GET", "POST"),
+    "a request for a token": TOKEN_PUT,
+    "a request with a token": METADATA_GET + "\nX-aws-ec2-metadata-token: AQAEAA",
+    "CONNECT": f"CONNECT {METADATA}:80 HTTP/1.1\nHost: {METADATA}:80",
+    "CONNECT for another Host": f"CONNECT {METADATA}:80 HTTP/1.1\nHost: www.example.com",
+    "a whole URL": METADATA_GET.replace("GET /", f"GET http://{METADATA}/"),
+    "a whole URL for another Host": (
+        f"GET http://u:p@{METADATA}/latest/ HTTP/1.1\nHost: www.example.com"
+    ),
+    "HTTP/1.0 without a Host": f"GET http://{METADATA}/latest/ HTTP/1.0\nAccept: */*",
+}
 LONG = "a" * 55 + "{}.t.example.org"
 SHORT = "a" * 40 + "{}.t.example.org"
 
@@ -226,11 +250,41 @@ CASES: dict[int, Case] = {
         lambda: [syn(TOOLS, METADATA, 80), syn(CLIENT, "169.254.169.253", 80)],
     ),
     1200041: Case(
+        lambda: http(
+            TOOLS,
+            METADATA,
+            80,
+            METADATA_GET + "\nX-aws-ec2-metadata-token: \nX-aws-ec2-metadata-token-ttl-seconds: 60",
+        ),
+        lambda: (
+            http(TOOLS, METADATA, 80, METADATA_GET + "\nx-aws-ec2-metadata-token:AQAEAA")
+            + http(TOOLS, METADATA, 80, TOKEN_PUT)
+            + http(TOOLS, OPERATOR, 3142, METADATA_GET)
+        ),
+    ),
+    1200042: Case(
         lambda: http(TOOLS, OPERATOR, 3142, METADATA_GET),
         lambda: (
-            http(TOOLS, METADATA, 80, METADATA_GET + "\nX-aws-ec2-metadata-token: AQAEAA")
-            + http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, "169.254.169.25"))
+            [
+                packet
+                for host in (
+                    *("169.254.169.25", "1169.254.169.254", "2852039167", "0xa9fea9fe0", "169.254"),
+                    *("[::ffff:a9fe:a9ff]", "[fd00:ec2::2541]", "instance-data.example.com"),
+                )
+                for packet in http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, host))
+            ]
+            + http(TOOLS, METADATA, 80, METADATA_GET)
         ),
+    ),
+    1200043: Case(
+        lambda: http(TOOLS, OPERATOR, 3142, METADATA_GET.replace(METADATA, "rebound.example.com")),
+        lambda: [
+            packet
+            for path in ("latest/news", "latest/meta-database/", "docs/latest/user-data", "latest/")
+            for packet in http(
+                TOOLS, OPERATOR, 3142, f"GET /{path} HTTP/1.1\nHost: www.example.com"
+            )
+        ],
     ),
     # DNS
     1200050: Case(
@@ -281,6 +335,19 @@ CASES: dict[int, Case] = {
             + said_twice(lambda data: data[: len(data) // 2])
             + said_twice(lambda data: data[9:], 9)
         ),
+    ),
+    1200101: Case(
+        lambda: http(EDGE, TOOLS, 8441, POST, CALL.replace("tools/call", "\\u0074ools\\u002Fcall")),
+        lambda: [
+            packet
+            for text in (
+                CALL.replace("read_query", "\\u0072ead \\u006dethod"),
+                NOT_MCP.replace("eth_blockNumber", "z\\u00e4hle a\\u0026b"),
+                json.dumps({"\\u006dethod": "tools/call"}),
+                '{"methods": "\\u0074ools"}',
+            )
+            for packet in http(EDGE, TOOLS, 8441, POST, text)
+        ],
     ),
     1200070: Case(
         lambda: times(30, lambda: ssh(OPERATOR, TOOLS)),
@@ -351,6 +418,43 @@ CASES: dict[int, Case] = {
 """By number of the signature: those whose numbers do not depend on the manifest."""
 
 MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
+    **{
+        f"metadata of {host}": (
+            1200042,
+            lambda host=host: http(
+                TOOLS, OPERATOR, 3142, f"GET / HTTP/1.1\nHost: {host}\nAccept: */*"
+            ),
+        )
+        for host in SPELLINGS
+    },
+    **{
+        f"metadata by {way}": (1200042, lambda text=text: http(TOOLS, OPERATOR, 3142, text))
+        for way, text in BY_PROXY.items()
+    },
+    "metadata by a path that is spelled otherwise": (
+        1200043,
+        lambda: http(
+            TOOLS,
+            OPERATOR,
+            3142,
+            "HEAD http://x.example.com/latest/./%6deta-data/ HTTP/1.1\nHost: x.example.com",
+        ),
+    ),
+    "metadata without a token, by its IPv6 address": (
+        1200041,
+        lambda: http(TOOLS6, METADATA6, 80, METADATA_GET),
+    ),
+    **{
+        f"escapes in {text}": (
+            1200101,
+            lambda text=text: http(EDGE, TOOLS, 8441, POST, text),
+        )
+        for text in (
+            CALL.replace("method", "\\u006Dethod"),
+            CALL.replace("method", "m\\u0065thod").replace("jsonrpc", "jsonrp\\u0063"),
+            "".join(f"\\u{ord(c):04x}" if c.isalpha() else c for c in CALL),
+        )
+    },
     "acknowledgements from a server's port, of a client": (
         1200062,
         lambda: acknowledgements(CLIENT, TOOLS, 443),
