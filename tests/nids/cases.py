@@ -10,16 +10,28 @@ from dataclasses import dataclass
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DHCP6_Advertise, DHCP6_Request, DHCP6_Solicit
 from scapy.layers.dns import DNS, DNSQR
-from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6MLQuery,
+    ICMPv6MLReport2,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
     ICMPv6ND_RS,
     ICMPv6NDOptDstLLAddr,
+    ICMPv6NIQueryNOOP,
+    ICMPv6PacketTooBig,
+    IPv6,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    RouterAlert,
+    fragment6,
 )
+from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet, Raw
 
 from tests.nids.captures import Handshake, Packets, http, ip, syn, tcp, tls, udp
@@ -117,6 +129,42 @@ def echo(source: str, target: str, size: int, kind: int | None = None) -> Packet
     if ":" in source:
         return ip(source, target) / ICMPv6EchoRequest(data=b"x" * size, id=7)
     return ip(source, target) / ICMP(type=8 if kind is None else kind, id=7) / Raw(b"x" * size)
+
+
+def reply(source: str, target: str, size: int) -> Packet:
+    if ":" in source:
+        return ip(source, target) / ICMPv6EchoReply(data=b"x" * size, id=7)
+    return echo(source, target, size, kind=0)
+
+
+def other(source: str, target: str, protocol: int, data: bytes = bytes(64)) -> Packet:
+    """Of a protocol by its number."""
+    packet = ip(source, target)
+    packet.lastlayer().setfieldval("nh" if ":" in source else "proto", protocol)
+    return packet / Raw(data)
+
+
+def in_fragments(source: str, target: str) -> Packets:
+    udp_packet = UDP(sport=514, dport=514) / Raw(b"x" * 4000)
+    if ":" not in source:
+        return [*fragment(ip(source, target) / udp_packet, 1000)]
+    whole = IPv6(src=source, dst=target) / IPv6ExtHdrFragment() / udp_packet
+    return [Ether() / part for part in fragment6(whole, 1280)]
+
+
+def errors() -> Packets:
+    """About connections, as routers and hosts send them."""
+    call, call6 = tls(CLIENT, EDGE, 443), tls(CLIENT6, EDGE6, 443)
+    quoted, quoted6 = call[3][IP].copy(), call6[3][IPv6].copy()
+    return [
+        *call,
+        ip("10.213.20.1", CLIENT) / ICMP(type=3, code=4) / quoted,
+        ip(CLIENT, EDGE) / ICMP(type=3, code=3) / call[4][IP].copy(),
+        ip("10.213.20.1", CLIENT) / ICMP(type=11, code=0) / quoted,
+        *call6,
+        ip("fd0d:213:20::1", CLIENT6) / ICMPv6PacketTooBig(mtu=1280) / quoted6,
+        ip("fd0d:213:20::1", CLIENT6) / ICMPv6DestUnreach(code=3) / quoted6,
+    ]
 
 
 def advertisement(solicited: int, override: int) -> Packet:
@@ -414,6 +462,61 @@ CASES: dict[int, Case] = {
         lambda: [echo(TOOLS6, OUTSIDE6, 129) for _ in range(5)],
         lambda: [echo(TOOLS6, OUTSIDE6, 128) for _ in range(9)],
     ),
+    1200093: Case(
+        lambda: [reply(TOOLS, OPERATOR, 129) for _ in range(5)],
+        lambda: [reply(TOOLS, OPERATOR, 128) for _ in range(9)],
+    ),
+    1200094: Case(
+        lambda: [reply(TOOLS6, OPERATOR6, 129) for _ in range(5)],
+        lambda: [reply(TOOLS6, OPERATOR6, 128) for _ in range(9)],
+    ),
+    # Other protocols
+    1200110: Case(
+        lambda: [ip(TOOLS, OUTSIDE) / GRE() / Raw(bytes(64))],
+        lambda: [
+            *in_fragments(TOOLS, SIEM),
+            *in_fragments(TOOLS6, SIEM6),
+            *in_fragments(TOOLS6, SIEM6)[1:],
+            other("10.213.30.1", "224.0.0.22", 2),
+            other("10.213.30.1", "224.0.0.18", 112),
+            echo(TOOLS, SIEM, 56),
+            echo(TOOLS6, SIEM6, 56),
+            *tcp(TOOLS6, SIEM6, 9),
+        ],
+    ),
+    1200111: Case(
+        lambda: [other(TOOLS6, SIEM6, 59)],
+        lambda: [ip(TOOLS6, SIEM6) / IPv6ExtHdrHopByHop() / UDP(dport=9) / Raw(bytes(64))],
+    ),
+    1200112: Case(
+        lambda: [ip(TOOLS, SIEM) / ICMP(type=13) / Raw(bytes(12))],
+        lambda: [ip(TOOLS, SIEM) / ICMP(type=kind) / Raw(bytes(40)) for kind in (0, 3, 8, 11)],
+    ),
+    1200113: Case(
+        lambda: [ip(TOOLS6, SIEM6) / ICMPv6NIQueryNOOP()],
+        lambda: [
+            echo(TOOLS6, SIEM6, 56),
+            reply(TOOLS6, SIEM6, 56),
+            ip(TOOLS6, SIEM6) / ICMPv6DestUnreach() / Raw(bytes(40)),
+            advertisement(1, 1),
+        ],
+    ),
+    1200114: Case(
+        lambda: [reply(TOOLS, OPERATOR, 56) for _ in range(5)],
+        lambda: (
+            [reply(TOOLS, OPERATOR, 56) for _ in range(4)]
+            + times(9, lambda: [echo(OPERATOR, SIEM, 56), reply(SIEM, OPERATOR, 56)])
+        ),
+    ),
+    1200115: Case(
+        lambda: [reply(TOOLS6, OPERATOR6, 56) for _ in range(5)],
+        lambda: (
+            [reply(TOOLS6, OPERATOR6, 56) for _ in range(4)]
+            + times(9, lambda: [echo(OPERATOR6, SIEM6, 56), reply(SIEM6, OPERATOR6, 56)])
+        ),
+    ),
+    1200116: Case(lambda: [ip(TOOLS, SIEM) / ICMP(type=3, code=3) / Raw(bytes(64))], errors),
+    1200117: Case(lambda: [ip(TOOLS6, SIEM6) / ICMPv6DestUnreach(code=4) / Raw(bytes(64))], errors),
 }
 """By number of the signature: those whose numbers do not depend on the manifest."""
 
@@ -455,6 +558,25 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
             "".join(f"\\u{ord(c):04x}" if c.isalpha() else c for c in CALL),
         )
     },
+    **{
+        f"protocol {number} from {source}": (
+            1200110,
+            lambda s=source, t=target, n=number: [other(s, t, n)],
+        )
+        # IGMP, IPIP, IPv6 in IPv4, ESP, SCTP, two for experiments, and nobody's.
+        for source, target, numbers in (
+            (TOOLS, SIEM, (2, 4, 41, 50, 132, 253, 254, 255)),
+            (TOOLS6, SIEM6, (50, 132, 253)),
+        )
+        for number in numbers
+    },
+    **{
+        f"ICMP of type {kind}": (
+            1200112,
+            lambda kind=kind: [ip(TOOLS, SIEM) / ICMP(type=kind) / Raw(bytes(40))],
+        )
+        for kind in (1, 4, 9, 10, 15, 17, 40, 77, 255)
+    },
     "acknowledgements from a server's port, of a client": (
         1200062,
         lambda: acknowledgements(CLIENT, TOOLS, 443),
@@ -488,7 +610,16 @@ BENIGN: dict[str, Callable[[], Packets]] = {
         ip(TOOLS6, "ff02::1:ff00:11") / ICMPv6ND_NS(tgt=SIEM6),
         advertisement(1, 1),
     ],
-    "ping": lambda: [echo(OPERATOR, TOOLS, 56), echo(OPERATOR6, TOOLS6, 56)],
+    "errors": errors,
+    "groups": lambda: [
+        ip("fe80::1", "ff02::1") / ICMPv6MLQuery(),
+        ip("fe80::7", "ff02::16") / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2(),
+        other("10.213.30.1", "224.0.0.1", 2, b"\x11\x64\xee\x9b\0\0\0\0"),
+    ],
+    "ping": lambda: [
+        *times(9, lambda: [echo(OPERATOR, TOOLS, 56), reply(TOOLS, OPERATOR, 56)]),
+        *times(9, lambda: [echo(OPERATOR6, TOOLS6, 56), reply(TOOLS6, OPERATOR6, 56)]),
+    ],
     "answers whose questions were not seen": lambda: [
         *tls(CLIENT, EDGE, 443)[4:],
         ip(EDGE, CLIENT) / TCP(sport=443, dport=45678, flags="PA", seq=9, ack=9) / Raw(b"x"),
