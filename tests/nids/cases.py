@@ -222,6 +222,10 @@ CASES: dict[int, Case] = {
         ],
     ),
     # Undeclared sources
+    1200009: Case(
+        lambda: [echo(OUTSIDE6, TOOLS6, 56), echo("fe80::7", TOOLS6, 56)],
+        lambda: [reply(OUTSIDE6, TOOLS6, 56), advertisement(1, 1)],
+    ),
     1200010: Case(
         lambda: [syn(OUTSIDE, EDGE, 443), syn(OUTSIDE6, EDGE6, 443)],
         lambda: [syn(CLIENT, EDGE, 443), *tcp(OUTSIDE, EDGE, 443)[1:2]],
@@ -233,6 +237,31 @@ CASES: dict[int, Case] = {
     1200012: Case(
         lambda: [echo(OUTSIDE, TOOLS, 56)],
         lambda: [echo(OUTSIDE, TOOLS, 56, kind=0)],
+    ),
+    # Within a link
+    1200013: Case(
+        lambda: [syn("fe80::7", "fe80::8", 22), syn("169.254.1.7", "169.254.1.8", 22)],
+        lambda: [*tcp("fe80::7", "fe80::8", 22)[1:3], syn("fe80::7", TOOLS6, 22)],
+    ),
+    1200014: Case(
+        lambda: [udp("fe80::7", "fe80::8", 9999)],
+        lambda: [
+            dhcp6("fe80::7", "ff02::1:2", 546, 547, DHCP6_Solicit(trid=7)),
+            dhcp6("fe80::1", "fe80::7", 547, 546, DHCP6_Advertise(trid=7)),
+            udp("fe80::7", TOOLS6, 9999),
+        ],
+    ),
+    1200018: Case(
+        lambda: [echo("169.254.1.7", "169.254.1.8", 56)],
+        lambda: [reply("169.254.1.7", "169.254.1.8", 56)],
+    ),
+    1200019: Case(
+        lambda: [echo("fe80::7", "ff02::1", 56)],
+        lambda: [
+            reply("fe80::7", "fe80::8", 56),
+            ip("fe80::7", "fe80::8") / ICMPv6ND_NS(tgt="fe80::8"),
+            ip("fe80::7", "fe80::8") / ICMPv6ND_NA(tgt="fe80::7", S=1),
+        ],
     ),
     # Undeclared names
     1200015: Case(
@@ -577,6 +606,12 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
         )
         for kind in (1, 4, 9, 10, 15, 17, 40, 77, 255)
     },
+    "the port of DHCPv6 for something else": (
+        1200014,
+        lambda: [udp("fe80::7", "fe80::8", 9999, sport=546)],
+    ),
+    "mDNS": (1200014, lambda: [udp("fe80::7", "ff02::fb", 5353, sport=5353)]),
+    "IPv4 within a link": (1200013, lambda: [syn("169.254.1.7", "169.254.1.8", 22)]),
     "acknowledgements from a server's port, of a client": (
         1200062,
         lambda: acknowledgements(CLIENT, TOOLS, 443),
@@ -611,6 +646,13 @@ BENIGN: dict[str, Callable[[], Packets]] = {
         advertisement(1, 1),
     ],
     "errors": errors,
+    "addresses": lambda: [
+        dhcp6("fe80::7", "ff02::1:2", 546, 547, DHCP6_Solicit(trid=7)),
+        ip("fe80::7", "ff02::2") / ICMPv6ND_RS(),
+        ip("::", "ff02::1:ff00:7") / ICMPv6ND_NS(tgt="fe80::7"),
+        ip("fe80::7", "fe80::1") / ICMPv6ND_NS(tgt="fe80::1"),
+        ip("fe80::1", "fe80::7") / ICMPv6ND_NA(tgt="fe80::1", S=1, R=1),
+    ],
     "groups": lambda: [
         ip("fe80::1", "ff02::1") / ICMPv6MLQuery(),
         ip("fe80::7", "ff02::16") / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2(),
