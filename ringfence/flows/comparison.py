@@ -13,6 +13,8 @@ from ringfence.flows.observed import Connection
 
 PING = "ping"
 COPIES = "copies of packets, for a sensor"
+DHCP6 = {("udp", 546, 547), ("udp", 547, 546)}
+"""Protocol and ports."""
 
 
 @dataclass(frozen=True, order=True)
@@ -113,11 +115,13 @@ class _Ways:
             self._by_port.setdefault((protocol, port), []).append((source, target, edge))
 
     def concern(self, connection: Connection) -> bool:
-        """Whether it is between two ends; neighbours that look for each other are none."""
+        """Whether it is between two ends, and more than they need to be on a link."""
         ends = (connection.source, connection.target)
         broadcasts = {network.broadcast_address for network in self._segments}
-        return not any(
-            end.is_multicast or end.is_link_local or end.is_unspecified or end in broadcasts
+        ports = (connection.protocol, connection.source_port, connection.port)
+        addressing = ports in DHCP6 and all(end.is_link_local for end in ends)
+        return not (connection.neighbours or addressing) and not any(
+            end.is_multicast or end.is_unspecified or end in broadcasts
             or str(end) == "255.255.255.255"
             for end in ends
         )  # fmt: skip

@@ -17,6 +17,8 @@ FLOW = "event_type"
 SYN, ACK = 0x02, 0x10
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 """By IANA's numbers; both versions of ICMP are one to a manifest. Others keep their number."""
+NEIGHBOURS = frozenset({*range(130, 138), 143})
+"""Types of ICMPv6 by which a link finds out who is on it: MLD and neighbour discovery."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Connection:
     bytes: int
     certain: bool = True
     """False: it may have been opened the other way round."""
+    neighbours: bool = False
+    """They look for each other, and nothing is opened."""
 
 
 def connections(lines: Iterable[str]) -> Iterator[Connection]:
@@ -74,6 +78,7 @@ def _of_suricata(event: dict) -> Connection:
         answered=answered,
         bytes=flow["bytes_toserver"] + flow["bytes_toclient"],
         certain=certain,
+        neighbours=icmp and event.get("icmp_type") in NEIGHBOURS,
     )
 
 
@@ -96,4 +101,6 @@ def _of_vpc(words: list[str]) -> Iterator[Connection]:
         answered=values["action"] == "ACCEPT",
         bytes=int(values["bytes"]),
         certain=number == 6 and bool(flags & SYN),
+        # It does not say of which type.
+        neighbours=number == 58 and (source.is_link_local or target.is_link_local),
     )

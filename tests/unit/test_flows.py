@@ -112,12 +112,29 @@ def test_both_families_are_one_flow(environment: Environment):
             suricata(TOOLS, SIEM, 8, "ICMP", icmp_type=8),
             Edge("host tools-1", "host siem-1", "icmp", 0),
         ),
+        (suricata("fe80::7", "fe80::8", 22), Edge("fe80::7", "fe80::8", "tcp", 22)),
+        (suricata("fe80::7", "fe80::8", 547, "UDP"), Edge("fe80::7", "fe80::8", "udp", 547)),
+        (
+            suricata(TOOLS, SIEM, 546, "UDP", src_port=547),
+            Edge("host tools-1", "host siem-1", "udp", 546),
+        ),
+        (
+            suricata("fe80::7", "fe80::8", 0, "IPv6-ICMP", icmp_type=128),
+            Edge("fe80::7", "fe80::8", "icmp", 0),
+        ),
+        (
+            suricata(TOOLS, "169.254.169.254", 80),
+            Edge("host tools-1", "169.254.169.254", "tcp", 80),
+        ),
         (
             vpc(TOOLS, SIEM, (40001, 22), action="REJECT", **{"tcp-flags": 2}),
             Edge("host tools-1", "host siem-1", "tcp", 22),
         ),
     ],
-    ids=["around", "port", "back", "protocol", "outside", "ping", "VPC"],
+    ids=[
+        *("around", "port", "back", "protocol", "outside", "ping"),
+        *("link", "link, a port of DHCPv6", "ports of DHCPv6", "link, ping", "metadata", "VPC"),
+    ],
 )
 def test_whatever_else_is_undeclared_and_both_ends_have_their_names(
     environment: Environment, line: str, edge: Edge
@@ -151,8 +168,11 @@ def test_a_refusal_is_no_answer(environment: Environment, line: str, answered: b
 @pytest.mark.parametrize(
     "line",
     [
-        suricata("fe80::1", "ff02::1:ff00:11", 0, "IPv6-ICMP"),
-        suricata("fe80::1", "fe80::2", 0, "IPv6-ICMP"),
+        suricata("fe80::1", "ff02::1:ff00:11", 0, "IPv6-ICMP", icmp_type=135),
+        suricata("fe80::1", "fe80::2", 0, "IPv6-ICMP", icmp_type=135),
+        suricata("fd0d:213:30::11", "fd0d:213:30::1", 0, "IPv6-ICMP", icmp_type=136),
+        vpc("fe80::1", "fe80::2", (0, 0), protocol=58),
+        suricata("fe80::1", "fe80::7", 546, "UDP", src_port=547),
         suricata("0.0.0.0", "255.255.255.255", 67, "UDP"),  # noqa: S104
         suricata(TOOLS, "10.213.30.255", 137, "UDP"),
         suricata(CLIENT, EDGE, event_type="alert"),
