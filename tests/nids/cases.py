@@ -211,6 +211,14 @@ BY_PROXY = {
     "HTTP/1.0 without a Host": f"GET http://{METADATA}/latest/ HTTP/1.0\nAccept: */*",
 }
 LONG = "a" * 55 + "{}.t.example.org"
+HUNDRED = f"{'a' * 23}-{{}}.{'b' * 29}.{'c' * 29}.example.org"
+"""As long as a name may be."""
+LONG_NAMES = (
+    "internal-tools-1234567890.eu-central-1.elb.amazonaws.com",
+    "vpce-0123456789abcdef0-abcdefgh-eu-central-1a.secretsmanager.eu-central-1.vpce.amazonaws.com",
+    "e12345.dscb.akamaiedge.net.0.1.cn.akamaitech.net.globalredir.akadns.net",
+    "d111111abcdef8.cloudfront.net",
+)
 SHORT = "a" * 40 + "{}.t.example.org"
 
 CASES: dict[int, Case] = {
@@ -370,7 +378,15 @@ CASES: dict[int, Case] = {
     ),
     1200051: Case(
         lambda: questions(10, LONG),
-        lambda: questions(9, LONG) + questions(30, SHORT),
+        lambda: questions(9, LONG) + questions(30, SHORT) + questions(30, HUNDRED),
+    ),
+    1200053: Case(
+        lambda: questions(30, SHORT),
+        lambda: (
+            questions(29, SHORT)
+            + [packet for name in LONG_NAMES for packet in questions(40, "{}." + name)]
+            + questions(60, "a" * 25 + "{}.t.example.org")
+        ),
     ),
     1200052: Case(
         lambda: (
@@ -612,6 +628,14 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
     ),
     "mDNS": (1200014, lambda: [udp("fe80::7", "ff02::fb", 5353, sport=5353)]),
     "IPv4 within a link": (1200013, lambda: [syn("169.254.1.7", "169.254.1.8", 22)]),
+    "data in many labels": (
+        1200051,
+        lambda: questions(10, HUNDRED.replace("example", "examples")),
+    ),
+    "data in labels of 30, for IPv6 addresses": (
+        1200053,
+        lambda: questions(30, "{}" + "k5x" * 9 + ".example.org", "AAAA"),
+    ),
     "acknowledgements from a server's port, of a client": (
         1200062,
         lambda: acknowledgements(CLIENT, TOOLS, 443),
@@ -635,7 +659,8 @@ BENIGN: dict[str, Callable[[], Packets]] = {
         TOOLS, OPERATOR, 3142, "GET /debian/dists/trixie/InRelease HTTP/1.1\nHost: deb.debian.org"
     ),
     "names": lambda: times(
-        20, lambda: [question(TOOLS, RESOLVER, f"{n}.example.com") for n in ("rates", "mirror")]
+        20,
+        lambda: [question(TOOLS, RESOLVER, name) for name in (NAME, PLAIN_NAME, *LONG_NAMES)],
     ),
     "a way out": lambda: (
         named_tls(TOOLS, OUTSIDE, NAME)
