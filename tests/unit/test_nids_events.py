@@ -86,10 +86,28 @@ def test_a_flow_keeps_the_shape_that_suricata_gives_it(events: ModuleType) -> No
     assert document["tcp"] == {"tcp_flags_tc": "12"}
 
 
+class Heard:
+    """In the place of the journal."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, str]] = []
+
+    def send(self, fields: dict[str, str]) -> None:
+        self.entries.append(fields)
+
+    def kinds(self) -> list[str]:
+        return [each["NIDS_EVENT"] for each in self.entries]
+
+
 def test_wrappers_of_copies_are_no_connections(events: ModuleType) -> None:
-    flow = {"event_type": "flow", "proto": "UDP", "dest_port": 4789}
-    assert events.entry(flow) is None
-    assert events.entry({**flow, "dest_port": 4790})
+    heard = Heard()
+    flows = events.Flows(heard, frozenset({"10.0.0.9"}))
+    wrapper = {"event_type": "flow", "proto": "UDP", "dest_ip": "10.0.0.9", "dest_port": 4789}
+    flows.take(wrapper)
+    assert not heard.entries
+    flows.take({**wrapper, "dest_port": 4790})
+    flows.take({**wrapper, "dest_ip": "10.0.0.8"})
+    assert len(heard.entries) == 2
 
 
 @pytest.mark.parametrize("kind", ["http", "dns", "fileinfo", None, ["alert"]])
@@ -103,18 +121,19 @@ def test_other_events_stay(events: ModuleType, kind: object) -> None:
 def test_lost_packets_beyond_the_bound_are_an_event(
     events: ModuleType, taken: int, dropped: int, said: bool
 ) -> None:
-    entries = [*events.Watch(1.0, 5).entries(stats(taken, dropped))]
+    entries = [*events.Watch(1.0, 300, 60, 0).report(stats(taken, dropped), 10)]
     assert [entry["NIDS_EVENT"] for entry in entries] == (["drops"] if said else [])
 
 
 def test_silence_is_said_once_and_again_after_packets(events: ModuleType) -> None:
-    watch = events.Watch(1.0, 3)
+    watch = events.Watch(1.0, 30, 60, 0)
+    now = iter(range(10, 1000, 10))
 
     def said(*reports: int) -> int:
         return sum(
             entry["NIDS_EVENT"] == "silence"
             for taken in reports
-            for entry in watch.entries(stats(taken, 0))
+            for entry in watch.report(stats(taken, 0), next(now))
         )
 
     assert said(0, 0) == 0
@@ -123,11 +142,101 @@ def test_silence_is_said_once_and_again_after_packets(events: ModuleType) -> Non
     assert said(0) == 1
 
 
+def test_a_suricata_that_does_not_report_is_told_once(events: ModuleType) -> None:
+    watch = events.Watch(1.0, 300, 60, 0)
+    assert [*watch.idle(59)] == []
+    assert [entry["NIDS_EVENT"] for entry in watch.idle(60)] == ["stopped"]
+    assert [*watch.idle(61)] == []
+    assert [*watch.report(stats(1, 0), 70)] == []
+    assert [*watch.idle(129)] == []
+    assert len([*watch.idle(130)]) == 1
+
+
+class TestAlertsThatDoNotArrive:
+    """Suricata counts what it raised; each case: what it has counted and what has arrived."""
+
+    def lost(self, events: ModuleType, *reports: tuple[int, int]) -> list[str]:
+        watch = events.Watch(1.0, 300, 60, 0)
+        watch.connected()
+        said: list[str] = []
+        for raised, arrived in reports:
+            watch.received += arrived
+            counted = {"stats": {"capture": {"kernel_packets_delta": 1}, "detect": raised_(raised)}}
+            said += [entry.get("NIDS_LOST") for entry in watch.report(counted, 10)]
+        return said
+
+    def test_all_arrived(self, events: ModuleType) -> None:
+        assert self.lost(events, (0, 0), (5, 5), (9, 4), (9, 0)) == []
+
+    def test_some_did_not(self, events: ModuleType) -> None:
+        assert self.lost(events, (0, 0), (5, 3), (9, 4), (12, 2)) == ["2", "1"]
+
+    def test_they_arrive_before_they_are_counted(self, events: ModuleType) -> None:
+        assert self.lost(events, (0, 2), (2, 1), (3, 0), (4, 1)) == []
+
+    def test_those_of_before_the_reader_was_there_are_not_its_own(self, events: ModuleType) -> None:
+        assert self.lost(events, (700, 0), (705, 4)) == ["1"]
+
+
+def raised_(count: int) -> dict[str, int]:
+    return {"alert": count, "alert_queue_overflow": 0}
+
+
+def test_numbers_of_one_signature_are_told_as_one(events: ModuleType) -> None:
+    heard = Heard()
+    bound = events.Bound(3, 0)
+    alerts = events.Alerts(heard, events.Watch(1.0, 300, 60, 0), bound, Path("unused"))
+    for _ in range(10):
+        alerts.take(ALERT)
+    other = {**ALERT, "alert": {**ALERT["alert"], "signature_id": 1200001}}
+    alerts.take(other)
+    assert heard.kinds() == ["alert"] * 4
+    assert heard.entries[-1]["NIDS_SIGNATURE_ID"] == "1200001"
+    assert [*bound.idle(59)] == []
+    (flood,) = bound.idle(60)
+    assert flood["NIDS_FURTHER"] == "7"
+    assert flood["NIDS_SIGNATURE_ID"] == "1200022"
+    assert flood["MESSAGE"].startswith(
+        "7 further alerts within a minute: MCP on an undeclared port"
+    )
+    alerts.take(ALERT)
+    assert heard.kinds() == ["alert"] * 5
+    assert [*bound.idle(120)] == []
+
+
+def test_what_is_served_from_connection_to_connection(events: ModuleType, tmp_path: Path) -> None:
+    """Over a real socket: an alert, a report, the end of Suricata, and its next start."""
+    heard, reported = Heard(), tmp_path / "reported"
+    now = events.time.monotonic()
+    alerts = events.Alerts(heard, events.Watch(1.0, 300, 60, now), events.Bound(9, now), reported)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "events.sock"))
+    listening.listen()
+    threading.Thread(target=events.serve, args=(listening, alerts), daemon=True).start()
+
+    def eventually(expected: list[str], exists: bool) -> None:
+        for _ in range(100):
+            if heard.kinds() == expected and reported.exists() == exists:
+                return
+            threading.Event().wait(0.05)
+        raise AssertionError((heard.kinds(), reported.exists()))
+
+    for start in (1, 2):
+        with socket.socket(socket.AF_UNIX) as suricata:
+            suricata.connect(str(tmp_path / "events.sock"))
+            said = f"{json.dumps(ALERT)}\nnot JSON\n[1]\n{json.dumps(stats(1, 0))}\n"
+            suricata.sendall(said.encode())
+            eventually(["alert", "stats"] * start, exists=True)
+        eventually(["alert", "stats"] * start, exists=False)
+
+
 def test_a_line_without_end_is_passed_over(events: ModuleType) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         long = b"x" * (3 * events.LONGEST_LINE) + b"\n"
-        sender = threading.Thread(target=lambda: (theirs.sendall(long + b"{}\n"), theirs.close()))
+        sender = threading.Thread(
+            target=lambda: (theirs.sendall(b"1\n" + long + b"{}\nrest"), theirs.close())
+        )
         sender.start()
-        assert [*events.lines(ours)] == [b"{}\n"]
+        assert [line for batch in events.batches(ours) for line in batch] == [b"1", b"{}"]
         sender.join(10)

@@ -1,19 +1,23 @@
 """Suricata's events to the journal, as fields: what happened between whom, and never what was said.
 
-    events.py DROPPED_PERCENT SILENT_REPORTS
+    events.py {alerts,flows} OPTIONS
 
 Reads EVE from the socket that systemd hands over, a JSON document a line. Of each, only what is
-named here goes on: a new version of Suricata adds nothing by itself.
+named here goes on: a new version of Suricata adds nothing by itself. With the alerts come
+Suricata's reports on itself: what it misses, or that they stay away, becomes an event too.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 JOURNAL = "/run/systemd/journal/socket"
@@ -24,6 +28,10 @@ LONGEST_LINE = 256 * 1024
 LONGEST_VALUE = 512
 PATIENCE = 100
 """Attempts to reach the journal, a tenth of a second apart."""
+TICK = 1.0
+"""Seconds after which time itself is looked at, where nothing is said."""
+CHUNK = 64 * 1024
+MINUTE = 60
 
 ENDS = ("src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto", "flow_id", "in_iface")
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -52,6 +60,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """What goes on, by type of event; paths into the document."""
 
+OF_A_SIGNATURE = ("PRIORITY", "NIDS_SIGNATURE_ID", "NIDS_SIGNATURE", "NIDS_CONTROL")
+"""What alerts of one signature have in common."""
+
 LOST = (
     "stats.capture.kernel_drops_delta",
     "stats.flow.memcap_delta",
@@ -60,6 +71,8 @@ LOST = (
 )
 """What was not inspected since the last report."""
 TAKEN = "stats.capture.kernel_packets_delta"
+RAISED = ("stats.detect.alert", "stats.detect.alert_queue_overflow")
+"""Alerts since Suricata started: those that it wrote, and those for which a packet had no room."""
 
 ERROR, WARNING, NOTICE, INFORMATIONAL = 3, 4, 5, 6
 PRIORITIES = {1: ERROR, 2: WARNING, 3: NOTICE}
@@ -71,31 +84,101 @@ Entry = dict[str, str]
 
 @dataclass
 class Watch:
-    """Over what the sensor itself does not see."""
+    """Over what the sensor itself does not see. Times are seconds of a clock that only goes on."""
 
     dropped_percent: float
-    silent_reports: int
-    silence: int = 0
+    silent_seconds: float
+    report_seconds: float
+    """Without a report for so long, Suricata hangs or is gone."""
+    now: float
+    """When the watch begins."""
+    told: set[str] = field(default_factory=set)
+    received: int = 0
+    raised: int | None = None
 
-    def entries(self, document: Document) -> Iterator[Entry]:
+    def __post_init__(self) -> None:
+        self.reported = self.packets = self.now
+
+    def connected(self) -> None:
+        """Another Suricata, or another reader of the same: both count from anew."""
+        self.received, self.raised = 0, None
+
+    def idle(self, now: float) -> Iterator[Entry]:
+        if now - self.reported >= self.report_seconds:
+            seconds = f"{now - self.reported:.0f}"
+            yield from self._once("stopped", f"Suricata has not reported for {seconds} seconds")
+
+    def report(self, document: Document, now: float) -> Iterator[Entry]:
+        self.reported = now
+        self.told.discard("stopped")
         taken = number(document, TAKEN)
         lost = sum(number(document, path) for path in LOST)
         seen = taken + lost
         if lost and lost * 100 > self.dropped_percent * seen:
-            yield {
-                "MESSAGE": f"{lost} of {seen} packets were not inspected",
-                "PRIORITY": str(ERROR),
-                "NIDS_EVENT": "drops",
+            yield failure("drops", f"{lost} of {seen} packets were not inspected") | {
                 "NIDS_LOST": str(lost),
                 "NIDS_TAKEN": str(taken),
             }
-        self.silence = 0 if seen else self.silence + 1
-        if self.silence == self.silent_reports:
-            yield {
-                "MESSAGE": "nothing is mirrored to this sensor any more",
-                "PRIORITY": str(ERROR),
-                "NIDS_EVENT": "silence",
-            }
+        if seen:
+            self.packets = now
+            self.told.discard("silence")
+        elif now - self.packets >= self.silent_seconds:
+            yield from self._once("silence", "nothing is mirrored to this sensor any more")
+        yield from self._missing(sum(number(document, path) for path in RAISED))
+
+    def _missing(self, raised: int) -> Iterator[Entry]:
+        """Suricata drops what its reader is too slow for. An alert may arrive before it counts."""
+        if self.raised is None:
+            self.raised = raised + self.received
+            self.received = 0
+        lost = raised - self.raised - self.received
+        if lost > 0:
+            self.raised += lost
+            yield failure("lost", f"{lost} alerts did not arrive") | {"NIDS_LOST": str(lost)}
+
+    def _once(self, event: str, said: str) -> Iterator[Entry]:
+        if event not in self.told:
+            self.told.add(event)
+            yield failure(event, said)
+
+
+def failure(event: str, said: str) -> Entry:
+    return {"MESSAGE": said, "PRIORITY": str(ERROR), "NIDS_EVENT": event}
+
+
+@dataclass
+class Bound:
+    """On alerts of one signature within a minute: further ones are counted, and told as one."""
+
+    alerts_per_minute: int
+    since: float
+    seen: Counter[str] = field(default_factory=Counter)
+    last: dict[str, Entry] = field(default_factory=dict)
+
+    def admits(self, alert: Entry) -> bool:
+        signature = alert.get("NIDS_SIGNATURE_ID", "")
+        self.seen[signature] += 1
+        self.last[signature] = alert
+        return self.seen[signature] <= self.alerts_per_minute
+
+    def idle(self, now: float) -> Iterator[Entry]:
+        if now - self.since < MINUTE:
+            return
+        for signature, count in self.seen.items():
+            if (further := count - self.alerts_per_minute) > 0:
+                last = self.last[signature]
+                kept = (
+                    "PRIORITY",
+                    *(f"NIDS_{n}" for n in ("SIGNATURE_ID", "SIGNATURE", "CONTROL")),
+                )
+                yield {key: last[key] for key in kept if key in last} | {
+                    "MESSAGE": f"{further} further alerts within a minute: {last['MESSAGE']}",
+                    "NIDS_EVENT": "flood",
+                    "NIDS_FURTHER": str(further),
+                }
+        self.since = now
+        self.seen.clear()
+        self.last.clear()
 
 
 def entry(document: Document) -> Entry | None:
@@ -104,9 +187,6 @@ def entry(document: Document) -> Entry | None:
     if kind not in FIELDS:
         return None
     if kind == "flow":
-        # The wrappers are no connections of the environment.
-        if document.get("proto") == "UDP" and document.get("dest_port") == VXLAN:
-            return None
         # As Suricata has it, for what reads its flows anywhere; once, for there are many.
         said = json.dumps({"event_type": kind, **selected(document, FIELDS[kind])})
         return {"MESSAGE": said, "NIDS_EVENT": kind, "PRIORITY": str(INFORMATIONAL)}
@@ -176,15 +256,28 @@ def datagram(fields: Entry) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
 
 
-def lines(connection: socket.socket) -> Iterator[bytes]:
-    """Whole ones: what is too long to be an event is passed over."""
-    whole = True
-    with connection.makefile("rb") as stream:
-        while line := stream.readline(LONGEST_LINE):
-            ended = line.endswith(b"\n")
-            if ended and whole:
-                yield line
-            whole = ended
+def batches(connection: socket.socket) -> Iterator[list[bytes]]:
+    """Whole lines as they come; none after a while without any. One that is too long to be an event
+    is passed over.
+    """
+    rest, whole = b"", True
+    while True:
+        try:
+            data = connection.recv(CHUNK)
+        except TimeoutError:
+            yield []
+            continue
+        except ConnectionError:
+            return
+        if not data:
+            return
+        *ended, rest = (rest + data).split(b"\n")
+        if ended and not whole:
+            del ended[0]
+            whole = True
+        yield ended
+        if len(rest) > LONGEST_LINE:
+            rest, whole = b"", False
 
 
 class Journal:
@@ -210,28 +303,123 @@ class Journal:
         sys.exit("<3>the journal takes no events")
 
 
-def serve(listening: socket.socket, journal: Journal, watch: Watch) -> None:
+@dataclass
+class Events:
+    """Sent on as they come."""
+
+    journal: Journal
+
+    def connected(self) -> None:
+        """Suricata is there."""
+
+    def idle(self) -> None:
+        """Now and then, whether something is said or not."""
+
+    def gone(self) -> None:
+        """Suricata is not there any more."""
+
+    def take(self, document: Document) -> None:
+        if fields := entry(document):
+            self.journal.send(fields)
+
+
+@dataclass
+class Flows(Events):
+    """Who talked to whom, without the wrappers of what was mirrored."""
+
+    sensors: frozenset[str]
+
+    def take(self, document: Document) -> None:
+        ends = (document.get("proto"), document.get("dest_port"))
+        if ends != ("UDP", VXLAN) or document.get("dest_ip") not in self.sensors:
+            super().take(document)
+
+
+@dataclass
+class Alerts(Events):
+    """Alerts, and whether there would be any."""
+
+    watch: Watch
+    bound: Bound
+    reported: Path
+
+    def connected(self) -> None:
+        self.watch.connected()
+
+    def idle(self) -> None:
+        now = time.monotonic()
+        for fields in (*self.watch.idle(now), *self.bound.idle(now)):
+            self.journal.send(fields)
+
+    def gone(self) -> None:
+        self.reported.unlink(missing_ok=True)
+
+    def take(self, document: Document) -> None:
+        match document.get("event_type"):
+            case "alert":
+                self.watch.received += 1
+                if (fields := entry(document)) and self.bound.admits(fields):
+                    self.journal.send(fields)
+            case "stats":
+                super().take(document)
+                self.reported.touch()
+                for fields in self.watch.report(document, time.monotonic()):
+                    self.journal.send(fields)
+            case _:
+                super().take(document)
+
+
+def serve(listening: socket.socket, events: Events) -> None:
+    listening.settimeout(TICK)
     while True:
-        connection, _ = listening.accept()
+        events.idle()
+        try:
+            connection, _ = listening.accept()
+        except TimeoutError:
+            continue
         with connection:
-            for line in lines(connection):
-                try:
-                    document = json.loads(line)
-                except ValueError:
-                    continue
-                if not isinstance(document, dict):
-                    continue
-                if fields := entry(document):
-                    journal.send(fields)
-                if document.get("event_type") == "stats":
-                    for fields in watch.entries(document):
-                        journal.send(fields)
+            connection.settimeout(TICK)
+            events.connected()
+            for batch in batches(connection):
+                for document in documents(batch):
+                    events.take(document)
+                events.idle()
+        events.gone()
+
+
+def documents(lines: Iterable[bytes]) -> Iterator[Document]:
+    for line in lines:
+        try:
+            document = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(document, dict):
+            yield document
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=("alerts", "flows"))
+    option = parser.add_argument
+    option("--sensor", action="append", default=[], help="address that copies are sent to")
+    option("--dropped-percent", type=float, required=True, help="of packets that are an event")
+    option("--silent-seconds", type=float, required=True, help="without a packet that are")
+    option("--report-seconds", type=float, required=True, help="without a report that are")
+    option("--alerts-per-minute", type=int, required=True, help="of one signature; others count")
+    option("--reported", type=Path, required=True, help="file that is as old as the last report")
+    return parser.parse_args()
 
 
 def main() -> None:
-    dropped_percent, silent_reports = sys.argv[1:]
-    listening = socket.socket(fileno=HANDED_OVER)
-    serve(listening, Journal(), Watch(float(dropped_percent), int(silent_reports)))
+    given = arguments()
+    journal, now = Journal(), time.monotonic()
+    watch = Watch(given.dropped_percent, given.silent_seconds, given.report_seconds, now)
+    bound = Bound(given.alerts_per_minute, now)
+    kinds = {
+        "alerts": Alerts(journal, watch, bound, given.reported),
+        "flows": Flows(journal, frozenset(given.sensor)),
+    }
+    serve(socket.socket(fileno=HANDED_OVER), kinds[given.kind])
 
 
 if __name__ == "__main__":

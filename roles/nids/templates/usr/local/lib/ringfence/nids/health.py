@@ -1,21 +1,45 @@
-"""Takes connections and ends them: who may connect learns that the sensor runs.
+"""Takes connections and ends them, while the sensor reports: who may connect learns that it does.
 
-    health.py PORT
+    health.py PORT REPORTED SECONDS
 
-The unit runs while Suricata's does.
+REPORTED is a file that is as old as Suricata's last report on itself. Once it is older than
+SECONDS, as after Suricata hangs, the port is closed until the next report.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
+import time
+from pathlib import Path
+
+TICK = 1.0
+
+
+def reports(reported: Path, seconds: float) -> bool:
+    try:
+        return time.time() - reported.stat().st_mtime < seconds
+    except FileNotFoundError:
+        return False
+
+
+def answer(listening: socket.socket) -> None:
+    try:
+        connection, _ = listening.accept()
+    except TimeoutError:
+        return
+    connection.close()
 
 
 def main() -> None:
-    with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as listening:  # noqa: S104 - firewalled
-        while True:
-            connection, _ = listening.accept()
-            connection.close()
+    port, reported, seconds = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    while True:
+        if reports(reported, seconds):
+            with socket.create_server(("0.0.0.0", port)) as listening:  # noqa: S104 - firewalled
+                listening.settimeout(TICK)
+                while reports(reported, seconds):
+                    answer(listening)
+        time.sleep(TICK)
 
 
 if __name__ == "__main__":
