@@ -21,7 +21,8 @@ CURRENT = "/var/lib/ringfence-nids/current"
 STAGED = "/etc/ringfence/nids/staged"
 COMMANDS = "/run/suricata/command.sock"
 MIRRORED = (
-    "nft -j list set inet ringfence_nids mirrored || nft -j list set netdev ringfence_nids mirrored"
+    "{ nft -j list set inet ringfence_nids mirrored || "
+    "nft -j list set netdev ringfence_nids mirrored; }"
 )
 COPIES = "inet ringfence_nids copies"
 ATTEMPTS = 10

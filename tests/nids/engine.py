@@ -19,6 +19,8 @@ from ringfence.lab.cgroup import Cgroup
 ROLE = Path(__file__).parents[2] / "roles/nids"
 TEMPLATES = ROLE / "templates/etc/ringfence/nids/staged"
 RELEASE = "trixie"
+EVENTS = ("alerts.json", "flows.json")
+"""Of Suricata's outputs, in the order in which they are configured."""
 
 ENTER = """
 options=$1 root=$2 folder=$3; shift 3
@@ -75,8 +77,9 @@ class Suricata:
 
     def inspect(self, folder: Path, capture: Path, *options: str) -> list[dict[str, Any]]:
         """Events that a capture leads to. The configuration is in the folder, as is the capture."""
-        events = folder / "eve.json"
-        events.unlink(missing_ok=True)
+        events = [folder / name for name in EVENTS]
+        for file in events:
+            file.unlink(missing_ok=True)
         done = self.run(
             folder,
             *configured(),
@@ -84,18 +87,19 @@ class Suricata:
             *options,
         )
         assert done.returncode == 0, done.stdout[-3000:]
-        return [json.loads(line) for line in events.read_text().splitlines()]
+        return [json.loads(line) for file in events for line in file.read_text().splitlines()]
 
 
 def configured() -> list[str]:
-    """As the role's unit does it, with a file in place of the socket."""
+    """As the role's unit does it, with files in place of sockets."""
     settings = {
         "default-rule-path": "/mnt",
         "classification-file": "/mnt/classification.config",
         "unix-command.enabled": "no",
-        "outputs.0.eve-log.filetype": "regular",
-        "outputs.0.eve-log.filename": "/mnt/eve.json",
     }
+    for number, name in enumerate(EVENTS):
+        settings[f"outputs.{number}.eve-log.filetype"] = "regular"
+        settings[f"outputs.{number}.eve-log.filename"] = f"/mnt/{name}"
     given = [f"{key}={value}" for key, value in settings.items()]
     return ["-c", "/mnt/suricata.yaml", "-l", "/mnt", *(a for g in given for a in ("--set", g))]
 
