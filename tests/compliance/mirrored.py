@@ -49,6 +49,13 @@ def checksum(data: bytes) -> bytes:
     return (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
 
 
+def copy(own: bytes, address: str, inner: bytes) -> bytes:
+    """A frame as a mirror sends it."""
+    kind = ETHERNET.to_bytes(2, "big")
+    vxlan = struct.pack("!II", 0x08 << 24, 1 << 8) + bytes(12) + kind
+    return own + own + kind + packet(address, address, UDP, datagram((49152, VXLAN), vxlan + inner))
+
+
 def main() -> None:
     count, address, source_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     device, own = interface(address)
@@ -62,14 +69,7 @@ def main() -> None:
         ]
     else:
         inner = [packet(source, target, UDP, datagram((source_port, port), data))]
-    kind = ETHERNET.to_bytes(2, "big")
-    vxlan = struct.pack("!II", 0x08 << 24, 1 << 8)
-    frames = [
-        own + own + kind + packet(
-            address, address, UDP, datagram((49152, VXLAN), vxlan + bytes(12) + kind + each)
-        )
-        for each in inner
-    ]  # fmt: skip
+    frames = [copy(own, address, each) for each in inner]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((device, 0))
         for _ in range(count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +18,25 @@ from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 SEND = (ROOT / "tests/compliance/mirrored.py").read_text()
+FLOOD = f"""{SEND.partition("def main")[0]}
+device, own = interface(sys.argv[1])
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind((device, 0))
+    for number in range(4000):
+        source = f"198.18.{{number // 250}}.{{number % 250 + 1}}"
+        opening = packet(source, sys.argv[1], TCP, segment((4000, 22), (1, 0), SYN))
+        wire.send(copy(own, sys.argv[1], opening))
+"""
 HOSTS = "sensor-1,siem-1"
 ROLES = "tls,siem,log_shipping,nids,firewall"
 ASK = "suricatasc -c {} /run/suricata/command.sock"
 HEALTH = 14789
 KNOCK = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {HEALTH}), 2)' 2>&-"
 ANSWERED, REFUSED = "0", "1"
+IN_FORCE = (
+    "cd /var/lib/ringfence-nids/current && cat $(find . -type f | sort) "
+    "/etc/systemd/system/suricata.service.d/10-ringfence.conf | sha256sum"
+)
 OWN = 'alert udp 192.0.2.77 any -> 192.0.2.78 9 (msg:"Own rule"; sid:100; rev:1;)\n'
 
 
@@ -59,9 +73,9 @@ class Site:
 
     @property
     def state(self) -> tuple[str, str, int]:
-        """The process, the version in force, and the rules that it has."""
+        """The process, what is in force, and the rules that it has."""
         process = self.on("sensor-1", "systemctl show -P MainPID suricata").strip()
-        version = self.on("sensor-1", "readlink /var/lib/ringfence-nids/current").strip()
+        version = self.on("sensor-1", IN_FORCE).strip()
         stats = json.loads(self.on("sensor-1", ASK.format("ruleset-stats")))
         return process, version, stats["message"][0]["rules_loaded"]
 
@@ -138,6 +152,37 @@ class TestSensor:
         assert mended.returncode == 0, mended.stdout[-6000:]
         assert site.state[1:] == before[1:]
 
+    def test_a_unit_that_does_not_start_is_taken_back(self, site: Site):
+        before = site.state
+        staged = "/etc/ringfence/nids/staged/suricata.conf"
+        site.on("sensor-1", f"printf '[Service]\\nExecStartPre=/bin/false\\n' >> {staged}")
+        said = site.on("sensor-1", "ringfence-nids-apply 2>&1 && exit 1; exit 0")
+        assert "does not run with the new rules" in said
+        assert site.state[1:] == before[1:]
+        mended = site.apply()
+        assert mended.returncode == 0, mended.stdout[-6000:]
+        assert site.state == (site.state[0], *before[1:])
+
+    @pytest.mark.parametrize(
+        ("change", "restarts"),
+        [
+            (": > /var/lib/ringfence-nids/current/rules/evasion.rules", False),
+            ("echo >> /etc/systemd/system/suricata.service.d/10-ringfence.conf", True),
+            ("ln -sfn earlier /var/lib/ringfence-nids/running", True),
+            ("systemctl stop ringfence-nids-events@alerts.service", False),
+            ("nft delete table inet ringfence_nids", False),
+        ],
+    )
+    def test_what_somebody_changed_is_put_right(self, site: Site, change: str, restarts: bool):
+        before = site.state
+        site.on("sensor-1", change)
+        applied = site.apply()
+        assert applied.returncode == 0, applied.stdout[-6000:]
+        after = site.state
+        assert after[1:] == before[1:]
+        assert (after[0] != before[0]) == restarts
+        site.on("sensor-1", "ringfence-nids-apply --check")
+
     def test_a_list_with_something_else_in_it_is_refused(self, site: Site):
         (site.folder / "ja4.txt").write_text("t13d1516h2_8daaf6152771\n")
         refused = site.apply()
@@ -147,18 +192,34 @@ class TestSensor:
         )
         (site.folder / "ja4.txt").unlink()
 
-    def test_lost_packets_are_an_event(self, site: Site):
+    def test_a_setting_that_no_sensor_works_with_is_refused(self, site: Site):
+        refused = site.play("--tags", "nids", "--limit", "sensor-1", "-e", "nids_stats_seconds=0")
+        assert refused.returncode != 0
+        assert "Too small: nids_stats_seconds is 0, 1 is the least." in " ".join(
+            refused.stdout.split()
+        )
+
+    def test_a_suricata_that_hangs_and_what_it_lost_are_events(self, site: Site):
         site.on("sensor-1", "systemctl kill -s STOP suricata")
         site.send(23003, 200_000)
+        assert site.collected('"NIDS_EVENT":"stopped"', seconds=80)
         site.on("sensor-1", "systemctl kill -s CONT suricata")
         assert site.collected('"NIDS_EVENT":"drops"', seconds=40)
 
+    def test_a_flood_of_one_signature_is_bounded_and_told(self, site: Site):
+        """From made-up sources, so that no threshold of Suricata's holds it back."""
+        before = len(site.collected("Undeclared source - tcp"))
+        address = site.lab.environment.hosts["sensor-1"].address
+        site.on("sensor-1", f"python3 -c {shlex.quote(FLOOD)} {address}")
+        assert site.collected('"NIDS_EVENT":"flood"|Undeclared source - tcp', seconds=80)
+        assert len(site.collected("Undeclared source - tcp")) - before <= 2 * 600 + 2
+
     def test_a_load_balancer_is_answered_while_suricata_runs(self, site: Site):
         def becomes(expected: str) -> None:
-            """Within ten seconds."""
+            """Within half a minute: an answer takes a report."""
             site.on(
                 "sensor-1",
-                f"for try in $(seq 50); do {KNOCK}; [ $? = {expected} ] && exit; sleep 0.2; done; "
+                f"for try in $(seq 150); do {KNOCK}; [ $? = {expected} ] && exit; sleep 0.2; done; "
                 "systemctl status ringfence-nids-health suricata; exit 1",
             )
 
