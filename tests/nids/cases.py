@@ -214,7 +214,11 @@ LONG = "a" * 55 + "{}.t.example.org"
 HUNDRED = f"{'a' * 23}-{{}}.{'b' * 29}.{'c' * 29}.example.org"
 """As long as a name may be."""
 LONG_NAMES = (
-    "internal-tools-1234567890.eu-central-1.elb.amazonaws.com",
+    "internal-k8s-default-myingres-0a1b2c3d4e-1234567890.eu-central-1.elb.amazonaws.com",
+    "0123456789ABCDEF0123456789ABCDEF.gr7.eu-central-1.eks.amazonaws.com",
+    "0123456789abcdef0123456789abcdef.lambda-url.eu-central-1.on.aws",
+    "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com",
+    "_0123456789abcdef0123456789abcdef.tljzshvwok.acm-validations.aws",
     "vpce-0123456789abcdef0-abcdefgh-eu-central-1a.secretsmanager.eu-central-1.vpce.amazonaws.com",
     "e12345.dscb.akamaiedge.net.0.1.cn.akamaitech.net.globalredir.akadns.net",
     "d111111abcdef8.cloudfront.net",

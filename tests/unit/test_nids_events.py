@@ -153,16 +153,21 @@ def test_a_suricata_that_does_not_report_is_told_once(events: ModuleType) -> Non
 
 
 class TestAlertsThatDoNotArrive:
-    """Suricata counts what it raised; each case: what it has counted and what has arrived."""
+    """Suricata counts what it raised; each case: what it has counted and what has arrived, every
+    ten seconds after the reader was there.
+    """
 
-    def lost(self, events: ModuleType, *reports: tuple[int, int]) -> list[str]:
+    def lost(self, events: ModuleType, *reports: tuple[int, int], uptime: int = 12) -> list[str]:
         watch = events.Watch(1.0, 300, 60, 0)
-        watch.connected()
+        watch.connected(0)
         said: list[str] = []
-        for raised, arrived in reports:
+        for number, (raised, arrived) in enumerate(reports, 1):
             watch.received += arrived
-            counted = {"stats": {"capture": {"kernel_packets_delta": 1}, "detect": raised_(raised)}}
-            said += [entry.get("NIDS_LOST") for entry in watch.report(counted, 10)]
+            detect = {"alert": raised, "alert_queue_overflow": 0}
+            capture = {"kernel_packets_delta": 1}
+            up = uptime + 10 * (number - 1)
+            counted = {"stats": {"capture": capture, "detect": detect, "uptime": up}}
+            said += [entry.get("NIDS_LOST") for entry in watch.report(counted, 10 * number)]
         return said
 
     def test_all_arrived(self, events: ModuleType) -> None:
@@ -171,15 +176,19 @@ class TestAlertsThatDoNotArrive:
     def test_some_did_not(self, events: ModuleType) -> None:
         assert self.lost(events, (0, 0), (5, 3), (9, 4), (12, 2)) == ["2", "1"]
 
+    def test_the_first_ones_did_not(self, events: ModuleType) -> None:
+        assert self.lost(events, (1500, 500), (2100, 100)) == ["1000", "500"]
+
     def test_they_arrive_before_they_are_counted(self, events: ModuleType) -> None:
         assert self.lost(events, (0, 2), (2, 1), (3, 0), (4, 1)) == []
 
     def test_those_of_before_the_reader_was_there_are_not_its_own(self, events: ModuleType) -> None:
-        assert self.lost(events, (700, 0), (705, 4)) == ["1"]
+        assert self.lost(events, (700, 0), (705, 4), uptime=3600) == ["1"]
 
-
-def raised_(count: int) -> dict[str, int]:
-    return {"alert": count, "alert_queue_overflow": 0}
+    def test_what_such_a_reader_got_before_the_first_report_may_count_later(
+        self, events: ModuleType
+    ) -> None:
+        assert self.lost(events, (700, 3), (703, 0), (704, 1), uptime=3600) == []
 
 
 def test_numbers_of_one_signature_are_told_as_one(events: ModuleType) -> None:
@@ -202,6 +211,17 @@ def test_numbers_of_one_signature_are_told_as_one(events: ModuleType) -> None:
     alerts.take(ALERT)
     assert heard.kinds() == ["alert"] * 5
     assert [*bound.idle(120)] == []
+
+
+def test_what_was_not_told_is_told_at_the_end(events: ModuleType, tmp_path: Path) -> None:
+    heard = Heard()
+    watch = events.Watch(1.0, 300, 60, 0)
+    alerts = events.Alerts(heard, watch, events.Bound(3, 0), tmp_path / "reported")
+    for _ in range(5):
+        alerts.take(ALERT)
+    alerts.end()
+    assert heard.kinds() == ["alert"] * 3 + ["flood"]
+    assert heard.entries[-1]["NIDS_FURTHER"] == "2"
 
 
 def test_what_is_served_from_connection_to_connection(events: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import socket
 import sys
 import time
@@ -30,6 +32,8 @@ PATIENCE = 100
 """Attempts to reach the journal, a tenth of a second apart."""
 TICK = 1.0
 """Seconds after which time itself is looked at, where nothing is said."""
+STARTS_WITHIN = 30
+"""Seconds from Suricata's start to its first words."""
 CHUNK = 64 * 1024
 MINUTE = 60
 
@@ -97,11 +101,11 @@ class Watch:
     raised: int | None = None
 
     def __post_init__(self) -> None:
-        self.reported = self.packets = self.now
+        self.reported = self.packets = self.since = self.now
 
-    def connected(self) -> None:
+    def connected(self, now: float) -> None:
         """Another Suricata, or another reader of the same: both count from anew."""
-        self.received, self.raised = 0, None
+        self.since, self.received, self.raised = now, 0, None
 
     def idle(self, now: float) -> Iterator[Entry]:
         if now - self.reported >= self.report_seconds:
@@ -124,13 +128,16 @@ class Watch:
             self.told.discard("silence")
         elif now - self.packets >= self.silent_seconds:
             yield from self._once("silence", "nothing is mirrored to this sensor any more")
-        yield from self._missing(sum(number(document, path) for path in RAISED))
+        uptime = number(document, "stats.uptime")
+        is_new = uptime < now - self.since + STARTS_WITHIN
+        yield from self._missing(sum(number(document, path) for path in RAISED), is_new)
 
-    def _missing(self, raised: int) -> Iterator[Entry]:
-        """Suricata drops what its reader is too slow for. An alert may arrive before it counts."""
+    def _missing(self, raised: int, is_new: bool) -> Iterator[Entry]:
+        """Suricata drops what its reader is too slow for. An alert may arrive before it counts: to
+        a reader that comes later, what arrived before the first report may not be counted yet.
+        """
         if self.raised is None:
-            self.raised = raised + self.received
-            self.received = 0
+            self.raised = 0 if is_new else raised
         lost = raised - self.raised - self.received
         if lost > 0:
             self.raised += lost
@@ -162,8 +169,12 @@ class Bound:
         return self.seen[signature] <= self.alerts_per_minute
 
     def idle(self, now: float) -> Iterator[Entry]:
-        if now - self.since < MINUTE:
-            return
+        if now - self.since >= MINUTE:
+            yield from self.further()
+            self.since = now
+
+    def further(self) -> Iterator[Entry]:
+        """Those that were not told one by one; from then on the count begins anew."""
         for signature, count in self.seen.items():
             if (further := count - self.alerts_per_minute) > 0:
                 last = self.last[signature]
@@ -176,7 +187,6 @@ class Bound:
                     "NIDS_EVENT": "flood",
                     "NIDS_FURTHER": str(further),
                 }
-        self.since = now
         self.seen.clear()
         self.last.clear()
 
@@ -318,6 +328,9 @@ class Events:
     def gone(self) -> None:
         """Suricata is not there any more."""
 
+    def end(self) -> None:
+        """Nothing will be read any more."""
+
     def take(self, document: Document) -> None:
         if fields := entry(document):
             self.journal.send(fields)
@@ -344,7 +357,7 @@ class Alerts(Events):
     reported: Path
 
     def connected(self) -> None:
-        self.watch.connected()
+        self.watch.connected(time.monotonic())
 
     def idle(self) -> None:
         now = time.monotonic()
@@ -354,6 +367,10 @@ class Alerts(Events):
     def gone(self) -> None:
         self.reported.unlink(missing_ok=True)
 
+    def end(self) -> None:
+        for fields in self.bound.further():
+            self.journal.send(fields)
+
     def take(self, document: Document) -> None:
         match document.get("event_type"):
             case "alert":
@@ -362,8 +379,11 @@ class Alerts(Events):
                     self.journal.send(fields)
             case "stats":
                 super().take(document)
+                now = time.monotonic()
                 self.reported.touch()
-                for fields in self.watch.report(document, time.monotonic()):
+                # By the clock that nobody sets: a reader compares it with its own.
+                os.utime(self.reported, (now, now))
+                for fields in self.watch.report(document, now):
                     self.journal.send(fields)
             case _:
                 super().take(document)
@@ -419,7 +439,12 @@ def main() -> None:
         "alerts": Alerts(journal, watch, bound, given.reported),
         "flows": Flows(journal, frozenset(given.sensor)),
     }
-    serve(socket.socket(fileno=HANDED_OVER), kinds[given.kind])
+    events = kinds[given.kind]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        serve(socket.socket(fileno=HANDED_OVER), events)
+    finally:
+        events.end()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     health.py PORT REPORTED SECONDS
 
-REPORTED is a file that is as old as Suricata's last report on itself. Once it is older than
-SECONDS, as after Suricata hangs, the port is closed until the next report.
+REPORTED is a file whose time, of the monotonic clock, is that of Suricata's last report on itself.
+Once it is SECONDS ago, as after Suricata hangs, the port is closed until the next report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TICK = 1.0
 
 def reports(reported: Path, seconds: float) -> bool:
     try:
-        return time.time() - reported.stat().st_mtime < seconds
+        return time.monotonic() - reported.stat().st_mtime < seconds
     except FileNotFoundError:
         return False
 
