@@ -170,7 +170,7 @@ class TestSensor:
             ("echo >> /etc/systemd/system/suricata.service.d/10-ringfence.conf", True),
             ("ln -sfn earlier /var/lib/ringfence-nids/running", True),
             ("systemctl stop ringfence-nids-events@alerts.service", False),
-            ("nft delete table inet ringfence_nids", False),
+            ("nft insert rule inet ringfence_nids copies udp dport 4789 drop", False),
         ],
     )
     def test_what_somebody_changed_is_put_right(self, site: Site, change: str, restarts: bool):

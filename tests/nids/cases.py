@@ -636,6 +636,10 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
         1200051,
         lambda: questions(10, HUNDRED.replace("example", "examples")),
     ),
+    "data in long labels, below what only begins like a provider's zone": (
+        1200051,
+        lambda: questions(10, LONG.replace("example.org", "on.aws.example.org")),
+    ),
     "data in labels of 30, for IPv6 addresses": (
         1200053,
         lambda: questions(30, "{}" + "k5x" * 9 + ".example.org", "AAAA"),
