@@ -258,5 +258,21 @@ def test_a_line_without_end_is_passed_over(events: ModuleType) -> None:
             target=lambda: (theirs.sendall(b"1\n" + long + b"{}\nrest"), theirs.close())
         )
         sender.start()
-        assert [line for batch in events.batches(ours) for line in batch] == [b"1", b"{}"]
+        taken = [line for batch in events.Lines(ours).batches() for line in batch]
+        assert taken == [b"1", b"{}"]
         sender.join(10)
+
+
+def test_what_is_said_is_taken_before_it_is_looked_at(events: ModuleType) -> None:
+    ours, theirs = socket.socketpair()
+    said = [b"%d" % number for number in range(5 * events.BATCH)]
+    with ours:
+        theirs.sendall(b"\n".join(said) + b"\n")
+        reading = events.Lines(ours)
+        batches = reading.batches()
+        assert next(batches) == said[: events.BATCH]
+        assert len(reading.waiting) == 4 * events.BATCH
+        theirs.sendall(b"last\n")
+        theirs.close()
+        assert [line for batch in batches for line in batch] == [*said[events.BATCH :], b"last"]
+        assert reading.held == 0

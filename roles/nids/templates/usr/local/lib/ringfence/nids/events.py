@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import selectors
 import signal
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ TICK = 1.0
 STARTS_WITHIN = 30
 """Seconds from Suricata's start to its first words."""
 CHUNK = 64 * 1024
+BATCH = 20
+MOST_HELD = 32 * 1024 * 1024
+"""Bytes that are taken and not yet looked at; more stays in the socket, which is small."""
 MINUTE = 60
 
 ENDS = ("src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto", "flow_id", "in_iface")
@@ -266,28 +270,49 @@ def datagram(fields: Entry) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
 
 
-def batches(connection: socket.socket) -> Iterator[list[bytes]]:
-    """Whole lines as they come; none after a while without any. One that is too long to be an event
-    is passed over.
-    """
-    rest, whole = b"", True
-    while True:
-        try:
-            data = connection.recv(CHUNK)
-        except TimeoutError:
-            yield []
-            continue
-        except ConnectionError:
-            return
-        if not data:
-            return
-        *ended, rest = (rest + data).split(b"\n")
-        if ended and not whole:
-            del ended[0]
-            whole = True
-        yield ended
-        if len(rest) > LONGEST_LINE:
-            rest, whole = b"", False
+@dataclass
+class Lines:
+    """Whole lines of a connection. One that is too long to be an event is passed over."""
+
+    connection: socket.socket
+    waiting: deque[bytes] = field(default_factory=deque)
+    held: int = 0
+    """Bytes that wait."""
+    ended: bool = False
+
+    def batches(self) -> Iterator[list[bytes]]:
+        """A few at a time, or none after a while without any. Suricata does not wait for its
+        reader: what has been said is taken first, and looked at then.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection, selectors.EVENT_READ)
+            take = self._take()
+            while not self.ended or self.waiting:
+                seconds = 0 if self.waiting else TICK
+                while not self.ended and self.held < MOST_HELD and selector.select(seconds):
+                    next(take)
+                    seconds = 0
+                batch = [self.waiting.popleft() for _ in range(min(BATCH, len(self.waiting)))]
+                self.held -= sum(map(len, batch))
+                yield batch
+
+    def _take(self) -> Iterator[None]:
+        rest, whole = b"", True
+        while True:
+            try:
+                data = self.connection.recv(CHUNK)
+            except ConnectionError:
+                data = b""
+            self.ended = not data
+            *lines, rest = (rest + data).split(b"\n")
+            if lines and not whole:
+                del lines[0]
+                whole = True
+            self.waiting.extend(lines)
+            self.held += sum(map(len, lines))
+            if len(rest) > LONGEST_LINE:
+                rest, whole = b"", False
+            yield
 
 
 class Journal:
@@ -398,9 +423,8 @@ def serve(listening: socket.socket, events: Events) -> None:
         except TimeoutError:
             continue
         with connection:
-            connection.settimeout(TICK)
             events.connected()
-            for batch in batches(connection):
+            for batch in Lines(connection).batches():
                 for document in documents(batch):
                     events.take(document)
                 events.idle()
