@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 
 from ringfence.environment import Environment
 from ringfence.lab import Lab
+from ringfence.lab.plan import GATEWAY, INTRUDER, Node, addresses, hardware_address
 
 ROOT = Path(__file__).parents[2]
 Run = subprocess.CompletedProcess[str]
@@ -57,6 +60,69 @@ while True:
     for key, _ in selector.select():
         key.fileobj.accept()[0].close()
 """
+# Says something about who has an address: forge.py KIND VICTIM CLAIMED HARDWARE
+FORGE = """
+import sys
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptMTU, ICMPv6NDOptSrcLLAddr, IPv6,
+    getmacbyip6,
+)
+from scapy.layers.l2 import ARP, Ether, getmacbyip
+from scapy.sendrecv import sendp
+kind, victim, claimed, own = sys.argv[1:]
+if ":" in victim:
+    to = getmacbyip6(victim)
+    six = IPv6(src=claimed, dst=victim, hlim=255)
+    advertisement = six / ICMPv6ND_NA(tgt=claimed, R=1, S=0, O=1)
+    option = ICMPv6NDOptDstLLAddr(lladdr=own)
+    lies = {
+        "advertisement": advertisement / option,
+        "behind another option": advertisement / ICMPv6NDOptMTU() / option,
+        "solicitation": six / ICMPv6ND_NS(tgt=victim) / ICMPv6NDOptSrcLLAddr(lladdr=own),
+    }
+else:
+    to = getmacbyip(victim)
+    lies = {
+        "reply": ARP(op=2, psrc=claimed, hwsrc=own, pdst=victim, hwdst=to),
+        "request": ARP(op=1, psrc=claimed, hwsrc=own, pdst=victim),
+        "gratuitous": ARP(op=1, psrc=claimed, hwsrc=own, pdst=claimed),
+    }
+# Several times: for a second the kernel stays with what it has just heard.
+sendp(Ether(src=own, dst=to) / lies[kind], iface="eth0", count=4, inter=0.4, verbose=0)
+"""
+LIES = [
+    (4, "reply"),
+    (4, "request"),
+    (4, "gratuitous"),
+    (6, "advertisement"),
+    (6, "behind another option"),
+    (6, "solicitation"),
+]
+# Claims more addresses than anybody has: flood.py VICTIM COUNT
+FLOOD = """
+import sys
+from ipaddress import ip_address
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6, getmacbyip6
+from scapy.layers.l2 import ARP, Ether, getmacbyip
+from scapy.sendrecv import sendp
+victim, count = sys.argv[1], int(sys.argv[2])
+find = getmacbyip6 if ":" in victim else getmacbyip
+to, own = find(victim), "02:00:00:00:00:99"
+claims = [str(ip_address(victim) + 4096 + number) for number in range(count)]
+sendp([
+    Ether(src=own, dst=to) / (
+        IPv6(src=claim, dst=victim, hlim=255)
+        / ICMPv6ND_NS(tgt=victim) / ICMPv6NDOptSrcLLAddr(lladdr=own)
+        if ":" in victim else ARP(op=1, psrc=claim, hwsrc=own, pdst=victim)
+    )
+    for claim in claims
+], iface="eth0", verbose=0)
+"""
+FAMILIES = {4: "arp", 6: "ip6"}
+"""Where neighbours are remembered."""
+
+MEMORY, ROOM = 8, 64
+"""Seconds and neighbours, for tests of what is remembered."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +162,12 @@ class Firewalled:
         return [str(address) for address in self.environment.hosts[host].addresses]
 
     def rules(self, host: str) -> str:
-        return self.shell(host, "nft --stateless list table inet ringfence")
+        return self.shell(
+            host,
+            "nft --stateless list table inet ringfence; "
+            "nft --stateless --terse list table arp ringfence; "
+            "nft --stateless --terse list table ip6 ringfence",
+        )
 
 
 def changed(run: Run) -> dict[str, int]:
@@ -312,6 +383,158 @@ def test_the_rules_are_there_after_a_power_failure(hosts):
     hosts.lab.kill("siem-1")
     hosts.lab.start("siem-1")
     assert hosts.rules("siem-1") == good
+
+
+@dataclass(frozen=True)
+class Link:
+    """What tools-1 believes of its link, where an intruder stands beside it."""
+
+    hosts: Firewalled
+    intruder: Node
+
+    def address(self, number: int, version: int) -> str:
+        segment = self.hosts.environment.segments["servers"]
+        return next(str(i.ip) for i in addresses(segment, number) if i.version == version)
+
+    def victim(self, version: int) -> str:
+        return self.hosts.addresses("tools-1")[0 if version == 4 else 1]
+
+    @property
+    def own(self) -> str:
+        """The intruder's hardware address."""
+        return hardware_address(self.hosts.lab.name, self.intruder.name)
+
+    def say(self, program: str, *arguments: object) -> None:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        done = self.hosts.lab.exec(self.intruder.name, command, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def believed(self, address: str) -> str:
+        """The hardware address that packets to an address go to."""
+        script = f"""
+            ip neigh replace {address} dev eth0 use 2>/dev/null || :
+            for try in 1 2 3 4 5 6 7 8 9 10; do
+                ip neigh show {address} dev eth0 | grep -o 'lladdr [^ ]*' && exit
+                sleep 0.1
+            done"""
+        done = self.hosts.lab.exec("tools-1", ["/bin/sh", "-c", script], timeout=60)
+        return done.stdout.removeprefix("lladdr ").strip()
+
+    def known(self, version: int) -> int:
+        """How many neighbours are remembered."""
+        command = f"nft --json list set {FAMILIES[version]} ringfence known"
+        shown = self.hosts.shell("tools-1", command)
+        return len(json.loads(shown)["nftables"][1]["set"].get("elem", []))
+
+    def counted(self, version: int, counter: str) -> int:
+        command = f"nft --json list counter {FAMILIES[version]} ringfence {counter}"
+        shown = self.hosts.shell("tools-1", command)
+        return json.loads(shown)["nftables"][1]["counter"]["packets"]
+
+
+@pytest.fixture(scope="module")
+def link(hosts: Firewalled) -> Iterator[Link]:
+    short = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
+    intruder = hosts.lab.intrude("servers")
+    try:
+        changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(short)))
+        assert changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(short))) == {"tools-1": 0}
+        yield Link(hosts, intruder)
+    finally:
+        hosts.lab.withdraw("servers")
+        hosts.shell("tools-1", "ip neigh flush dev eth0")
+        changed(hosts.apply())
+
+
+@pytest.mark.parametrize(("version", "lie"), LIES)
+def test_nobody_takes_the_place_of_a_neighbour(link, version, lie):
+    """Not even of one that was idle, or known before there were rules."""
+    victim, router = link.victim(version), link.address(GATEWAY, version)
+    link.hosts.shell("tools-1", "ip neigh flush dev eth0")
+    true = link.believed(router)
+    assert true not in ("", link.own)
+    link.hosts.shell("tools-1", "systemctl restart nftables")
+    assert eventually(lambda: link.known(version) > 0)
+    time.sleep(MEMORY + 1)
+    before = link.counted(version, "neighbour")
+    link.say(FORGE, lie, victim, router, link.own)
+    assert link.believed(router) == true
+    assert link.counted(version, "neighbour") > before
+    siem = link.hosts.addresses("siem-1")[0 if version == 4 else 1]
+    assert link.hosts.connect("tools-1", (siem, 2514)) == ["open"]
+    since = f"journalctl --quiet -u ulogd2 --since=-{MEMORY}s"
+    assert eventually(lambda: "ringfence drop neighbour:" in link.hosts.shell("tools-1", since))
+
+    try:
+        link.hosts.shell("tools-1", f"nft delete table {FAMILIES[version]} ringfence")
+        link.say(FORGE, lie, victim, router, link.own)
+        assert link.believed(router) == link.own, "nobody believes it anyway"
+    finally:
+        link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
+
+
+@pytest.mark.parametrize(("version", "lie"), [(4, "request"), (6, "solicitation")])
+def test_what_is_refused_is_kept_with_the_address(link, version, lie):
+    router = link.address(GATEWAY, version)
+    link.believed(router)
+    link.say(FORGE, lie, link.victim(version), router, link.own)
+    hardware = int(link.own.replace(":", ""), 16)
+    words = {
+        4: f"{router} . {link.own}",
+        6: f"0x{int(ip_address(router)):032x} . 0x{hardware:x}",  # what the set holds are numbers
+    }
+    shown = link.hosts.shell("tools-1", f"nft list set {FAMILIES[version]} ringfence refused")
+    assert words[version] in shown
+
+
+@pytest.mark.parametrize(("version", "lie"), [(4, "gratuitous"), (6, "advertisement")])
+def test_a_host_that_was_replaced_is_reached_after_a_while(link, version, lie):
+    address, victim = link.address(INTRUDER, version), link.victim(version)
+    new = f"02:00:00:00:{version:02x}:01"
+    assert link.believed(address) == link.own
+    change = "ip netns exec {} ip link set eth0 address {}"
+    namespace = link.intruder.namespace
+    try:
+        began = time.monotonic()
+        subprocess.run(change.format(namespace, new).split(), check=True)
+        link.say(FORGE, lie, victim, address, new)
+        assert link.believed(address) != new
+        assert eventually(lambda: link.believed(address) == new, seconds=4 * MEMORY)
+        assert time.monotonic() - began > MEMORY / 2
+    finally:
+        subprocess.run(change.format(namespace, link.own).split(), check=True)
+        link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
+
+
+@pytest.mark.parametrize(("version", "lie"), [(4, "reply"), (6, "advertisement")])
+def test_a_flood_of_neighbours_makes_nobody_forgotten(link, version, lie):
+    router = link.address(GATEWAY, version)
+    link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
+    true = link.believed(router)
+    assert eventually(lambda: link.known(version) > 0)
+    link.say(FLOOD, link.victim(version), 10 * ROOM)
+    assert link.known(version) <= ROOM
+    assert link.counted(version, "unremembered") > 0
+    link.say(FORGE, lie, link.victim(version), router, link.own)
+    assert link.believed(router) == true
+    assert link.believed(link.address(INTRUDER, version)) == link.own, "nobody new is heard"
+
+
+def test_addresses_that_move_on_purpose_are_left_alone(link):
+    networks = [link.address(GATEWAY, 4), link.address(GATEWAY, 6) + "/57"]
+    moving = json.dumps({"firewall_moving_addresses": networks})
+    try:
+        changed(link.hosts.apply("--limit", "tools-1", "-e", moving))
+        for version, lie in LIES:
+            if lie == "behind another option":
+                continue
+            router = link.address(GATEWAY, version)
+            link.hosts.shell("tools-1", "ip neigh flush dev eth0")
+            assert link.believed(router) != link.own
+            link.say(FORGE, lie, link.victim(version), router, link.own)
+            assert link.believed(router) == link.own, lie
+    finally:
+        link.hosts.shell("tools-1", "ip neigh flush dev eth0")
 
 
 def changed_manifest(
