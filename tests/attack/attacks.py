@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 FIREWALL = "ringfence drop"
 """How a host's own firewall begins what it logs."""
 
+CLAIM = f"{FIREWALL} neighbour"
+"""How it does where somebody claims the address of a neighbour."""
+
 PORTS = tuple(range(1000, 1040))
 
 
@@ -51,6 +54,7 @@ def undeclared(protocol: str, segment: str) -> str:
 
 ROUTER = "access lists of the network, and the host's firewall"
 HOST = "the host's firewall"
+MEMORY = "the host's memory of its neighbours"
 
 ATTACKS: Sequence[Attack] = (
     # Reconnaissance
@@ -175,18 +179,14 @@ ATTACKS: Sequence[Attack] = (
            happened=("tools-1", "ip -6 route show default | grep -q fe80::666"),
            controls=["HST-01", "NET-01"]),
     Attack("a neighbour's address over IPv6", "intruder.servers", "neighbour",
-           ("nd", "{tools-1/6}", "{router/6}", "{own-mac}"), "",
-           ["Neighbour advertisement that nobody asked for"],
+           ("nd", "{tools-1/6}", "{router/6}", "{own-mac}"), MEMORY,
+           ["Neighbour advertisement that nobody asked for", CLAIM],
            happened=("tools-1", "ip -6 neigh show {router/6} | grep -qi {own-mac}"),
-           note="every host of a link believes it; AWS delivers no such packet, and what is said "
-                "is under mutual TLS",
            controls=["NET-01"]),
     Attack("a neighbour's address over IPv4", "intruder.servers", "neighbour",
-           ("arp", "{tools-1}", "{router}", "{own-mac}"), "", [],
+           ("arp", "{tools-1}", "{router}", "{own-mac}"), MEMORY, [CLAIM],
            happened=("tools-1", "ip -4 neigh show {router} | grep -qi {own-mac}"),
-           note="Suricata 7 does not look into ARP; AWS delivers no such packet, and what is said "
-                "is under mutual TLS",
-           controls=[]),
+           controls=["NET-01"]),
     Attack("a DHCP server", "intruder.servers", "neighbour",
            ("dhcp", "{tools-1}", "{own}", "{own-mac}"), "no host asks",
            ["DHCP answer from an undeclared server"],

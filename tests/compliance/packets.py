@@ -2,7 +2,9 @@
 
 `knock` sends TCP openings past this host's own firewall, as an intruder with root would, and
 tells how the other side answers. `leak` opens connections in the ordinary way, as some
-account, and tells which of them put a packet on an interface, loopback included.
+account, and tells which of them put a packet on an interface, loopback included. `usurp` makes a
+link that nobody else is on, where one neighbour claims the address of another, and tells over
+which protocols the host believed it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,23 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
 
-IPV4, IPV6, ALL = 0x0800, 0x86DD, 0x0003
+IPV4, ARP, IPV6, ALL = 0x0800, 0x0806, 0x86DD, 0x0003
 SYN, RST, ACK = 0x02, 0x04, 0x10
 PROTOCOLS = {6: "tcp", 17: "udp"}
 HEADER_BYTES = {6: 20, 17: 8}
 ANSWER_SECONDS = 0.8
 LEAVE_SECONDS = 0.2
+
+LINK, FAR_END = "ringfence-link", "ringfence-far"
+OWN = "198.51.100.1", "2001:db8:0:ffff::1"
+NEIGHBOUR = "198.51.100.2", "2001:db8:0:ffff::2"
+"""Addresses for documentation, which nobody has (RFC 5737, RFC 3849)."""
+
+TRUE, FALSE = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
+BELIEF_SECONDS = 2
 
 Packet = tuple[str, str, str, int, int, int]
 """Source, destination, protocol, ports, TCP flags."""
@@ -76,6 +87,61 @@ def leak(account: str, targets: list[tuple[str, str, int]]) -> list[bool]:
     for connection in connections:
         connection.close()
     return [packet in left for packet in wanted]
+
+
+def usurp() -> list[str]:
+    """The protocols over which the host took the later claim for true."""
+    asks: dict[str, Callable[[bytes], bytes]] = {"ARP": arp_request, "ND": solicitation}
+    believed: list[str] = []
+    subprocess.run(["ip", "link", "delete", LINK], capture_output=True, check=False)
+    ip("link", "add", LINK, "type", "veth", "peer", "name", FAR_END)
+    try:
+        ip("link", "set", FAR_END, "addrgenmode", "none", "up")
+        ip("link", "set", LINK, "addrgenmode", "none", "up")
+        ip("address", "add", f"{OWN[0]}/30", "dev", LINK)
+        ip("address", "add", f"{OWN[1]}/126", "dev", LINK, "nodad")
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind((FAR_END, 0))
+            for neighbour, (protocol, ask) in zip(NEIGHBOUR, asks.items(), strict=True):
+                await_belief(wire, ask(TRUE), neighbour)
+                wire.send(ask(FALSE))
+                time.sleep(0.2)
+                if neighbour_hardware(neighbour, LINK) != TRUE:
+                    believed.append(protocol)
+    finally:
+        ip("link", "delete", LINK)
+    return believed
+
+
+def await_belief(wire: socket.socket, frame: bytes, neighbour: str) -> None:
+    """A link takes a moment to come up."""
+    end = time.monotonic() + BELIEF_SECONDS
+    while time.monotonic() < end:
+        wire.send(frame)
+        time.sleep(0.1)
+        if neighbour_hardware(neighbour, LINK) == TRUE:
+            return
+    raise SystemExit(f"no claim of {neighbour} is believed, not even the first")
+
+
+def arp_request(claimant: bytes) -> bytes:
+    """Who has the host's address? Its kernel remembers who asks."""
+    header = (
+        b"\xff" * 6 + claimant + ARP.to_bytes(2, "big") + struct.pack("!HHBBH", 1, IPV4, 6, 4, 1)
+    )
+    asking, asked = ip_address(NEIGHBOUR[0]).packed, ip_address(OWN[0]).packed
+    return header + claimant + asking + bytes(6) + asked
+
+
+def solicitation(claimant: bytes) -> bytes:
+    """The same over IPv6."""
+    asking, asked = ip_address(NEIGHBOUR[1]).packed, ip_address(OWN[1]).packed
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + asked + b"\x01\x01" + claimant
+    pseudo = asking + asked + struct.pack("!II", len(body), 58)
+    body = body[:2] + checksum(pseudo + body) + body[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + asking + asked
+    to = bytes.fromhex(ip("link", "show", LINK)[0]["address"].replace(":", ""))
+    return to + claimant + IPV6.to_bytes(2, "big") + header + body
 
 
 def sniff(sniffer: socket.socket, seconds: float):
@@ -146,11 +212,18 @@ def checksum(data: bytes) -> bytes:
 def hardware_address(hop: str, device: str) -> bytes:
     ip("neigh", "replace", hop, "dev", device, "use")
     for _ in range(20):
-        for neighbour in ip("neigh", "show", hop, "dev", device):
-            if "lladdr" in neighbour:
-                return bytes.fromhex(neighbour["lladdr"].replace(":", ""))
+        if known := neighbour_hardware(hop, device):
+            return known
         time.sleep(0.05)
     raise SystemExit(f"{hop} on {device} does not tell its hardware address")
+
+
+def neighbour_hardware(address: str, device: str) -> bytes:
+    """What the kernel believes; nothing where it does not know."""
+    for neighbour in ip("neigh", "show", address, "dev", device):
+        if "lladdr" in neighbour:
+            return bytes.fromhex(neighbour["lladdr"].replace(":", ""))
+    return b""
 
 
 def ip(*words: str) -> list[dict]:
@@ -169,6 +242,8 @@ def main(arguments: list[str]) -> None:
     match request["do"]:
         case "knock":
             result: list = knock([(a, p) for a, p in request["targets"]])
+        case "usurp":
+            result = usurp()
         case _:
             result = leak(request["account"], [(a, n, p) for a, n, p in request["targets"]])
     print(json.dumps(result))

@@ -31,12 +31,15 @@ LOOPBACK = ("127.0.0.1", "::1")
 COMPARE_WITH_BOOT = r"""
 command -v nft > /dev/null && systemctl --quiet is-enabled nftables || exit 1
 load=$(systemctl show --property=ExecStart --value nftables | sed 's/.*argv\[\]=//; s/ ;.*//')
-list="nft --stateless list table inet ringfence"
-in_force=$($list) || exit 1
+list="nft --stateless list table inet ringfence &&
+  nft --stateless --terse list table arp ringfence &&
+  nft --stateless --terse list table ip6 ringfence"  # terse: whom a host has met is no rule
+in_force=$(eval "$list") || exit 1
 [ "$in_force" = "$(unshare --net sh -c "$load && $list")" ] || exit 2
 """
 
 NO_TABLE = "nft delete table inet ringfence"
+NO_MEMORY = "nft delete table arp ringfence; nft delete table ip6 ringfence"
 RELOAD = "systemctl restart nftables"
 REMEDY = "apply role firewall"
 
@@ -136,6 +139,30 @@ def test_refused_connections_are_logged(host):
     command = f"journalctl --quiet --since=-1min --grep='DPT={port} ' --lines=1"
     logged = until(lambda: host.run(command).stdout.strip(), seconds=3)
     assert logged, f"the journal has no line about a refused connection; {REMEDY}"
+
+
+@pytest.mark.control("NET-01")
+@pytest.mark.hosts("all")
+@pytest.mark.sabotage(NO_MEMORY, restore=RELOAD)
+def test_neighbours_keep_their_addresses(host):
+    """Who passes for the router reads and alters whatever nobody has encrypted."""
+    believed = on_host(host, {"do": "usurp"})
+    assert not believed, (
+        f"whoever claims the address of a neighbour over {' or '.join(believed)} gets the packets "
+        f"that are meant for it; {REMEDY}"
+    )
+
+
+@pytest.mark.control("NET-01")
+@pytest.mark.hosts("all")
+@pytest.mark.sabotage(
+    "systemctl stop ringfence-neighbours", restore="systemctl start ringfence-neighbours"
+)
+def test_neighbours_are_asked_before_they_are_forgotten(host):
+    """The kernel does not ask one that is idle or busy; its address would be free for anybody."""
+    assert host.service("ringfence-neighbours").is_running, (
+        f"ringfence-neighbours does not run, which asks neighbours whether they are there; {REMEDY}"
+    )
 
 
 @pytest.mark.control("NET-01")

@@ -498,7 +498,6 @@ def test_a_host_that_was_replaced_is_reached_after_a_while(link, version, lie):
         began = time.monotonic()
         subprocess.run(change.format(namespace, new).split(), check=True)
         link.say(FORGE, lie, victim, address, new)
-        assert link.believed(address) != new
         assert eventually(lambda: link.believed(address) == new, seconds=4 * MEMORY)
         assert time.monotonic() - began > MEMORY / 2
     finally:
