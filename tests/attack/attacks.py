@@ -42,7 +42,8 @@ class Attack:
 
     def raises(self, host: str, message: str) -> bool:
         """Whether an alert is of this attack. Firewalls of hosts that it is not about drop too."""
-        concerned = host == self.node or f"{{{host}}}" in self.arguments
+        own = f"{{{host}}}", f"{{{host}/6}}"
+        concerned = host == self.node or any(word in own for word in self.arguments)
         return message.startswith(tuple(self.alerts)) and (
             concerned or not message.startswith(FIREWALL)
         )
