@@ -187,7 +187,7 @@ ATTACKS: Sequence[Attack] = (
     Attack("a neighbour's address over IPv4", "intruder.servers", "neighbour",
            ("arp", "{tools-1}", "{router}", "{own-mac}"), MEMORY, [CLAIM],
            happened=("tools-1", "ip -4 neigh show {router} | grep -qi {own-mac}"),
-           controls=["NET-01"]),
+           controls=["NET-01", "MON-02"]),
     Attack("a DHCP server", "intruder.servers", "neighbour",
            ("dhcp", "{tools-1}", "{own}", "{own-mac}"), "no host asks",
            ["DHCP answer from an undeclared server"],
