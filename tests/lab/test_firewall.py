@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -60,7 +61,7 @@ while True:
     for key, _ in selector.select():
         key.fileobj.accept()[0].close()
 """
-# Says something about who has an address: forge.py KIND VICTIM CLAIMED HARDWARE
+# Says something about who has an address: forge.py KIND VICTIM CLAIMED HARDWARE COUNT PAUSE
 FORGE = """
 import sys
 from scapy.layers.inet6 import (
@@ -69,7 +70,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Ether, getmacbyip
 from scapy.sendrecv import sendp
-kind, victim, claimed, own = sys.argv[1:]
+kind, victim, claimed, own, count, pause = sys.argv[1:]
 if ":" in victim:
     to = getmacbyip6(victim)
     six = IPv6(src=claimed, dst=victim, hlim=255)
@@ -87,8 +88,8 @@ else:
         "request": ARP(op=1, psrc=claimed, hwsrc=own, pdst=victim),
         "gratuitous": ARP(op=1, psrc=claimed, hwsrc=own, pdst=claimed),
     }
-# Several times: for a second the kernel stays with what it has just heard.
-sendp(Ether(src=own, dst=to) / lies[kind], iface="eth0", count=4, inter=0.4, verbose=0)
+frame = Ether(src=own, dst=to) / lies[kind]
+sendp(frame, iface="eth0", count=int(count), inter=float(pause), verbose=0)
 """
 LIES = [
     (4, "reply"),
@@ -118,11 +119,18 @@ sendp([
     for claim in claims
 ], iface="eth0", verbose=0)
 """
+FEW = 4, 0.4
+"""Claims, and seconds between them: for one the kernel stays with what it has just heard."""
+
+ENDLESS = 100_000, 0.002
+
 FAMILIES = {4: "arp", 6: "ip6"}
 """Where neighbours are remembered."""
 
 MEMORY, ROOM = 8, 64
 """Seconds and neighbours, for tests of what is remembered."""
+
+SHORT = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
 
 
 @dataclass(frozen=True)
@@ -312,6 +320,9 @@ def test_a_second_run_changes_nothing(hosts):
         "nft add element inet ringfence inbound4 '{ 0.0.0.0/0 . tcp . 9000 }'; "
         "systemctl disable --quiet nftables",
         "systemctl stop ulogd2",
+        # Cannot be changed in place.
+        "nft delete table arp ringfence; nft 'table arp ringfence { chain foreign { }; "
+        "set known { typeof arp saddr ip; flags dynamic,timeout; timeout 9s; }; }'",
     ],
 )
 def test_what_somebody_changed_by_hand_is_put_right(hosts, tampering):
@@ -409,6 +420,27 @@ class Link:
         done = self.hosts.lab.exec(self.intruder.name, command, timeout=60)
         assert done.returncode == 0, done.stderr
 
+    def claim(self, lie: str, victim: str, address: str, hardware: str) -> None:
+        self.say(FORGE, lie, victim, address, hardware, *FEW)
+
+    @contextmanager
+    def claimed_without_pause(self, lie: str, victim: str, address: str) -> Iterator[None]:
+        arguments = map(str, (lie, victim, address, self.own, *ENDLESS))
+        command = ["ip", "netns", "exec", self.intruder.namespace, sys.executable, "-c", FORGE]
+        with subprocess.Popen([*command, *arguments]) as attacker:
+            try:
+                yield
+                assert attacker.poll() is None, "the attacker has left"
+            finally:
+                attacker.kill()
+
+    def forget(self) -> None:
+        """As on a host that had no rules yet."""
+        tables = "; ".join(f"nft delete table {family} ringfence" for family in FAMILIES.values())
+        self.hosts.shell(
+            "tools-1", f"{tables}; ip neigh flush dev eth0; systemctl restart nftables"
+        )
+
     def believed(self, address: str) -> str:
         """The hardware address that packets to an address go to."""
         script = f"""
@@ -434,11 +466,10 @@ class Link:
 
 @pytest.fixture(scope="module")
 def link(hosts: Firewalled) -> Iterator[Link]:
-    short = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
     intruder = hosts.lab.intrude("servers")
     try:
-        changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(short)))
-        assert changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(short))) == {"tools-1": 0}
+        changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(SHORT)))
+        assert changed(hosts.apply("--limit", "tools-1", "-e", json.dumps(SHORT))) == {"tools-1": 0}
         yield Link(hosts, intruder)
     finally:
         hosts.lab.withdraw("servers")
@@ -450,14 +481,15 @@ def link(hosts: Firewalled) -> Iterator[Link]:
 def test_nobody_takes_the_place_of_a_neighbour(link, version, lie):
     """Not even of one that was idle, or known before there were rules."""
     victim, router = link.victim(version), link.address(GATEWAY, version)
-    link.hosts.shell("tools-1", "ip neigh flush dev eth0")
+    table = f"{FAMILIES[version]} ringfence"
+    link.hosts.shell("tools-1", f"nft delete table {table}; ip neigh flush dev eth0")
     true = link.believed(router)
     assert true not in ("", link.own)
     link.hosts.shell("tools-1", "systemctl restart nftables")
     assert eventually(lambda: link.known(version) > 0)
     time.sleep(MEMORY + 1)
     before = link.counted(version, "neighbour")
-    link.say(FORGE, lie, victim, router, link.own)
+    link.claim(lie, victim, router, link.own)
     assert link.believed(router) == true
     assert link.counted(version, "neighbour") > before
     assert link.hosts.connect("client", (victim, 8441)) == ["open"], "answers take another way"
@@ -465,8 +497,8 @@ def test_nobody_takes_the_place_of_a_neighbour(link, version, lie):
     assert eventually(lambda: "ringfence drop neighbour:" in link.hosts.shell("tools-1", since))
 
     try:
-        link.hosts.shell("tools-1", f"nft delete table {FAMILIES[version]} ringfence")
-        link.say(FORGE, lie, victim, router, link.own)
+        link.hosts.shell("tools-1", f"nft delete table {table}")
+        link.claim(lie, victim, router, link.own)
         assert link.believed(router) == link.own, "nobody believes it anyway"
     finally:
         link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
@@ -476,7 +508,7 @@ def test_nobody_takes_the_place_of_a_neighbour(link, version, lie):
 def test_what_is_refused_is_kept_with_the_address(link, version, lie):
     router = link.address(GATEWAY, version)
     link.believed(router)
-    link.say(FORGE, lie, link.victim(version), router, link.own)
+    link.claim(lie, link.victim(version), router, link.own)
     hardware = int(link.own.replace(":", ""), 16)
     words = {
         4: f"{router} . {link.own}",
@@ -496,24 +528,64 @@ def test_a_host_that_was_replaced_is_reached_after_a_while(link, version, lie):
     try:
         began = time.monotonic()
         subprocess.run(change.format(namespace, new).split(), check=True)
-        link.say(FORGE, lie, victim, address, new)
+        link.claim(lie, victim, address, new)
         assert eventually(lambda: link.believed(address) == new, seconds=4 * MEMORY)
         assert time.monotonic() - began > MEMORY / 2
     finally:
         subprocess.run(change.format(namespace, link.own).split(), check=True)
-        link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
+        link.forget()
+
+
+@pytest.mark.parametrize(("version", "lie"), [(4, "gratuitous"), (6, "advertisement")])
+def test_one_address_can_be_forgotten_by_hand(link, version, lie):
+    address, victim = link.address(INTRUDER, version), link.victim(version)
+    new = f"02:00:00:00:{version:02x}:02"
+    assert link.believed(address) == link.own
+    change = "ip netns exec {} ip link set eth0 address {}"
+    namespace = link.intruder.namespace
+    number = address if version == 4 else f"0x{int(ip_address(address)):032x}"
+    try:
+        subprocess.run(change.format(namespace, new).split(), check=True)
+        link.hosts.shell(
+            "tools-1",
+            f"nft delete element {FAMILIES[version]} ringfence owned '{{ \"eth0\" . {number} }}'",
+        )
+        link.claim(lie, victim, address, new)
+        assert link.believed(address) == new
+    finally:
+        subprocess.run(change.format(namespace, link.own).split(), check=True)
+        link.forget()
+
+
+@pytest.mark.parametrize(("version", "lie"), [(4, "reply"), (6, "advertisement")])
+def test_loading_rules_forgets_nobody(link, version, lie):
+    victim, router = link.victim(version), link.address(GATEWAY, version)
+    true = link.believed(router)
+    assert true not in ("", link.own)
+    with link.claimed_without_pause(lie, victim, router):
+        for load in 5 * ["restart", "reload"]:
+            before = link.counted(version, "neighbour")
+            link.hosts.shell("tools-1", f"systemctl reset-failed; systemctl {load} nftables")
+            assert link.believed(router) == true, load
+            assert eventually(lambda before=before: link.counted(version, "neighbour") > before)
+        rule = SHORT | {"firewall_log_rate": f"{version}/second"}
+        changed(link.hosts.apply("--limit", "tools-1", "-e", json.dumps(rule)))
+        assert link.believed(router) == true
+        time.sleep(2)
+        assert link.believed(router) == true
+    link.hosts.shell("tools-1", "systemctl is-active ringfence-neighbours")
 
 
 @pytest.mark.parametrize(("version", "lie"), [(4, "reply"), (6, "advertisement")])
 def test_a_flood_of_neighbours_makes_nobody_forgotten(link, version, lie):
     router = link.address(GATEWAY, version)
-    link.hosts.shell("tools-1", "ip neigh flush dev eth0; systemctl restart nftables")
+    link.forget()
     true = link.believed(router)
     assert eventually(lambda: link.known(version) > 0)
     link.say(FLOOD, link.victim(version), 10 * ROOM)
     assert link.known(version) <= ROOM
     assert link.counted(version, "unremembered") > 0
-    link.say(FORGE, lie, link.victim(version), router, link.own)
+    link.claim(lie, link.victim(version), router, link.own)
     assert link.believed(router) == true
     assert link.believed(link.address(INTRUDER, version)) == link.own, "nobody new is heard"
 
@@ -529,7 +601,7 @@ def test_addresses_that_move_on_purpose_are_left_alone(link):
             router = link.address(GATEWAY, version)
             link.hosts.shell("tools-1", "ip neigh flush dev eth0")
             assert link.believed(router) != link.own
-            link.say(FORGE, lie, link.victim(version), router, link.own)
+            link.claim(lie, link.victim(version), router, link.own)
             assert link.believed(router) == link.own, lie
     finally:
         link.hosts.shell("tools-1", "ip neigh flush dev eth0")
