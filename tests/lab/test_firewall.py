@@ -130,6 +130,9 @@ FAMILIES = {4: "arp", 6: "ip6"}
 MEMORY, ROOM = 8, 64
 """Seconds and neighbours, for tests of what is remembered."""
 
+ASKED = "systemctl show --property=InvocationID ringfence-neighbours"
+"""Begins anew where all neighbours are asked at once."""
+
 SHORT = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
 
 
@@ -364,12 +367,21 @@ def test_tables_of_others_stay_and_cannot_open_what_is_refused(hosts):
 
 
 def test_rules_that_lock_automation_out_are_undone(hosts):
+    """And neighbours are still who they were, and asked anew."""
     good = hosts.rules("tools-1")
+    neighbour = '"lo" . 192.0.2.1 . 02:00:00:00:00:09'
+    hosts.shell("tools-1", f"nft add element arp ringfence known '{{ {neighbour} timeout 1h }}'")
     elsewhere = {"network": "192.0.2.0/24", "protocol": "tcp", "port": 22, "why": "a mistake"}
     run = hosts.apply("--limit", "tools-1", "-e", json.dumps({"firewall_inbound": [elsewhere]}))
     assert run.returncode != 0
     assert "The previous state is restored" in run.stdout or "restores the previous" in run.stdout
     assert eventually(lambda: hosts.rules("tools-1") == good, seconds=150)
+    assert neighbour in hosts.shell("tools-1", "nft list set arp ringfence known")
+    rejected = "/var/lib/ringfence/deadman-switch/firewall.rejected/rejected.tar"
+    since = int(hosts.shell("tools-1", f"stat -c %Y {rejected}"))
+    began = "systemctl show --value --property=ActiveEnterTimestamp ringfence-neighbours"
+    asked = f'date +%s -d "$({began})"'
+    assert eventually(lambda: int(hosts.shell("tools-1", asked)) >= since)
     assert changed(hosts.apply()) == {"tools-1": 0, "siem-1": 0}
 
 
@@ -574,6 +586,13 @@ def test_loading_rules_forgets_nobody(link, version, lie):
         time.sleep(2)
         assert link.believed(router) == true
     link.hosts.shell("tools-1", "systemctl is-active ringfence-neighbours")
+
+
+@pytest.mark.parametrize("load", ["restart", "reload"])
+def test_neighbours_are_asked_as_soon_as_rules_are_loaded(link, load):
+    asked = link.hosts.shell("tools-1", ASKED)
+    link.hosts.shell("tools-1", f"systemctl reset-failed; systemctl {load} nftables")
+    assert eventually(lambda: link.hosts.shell("tools-1", ASKED) != asked)
 
 
 @pytest.mark.parametrize(("version", "lie"), [(4, "reply"), (6, "advertisement")])
