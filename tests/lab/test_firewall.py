@@ -446,6 +446,17 @@ class Link:
             finally:
                 attacker.kill()
 
+    @contextmanager
+    def replaced(self, hardware: str) -> Iterator[None]:
+        """The intruder's machine as another one, with its address."""
+        change = ["ip", "netns", "exec", self.intruder.namespace, "ip", "link", "set", "eth0"]
+        try:
+            subprocess.run([*change, "address", hardware], check=True)
+            yield
+        finally:
+            subprocess.run([*change, "address", self.own], check=True)
+            self.forget()
+
     def forget(self) -> None:
         """As on a host that had no rules yet."""
         tables = "; ".join(f"nft delete table {family} ringfence" for family in FAMILIES.values())
@@ -535,17 +546,11 @@ def test_a_host_that_was_replaced_is_reached_after_a_while(link, version, lie):
     address, victim = link.address(INTRUDER, version), link.victim(version)
     new = f"02:00:00:00:{version:02x}:01"
     assert link.believed(address) == link.own
-    change = "ip netns exec {} ip link set eth0 address {}"
-    namespace = link.intruder.namespace
-    try:
-        began = time.monotonic()
-        subprocess.run(change.format(namespace, new).split(), check=True)
+    began = time.monotonic()
+    with link.replaced(new):
         link.claim(lie, victim, address, new)
         assert eventually(lambda: link.believed(address) == new, seconds=4 * MEMORY)
         assert time.monotonic() - began > MEMORY / 2
-    finally:
-        subprocess.run(change.format(namespace, link.own).split(), check=True)
-        link.forget()
 
 
 @pytest.mark.parametrize(("version", "lie"), [(4, "gratuitous"), (6, "advertisement")])
@@ -553,20 +558,14 @@ def test_one_address_can_be_forgotten_by_hand(link, version, lie):
     address, victim = link.address(INTRUDER, version), link.victim(version)
     new = f"02:00:00:00:{version:02x}:02"
     assert link.believed(address) == link.own
-    change = "ip netns exec {} ip link set eth0 address {}"
-    namespace = link.intruder.namespace
     number = address if version == 4 else f"0x{int(ip_address(address)):032x}"
-    try:
-        subprocess.run(change.format(namespace, new).split(), check=True)
+    with link.replaced(new):
         link.hosts.shell(
             "tools-1",
             f"nft delete element {FAMILIES[version]} ringfence owned '{{ \"eth0\" . {number} }}'",
         )
         link.claim(lie, victim, address, new)
         assert link.believed(address) == new
-    finally:
-        subprocess.run(change.format(namespace, link.own).split(), check=True)
-        link.forget()
 
 
 @pytest.mark.parametrize(("version", "lie"), [(4, "reply"), (6, "advertisement")])

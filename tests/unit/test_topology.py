@@ -18,7 +18,7 @@ import yaml
 
 from ringfence.cli import main
 from ringfence.diagram import layout
-from ringfence.environment import Environment, Host
+from ringfence.environment import Environment, Host, Segment
 from ringfence.topology import page, picture, ways
 from tests.readable import assert_readable
 
@@ -110,8 +110,8 @@ def expected(environment: Environment) -> set[Way]:
     return found
 
 
-def named(end: object) -> str:
-    return f"{'host' if isinstance(end, Host) else 'segment'} {end.name}"  # type: ignore[attr-defined]
+def named(end: Host | Segment) -> str:
+    return f"{'host' if isinstance(end, Host) else 'segment'} {end.name}"
 
 
 def drawing_of(text: str) -> ElementTree.Element:
