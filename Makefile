@@ -57,6 +57,7 @@ lint: setup .venv/dev ## Check style and types
 	ruff check
 	ruff format --check
 	basedpyright
+	lint-imports
 	yamllint --strict .
 	ansible-lint
 

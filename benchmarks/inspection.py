@@ -17,8 +17,8 @@ from typing import Any
 from cpex_pii_filter.pii_filter_rust import PIIDetectorRust
 from scratch import ROOT, report, say
 
-from ringfence.gateway.detector import BUILT_IN
-from ringfence.gateway.inspection import Inspector
+from ringfence.gateway.inspection.detector import BUILT_IN
+from ringfence.gateway.inspection.inspector import Inspector
 
 sys.path.insert(0, str(ROOT / "tests/unit/gateway"))
 from labelled_texts import Score, Span, load, scores  # pyright: ignore[reportMissingImports]

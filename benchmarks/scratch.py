@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from ringfence.environment import Environment
 from ringfence.lab.lab import Lab
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parent.parent
 ALONE = "RINGFENCE_BENCHMARK_ALONE"

@@ -17,9 +17,9 @@ from typing import Any
 
 from scratch import ROOT, report, say
 
-from ringfence import signatures
-from ringfence.environment import Environment
+from ringfence.cloud import signatures
 from ringfence.inventory import nids
+from ringfence.manifest.model import Environment
 
 sys.path.insert(0, str(ROOT))
 from tests.nids import cases

@@ -25,8 +25,8 @@ from pathlib import Path
 from scratch import alone, report, say
 from sensor import CONNECTIONS, ENDS, MANIFEST, STOCK
 
-from ringfence.environment import Environment
 from ringfence.inventory import nids
+from ringfence.manifest.model import Environment
 from tests.nids import cases
 from tests.nids.captures import mirrored, tls
 from tests.nids.engine import Suricata, configured, render

@@ -6,25 +6,37 @@ import argparse
 import sys
 from importlib import import_module
 
-from ringfence.validation import ManifestError
+from ringfence.manifest.validation import ManifestError
 
 VERBS = {
-    "validate": ("ringfence.validation", "check an environment.yaml"),
+    "validate": ("ringfence.manifest.validation", "check an environment.yaml"),
     "lab": ("ringfence.lab.cli", "boot an environment's hosts on this machine"),
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
-    "enrol": ("ringfence.second_factor", "show an administrator the secret of their second factor"),
-    "certificate": ("ringfence.pki", "issue a principal's client certificate"),
-    "token revoke": ("ringfence.revocations", "cut off a token, a principal or a certificate"),
-    "token restore": ("ringfence.revocations", "give back access that was cut off"),
-    "token revocations": ("ringfence.revocations", "show what is cut off"),
-    "token": ("ringfence.issuer", "issue a principal's access token for the gateway"),
-    "wheelhouse": ("ringfence.wheelhouse", "lock the packages of MCP servers by hash"),
-    "call": ("ringfence.client", "list or call the tools of an MCP server"),
-    "grant": ("ringfence.grants", "ask for, approve or revoke the use of a sensitive tool"),
-    "decisions": ("ringfence.decisions", "show what the gateway decided, from its audit log"),
-    "diagram": ("ringfence.topology.cli", "draw segments, hosts, and declared connections"),
+    "enrol": (
+        "ringfence.identity.second_factor",
+        "show an administrator the secret of their second factor",
+    ),
+    "certificate": ("ringfence.identity.pki", "issue a principal's client certificate"),
+    "token revoke": (
+        "ringfence.operator.revocations",
+        "cut off a token, a principal or a certificate",
+    ),
+    "token restore": ("ringfence.operator.revocations", "give back access that was cut off"),
+    "token revocations": ("ringfence.operator.revocations", "show what is cut off"),
+    "token": ("ringfence.identity.issuer", "issue a principal's access token for the gateway"),
+    "wheelhouse": ("ringfence.packages.wheelhouse", "lock the packages of MCP servers by hash"),
+    "call": ("ringfence.operator.client", "list or call the tools of an MCP server"),
+    "grant": (
+        "ringfence.operator.grants",
+        "ask for, approve or revoke the use of a sensitive tool",
+    ),
+    "decisions": (
+        "ringfence.operator.decisions",
+        "show what the gateway decided, from its audit log",
+    ),
+    "diagram": ("ringfence.flows.topology.cli", "draw segments, hosts, and declared connections"),
     "flows": ("ringfence.flows.cli", "compare connections that were seen with those declared"),
-    "pins": ("ringfence.pins", "review and approve the definitions of tools"),
+    "pins": ("ringfence.operator.pins", "review and approve the definitions of tools"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }
 """Verb: module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 
-from ringfence.diagram.layout import Box, Drawing, Text
+from ringfence.drawing.layout import Box, Drawing, Text
 
 HEIGHT = {"title": 13, "mono": 11, "small": 12}
 """Of texts, in the sizes of the page."""

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
             }
         )
         try:
-            from ringfence import pki
+            from ringfence.identity import pki
         except ImportError as error:
             raise AnsibleActionFail(
                 f"signing needs the Python package ringfence beside Ansible: {error}; "
@@ -107,7 +107,7 @@ class ActionModule(ActionBase):
 
     def _authority(self, args: dict[str, Any]) -> Any:
         """None in check mode where there is none: a rehearsal makes no keys."""
-        from ringfence import pki
+        from ringfence.identity import pki
 
         certificate_file, key_file = Path(args["certificate_file"]), Path(args["key_file"])
         create = args.get("create")

@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
             }
         )
         try:
-            from ringfence import wheelhouse
+            from ringfence.packages import wheelhouse
         except ImportError as error:
             raise AnsibleActionFail(
                 f"locks are read by the Python package ringfence beside Ansible: {error}; "

@@ -25,10 +25,10 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         try:
             from ringfence import inventory as ringfence_inventory
-            from ringfence import ssh_authority
-            from ringfence.environment import Environment
+            from ringfence.identity import ssh_authority
             from ringfence.inventory import provisioned
-            from ringfence.validation import ManifestError
+            from ringfence.manifest.model import Environment
+            from ringfence.manifest.validation import ManifestError
         except ImportError as error:
             raise AnsibleParserError(
                 f"the inventory needs the Python package ringfence beside Ansible: {error}; "

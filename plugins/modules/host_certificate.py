@@ -17,7 +17,7 @@ short_description: Give a host a certificate of the environment's authority
 description:
   - Keeps C(host.key), C(host.crt) and C(ca.crt) in one directory. The private key is generated on
     the host and never leaves it; a signing request goes to the controller, which signs it with
-    C(ringfence.pki).
+    C(ringfence.identity.pki).
   - A new key comes with every new certificate.
 options:
   directory: {description: Where the files are., type: path, default: /etc/ringfence/pki}

@@ -15,7 +15,7 @@ from typing import Literal
 from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
-from ringfence.environment import Egress, Environment, Protocol, Segment
+from ringfence.manifest.model import Egress, Environment, Protocol, Segment
 
 ANSWERS = (1024, 65535)
 """Ports that clients of any system open connections from."""

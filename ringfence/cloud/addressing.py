@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
-from ringfence.cloud.regions import ZONES
-from ringfence.environment import Environment, Segment
+from ringfence.manifest.model import Environment, Segment
+from ringfence.manifest.regions import ZONES
 
 VPC_PREFIX = 16
 """The largest VPC. A smaller one would have to be replaced when a segment is added."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence.environment import Environment, Host, Protocol, Segment
+from ringfence.manifest.model import Environment, Host, Protocol, Segment
 
 GATEWAY, SENSORS = "gateway", "sensors"
 HTTPS = 443

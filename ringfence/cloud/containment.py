@@ -12,15 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.cloud.policies import (
-    Statement,
-    administration,
-    document,
-    through_services,
-)
+from ringfence.cloud.policies import Statement, administration, document, through_services
 from ringfence.cloud.roles import workloads_path
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 HANDLER = "containment.handler.handle"
 TIMEOUT_SECONDS, MEMORY_MIB = 120, 256

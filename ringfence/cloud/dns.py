@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 QUERY_CLASS: DataClass = "internal"
 """As flow logs: who asked for whom, and nothing of what was said."""

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from ringfence import signatures
-from ringfence.cloud import addressing
-from ringfence.environment import DataClass, Environment, Segment
+from ringfence.cloud import addressing, signatures
+from ringfence.manifest.model import DataClass, Environment, Segment
 
 GROUP_NAME = "egress"
 """Tag of gateways, addresses and tables that may lead out; the policy pack lets no others."""

@@ -12,7 +12,7 @@ from ringfence.cloud.policies import (
     log_group_encryption,
     through_services,
 )
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 EVIDENCE_CLASS: DataClass = "confidential"
 """It names every person, system and change of the account."""

@@ -13,7 +13,7 @@ from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, gateway, sensors
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
 from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
-from ringfence.environment import Environment, Flow, Host, Protocol, Segment
+from ringfence.manifest.model import Environment, Flow, Host, Protocol, Segment
 
 CALLERS = "accepted callers"
 """Of other accounts, over PrivateLink."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ringfence.cloud.policies import document
+from ringfence.paths import STACKS
 
-CODE = Path(__file__).parents[2] / "stacks" / "functions"
+CODE = STACKS / "functions"
 RUNTIME, ARCHITECTURE = "python3.13", "arm64"
 """Arm is a fifth cheaper than x86_64 for the same, and the code is Python only.
 

@@ -17,15 +17,7 @@ from typing import Literal
 from ringfence.cloud import addressing
 from ringfence.cloud import egress as way_out
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
-from ringfence.environment import (
-    Environment,
-    Flow,
-    Host,
-    PrivateLink,
-    Protocol,
-    Segment,
-    Server,
-)
+from ringfence.manifest.model import Environment, Flow, Host, PrivateLink, Protocol, Segment, Server
 
 BASE, ENDPOINTS = "base", "endpoints"
 S3 = "s3"

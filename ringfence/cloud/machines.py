@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ringfence.cloud import groups, instance_types
+from ringfence.cloud import groups
 from ringfence.cloud.policies import Statement, document
 from ringfence.cloud.secrets import OwnSecret, arns, own_secrets
 from ringfence.cloud.services import DATA_CLASSES
-from ringfence.environment import DataClass, Environment, Host, Machine
+from ringfence.manifest import instance_types
+from ringfence.manifest.model import DataClass, Environment, Host, Machine
 
 PRECEDENCE = ("edge", "mcp_servers", "siem", "sensor", "data")
 """Of the groups of a host, the first that `provisioning.aws.machines` names says what it is."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ringfence.cloud.policies import document
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
-from ringfence.environment import DataClass
+from ringfence.manifest.model import DataClass
 
 HANDLER = "mirroring.handler.handle"
 TIMEOUT_SECONDS = 120

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
-BASELINE = Path(__file__).parents[2] / "roles" / "baseline" / "defaults" / "main.yml"
+from ringfence.paths import ROLES
+
+BASELINE = ROLES / "baseline" / "defaults" / "main.yml"
 
 
 @dataclass(frozen=True)

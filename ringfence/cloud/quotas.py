@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ringfence.cloud import acls, groups
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 RULES_PER_GROUP = 60
 """Inbound, and outbound again."""

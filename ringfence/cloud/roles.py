@@ -6,7 +6,7 @@ weaker than one that names the role: whoever may create roles there may change t
 
 from __future__ import annotations
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 def workload_path(environment: Environment, workload: str) -> str:

@@ -21,7 +21,7 @@ from ringfence.cloud.policies import Statement, document
 from ringfence.cloud.roles import role_arns, workload_path
 from ringfence.cloud.services import DATA_CLASSES
 from ringfence.cloud.tags import ENVIRONMENT, ROTATION
-from ringfence.environment import DataClass, Environment, Secret, Server
+from ringfence.manifest.model import DataClass, Environment, Secret, Server
 
 ROTATION_WORKLOAD, AGE_WORKLOAD = "secret-rotation", "secret-age"
 HANDLERS = {ROTATION_WORKLOAD: "rotation.handler.rotate", AGE_WORKLOAD: "rotation.age.check"}

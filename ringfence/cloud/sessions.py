@@ -13,7 +13,7 @@ import json
 from ringfence.cloud.policies import administration, document, root
 from ringfence.cloud.sign_in import MFA_HOURS
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 SESSION_CLASS: DataClass = "restricted"
 """A terminal shows whatever is on a host."""

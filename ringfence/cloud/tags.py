@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 ENVIRONMENT, CONTROL, DATA_CLASS = "ringfence:environment", "ringfence:control", "ringfence:class"
 SCOPE = "ringfence:scope"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ringfence import record
-from ringfence.environment import Environment
+from ringfence.events import record
+from ringfence.events.connections import connections
 from ringfence.flows.comparison import Comparison, Edge, Seen, compare
-from ringfence.flows.observed import connections
 from ringfence.inventory import provisioned
+from ringfence.manifest.model import Environment
 
 SOURCES = 3
 """Addresses that one line shows."""

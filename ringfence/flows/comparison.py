@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from ringfence.cloud.balancers import VXLAN, sensors
-from ringfence.environment import Address, Environment, Flow, Host, Network
+from ringfence.events.connections import Connection
 from ringfence.flows.declared import accepted, opened, pings
-from ringfence.flows.observed import Connection
+from ringfence.manifest.model import Address, Environment, Flow, Host, Network
 
 PING = "ping"
 COPIES = "copies of packets, for a sensor"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence.environment import Environment, Host, Network, Protocol
 from ringfence.inventory import firewall
 from ringfence.inventory.firewall import Rule
+from ringfence.manifest.model import Environment, Host, Network, Protocol
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from ringfence.diagram import layout, templates
-from ringfence.diagram.picture import Arrow, Block, Node, Picture
-from ringfence.environment import Environment
+from ringfence.drawing import layout, templates
+from ringfence.drawing.picture import Arrow, Block, Node, Picture
 from ringfence.flows.comparison import Comparison, Edge, Seen
+from ringfence.manifest.model import Environment
 
 KINDS = {
     "seen": "declared and seen",

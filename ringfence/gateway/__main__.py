@@ -24,12 +24,12 @@ import uvicorn
 import uvloop
 from aiohttp import web
 
-from ringfence.gateway.app import Application
-from ringfence.gateway.audit import AuditError
-from ringfence.gateway.configuration import ConfigurationError, load
-from ringfence.gateway.corked import CorkedHttpProtocol
-from ringfence.gateway.metrics import Metrics
-from ringfence.gateway.pipeline import Pipeline, key_sources
+from ringfence.gateway.audit.log import AuditError
+from ringfence.gateway.calls.pipeline import Pipeline, key_sources
+from ringfence.gateway.configuration.configuration import ConfigurationError, load
+from ringfence.gateway.server.app import Application
+from ringfence.gateway.server.coalesced_writes import CorkedHttpProtocol
+from ringfence.gateway.server.metrics import Metrics
 
 DRAIN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75

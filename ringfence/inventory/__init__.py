@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ringfence.environment import Environment, Host
 from ringfence.inventory import (
     baseline,
     connection,
@@ -22,6 +21,7 @@ from ringfence.inventory import (
     ssh,
     tls,
 )
+from ringfence.manifest.model import Environment, Host
 
 Variables = Callable[[Environment, Host], dict[str, Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.environment import Environment, Host
+from ringfence.manifest.model import Environment, Host
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cloud.sessions import SSH
-from ringfence.environment import Environment, Host
-from ringfence.ssh_authority import Files
+from ringfence.identity.ssh_authority import Files
+from ringfence.manifest.model import Environment, Host
 
 NAMED_KEY_ONLY = ("-o", "IdentitiesOnly=yes")
 """Exactly the key that is named: an agent full of others would use up the attempts."""

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from ringfence.cloud.acls import endpoints_segment
 from ringfence.cloud.balancers import balancers
-from ringfence.environment import Address, Egress, Environment, Host, Network, Protocol, Server
 from ringfence.inventory import mcp_gateway, mcp_servers
+from ringfence.manifest.model import Address, Egress, Environment, Host, Network, Protocol, Server
 
 COMMENT_BYTES = 120
 """Room that nftables has for the comment of a set element, less a margin."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.environment import DataClass, Environment, Host
+from ringfence.manifest.model import DataClass, Environment, Host
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:

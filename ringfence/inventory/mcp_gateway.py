@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from ringfence.environment import Environment, Gateway, Host, Issuer, Server, Tool
-from ringfence.pki import Subject
+from ringfence.identity.pki import Subject
+from ringfence.inventory import policies
+from ringfence.manifest.model import Environment, Gateway, Host, Issuer, Server, Tool
 
 ACCOUNT = "ringfence-gateway"
 STATE = "/var/lib/ringfence-gateway"
@@ -33,8 +33,6 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
     gateway = environment.gateway
     if gateway is None:  # validation refuses a host of group edge then
         return {}
-    from ringfence.inventory import policies
-
     return {
         "mcp_gateway_configuration": configuration(environment, gateway, host),
         "mcp_gateway_policies": policies.policies(environment),
@@ -60,7 +58,7 @@ def configuration(environment: Environment, gateway: Gateway, host: Host) -> dic
         "version": 1,
         "environment": environment.name,
         "stage": environment.stage,
-        "resource": resource(environment, gateway),
+        "resource": environment.gateway_url,
         "hosts": names(environment, gateway, host),
         "origins": list(gateway.origins),
         "responders": list(gateway.responders),
@@ -135,28 +133,16 @@ def files(environment: Environment) -> dict[str, Path]:
     return found
 
 
-def resource(environment: Environment, gateway: Gateway) -> str:
-    """Where tokens are good for, before the server's name: one for all hosts of a gateway."""
-    first = environment.group("edge")[0]
-    return f"https://{_with_port(first.fqdn, gateway)}"
-
-
 def names(environment: Environment, gateway: Gateway, host: Host) -> list[str]:
     """What callers may have asked for, as it stands in a Host header."""
     addresses = [str(a) if a.version == 4 else f"[{a}]" for a in host.addresses]
-    asked = dict.fromkeys(
-        [urlsplit(resource(environment, gateway)).hostname or "", host.fqdn, host.name, *addresses]
-    )
-    return [_with_port(name, gateway) for name in asked]
+    asked = dict.fromkeys([environment.group("edge")[0].fqdn, host.fqdn, host.name, *addresses])
+    return [gateway.authority(name) for name in asked]
 
 
 def credential(name: str) -> str:
     """Of systemd, as the service finds it."""
     return f"ringfence-gateway.{name}"
-
-
-def _with_port(name: str, gateway: Gateway) -> str:
-    return name if gateway.port == HTTPS else f"{name}:{gateway.port}"
 
 
 def _urls(gateway: Gateway) -> list[str]:

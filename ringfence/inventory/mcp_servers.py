@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ringfence.cloud.acls import endpoints_segment
-from ringfence.environment import Egress, Environment, Host, Server
-from ringfence.wheelhouse import locks_of
+from ringfence.manifest.model import Egress, Environment, Host, Server
+from ringfence.packages.wheelhouse import locks_of
 
 FIRST_LOOPBACK_PORT = 20000
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence import signatures
 from ringfence.cloud import egress as way_out
+from ringfence.cloud import signatures
 from ringfence.cloud.balancers import HEALTH, sensors
-from ringfence.environment import Environment, Host, Network, Protocol
 from ringfence.inventory import firewall
+from ringfence.manifest.model import Environment, Host, Network, Protocol
 
 PROTOCOLS = ("tcp", "udp", "icmpv4", "icmpv6")
 OUTSIDE = "$EXTERNAL_NET"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ringfence.environment import Environment, Role
+from ringfence.manifest.model import Environment, Role
 
 # Type in the gateway's schema, by the attribute of a role that names things of that type.
 NAMED = {"tools": "Tool", "resources": "Resource", "prompts": "Prompt"}

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address
 
 from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.tags import ENVIRONMENT, HOST
-from ringfence.environment import Environment, Flow, Host, LogSink, Segment
 from ringfence.inventory.connection import TOOLS
+from ringfence.manifest.model import Environment, Flow, Host, LogSink, Segment
 
 
 class ProvisionedError(Exception):

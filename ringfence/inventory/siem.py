@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.environment import Environment, Host
 from ringfence.inventory.log_shipping import retention_days
+from ringfence.manifest.model import Environment, Host
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:

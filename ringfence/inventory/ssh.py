@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.environment import Environment, Host
-from ringfence.ssh_authority import Files, management_networks
+from ringfence.identity.ssh_authority import Files, management_networks
+from ringfence.manifest.model import Environment, Host
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.environment import Environment, Host, Server
+from ringfence.identity.pki import Subject, authority_files
 from ringfence.inventory import mcp_gateway
-from ringfence.pki import Subject, authority_files
+from ringfence.manifest.model import Environment, Host, Server
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:

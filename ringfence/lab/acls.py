@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ringfence.environment import Environment
 from ringfence.flows import declared
 from ringfence.flows.declared import Way
 from ringfence.inventory.firewall import comment
 from ringfence.lab.errors import LabError
 from ringfence.lab.plan import Plan
 from ringfence.lab.process import run
+from ringfence.manifest.model import Environment
 
 RULES = """\
 table inet ringfence

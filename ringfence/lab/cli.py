@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from ringfence.environment import Environment
 from ringfence.lab import image, lab, requirements, state
 from ringfence.lab.errors import LabError, UnusableError
+from ringfence.manifest.model import Environment
 
 DEFAULT_ENVIRONMENT = Path("inventories/lab/environment.yaml")
 

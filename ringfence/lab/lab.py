@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event
 
-from ringfence.environment import Environment
 from ringfence.lab import (
     cgroup,
     image,
@@ -32,6 +31,7 @@ from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.machine import Machine
 from ringfence.lab.plan import Node, Plan
 from ringfence.lab.process import joining, run
+from ringfence.manifest.model import Environment
 
 RECORD = "lab.json"
 SSH_PATIENCE = 60.0
@@ -247,7 +247,7 @@ class Lab:
         """The ssh command that logs in to a host over the network: as automation where the host
         has that account, else by the door of a fresh host."""
         # Only this needs them, and all of the inventory comes with them.
-        from ringfence import ssh_authority
+        from ringfence.identity import ssh_authority
         from ringfence.inventory import connection
 
         machine = self._machine(host)

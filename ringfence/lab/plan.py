@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
-from ringfence.environment import Address, Environment, Host, Segment
 from ringfence.lab.errors import UnusableError
+from ringfence.manifest.model import Address, Environment, Host, Segment
 
 GATEWAY, OPERATOR, CLIENT, INTRUDER = 1, 2, 10, 66
 """Last part of the addresses that the lab itself takes in a segment."""

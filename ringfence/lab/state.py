@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.environment import Environment
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.plan import Plan
 from ringfence.lab.process import run
+from ringfence.manifest.model import Environment
 
 MARK = "made-by-lab"
 """File that says: these identities open nothing but lab hosts, and may be deleted."""

@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from ringfence.environment import Environment
+    from ringfence.manifest.model import Environment
     from ringfence.rehearsal import bill, plan, tree
-    from ringfence.rehearsal.diagram import page
-    from ringfence.rehearsal.diagram.picture import NothingToDrawError
+    from ringfence.rehearsal.architecture import page
+    from ringfence.rehearsal.architecture.picture import NothingToDrawError
+    from ringfence.rehearsal.engine.stacks import NotProvisionableError, rehearsed_stack
     from ringfence.rehearsal.record import RehearsalError
-    from ringfence.rehearsal.stacks import NotProvisionableError, rehearsed_stack
 
     environment = Environment.load(args.environment)
     try:

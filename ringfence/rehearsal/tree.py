@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ringfence.rehearsal.monitor import STACK
+from ringfence.rehearsal.engine.monitor import STACK
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
 MARKS = {Status.MOTO: "+", Status.RECORDED: "?", Status.NONE: " "}

@@ -11,10 +11,11 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from ringfence import controls
+from ringfence.controls import catalogue as controls
+from ringfence.paths import SCHEMAS
 from ringfence.report.model import Check, Identity, Report
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "compliance.schema.json"
+SCHEMA = SCHEMAS / "compliance.schema.json"
 
 
 class ReportError(ValueError):

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
-from ringfence.controls import Catalogue, Control, Domain
+from ringfence.controls.catalogue import Catalogue, Control, Domain
 
 Outcome = Literal["passed", "failed", "not_applicable"]
 Status = Literal["passed", "failed", "not_applicable", "not_verified"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ringfence import controls
+from ringfence.controls import catalogue as controls
 from ringfence.report import NotApplicable, document, evidence, page, terminal
 from ringfence.report.model import Check, Identity, Measurement, Report
 from ringfence.report.subject import IDENTITY, SUBJECT, Subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from ringfence.controls import Control
+from ringfence.controls.catalogue import Control
 from ringfence.report.model import Counts, Finding, Report, Status, findings, percent
 
 _WORDS: dict[Status, str] = {

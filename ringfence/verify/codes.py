@@ -10,8 +10,8 @@ import time
 
 from pyotp.totp import TOTP
 
-from ringfence import second_factor
-from ringfence.environment import Administrator, Environment
+from ringfence.identity import second_factor
+from ringfence.manifest.model import Administrator, Environment
 from ringfence.verify.targets import Target
 
 STEP_SECONDS = 30

@@ -20,10 +20,10 @@ from uuid import uuid4
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ringfence import issuer
-from ringfence.environment import Environment, Gateway, Principal, Server, Tool
+from ringfence.identity import issuer
+from ringfence.identity.pki import Subject, principal_identity
 from ringfence.inventory import mcp_gateway
-from ringfence.pki import Subject, principal_identity
+from ringfence.manifest.model import Environment, Gateway, Principal, Server, Tool
 from ringfence.report import UnverifiedError
 from ringfence.verify.targets import Target
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.environment import Environment, Host
+from ringfence.identity.ssh_authority import Files
 from ringfence.inventory import connection
-from ringfence.ssh_authority import Files
+from ringfence.manifest.model import Environment, Host
 
 SECONDS, CONNECT_SECONDS = 20, 5
 ADMITTED = "ringfence-admitted"

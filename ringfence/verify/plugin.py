@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 import testinfra.host
 
-from ringfence import controls
-from ringfence.environment import Administrator, Environment, Host, Server
+from ringfence.controls import catalogue as controls
+from ringfence.manifest.model import Administrator, Environment, Host, Server
 from ringfence.report import not_applicable
 from ringfence.report.model import ENVIRONMENT as NO_HOST
 from ringfence.report.model import Identity
 from ringfence.report.subject import IDENTITY, SUBJECT, Subject
 from ringfence.verify import parallel, selection
 from ringfence.verify import targets as connections
-from ringfence.verify.cloud import Cloud, account_of
+from ringfence.verify.account.cloud import Cloud, account_of
 from ringfence.verify.targets import Target, Targets, UnreachableError
 
 JOBS_PER_CORE = 4

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence import controls
-from ringfence.environment import Environment, Host
+from ringfence.controls import catalogue as controls
 from ringfence.inventory import provisioned
-from ringfence.validation import ManifestError
+from ringfence.manifest.model import Environment, Host
+from ringfence.manifest.validation import ManifestError
 
 _ENVIRONMENT = pytest.StashKey[Environment]()
 _NOT_FOUND = pytest.StashKey[str]()

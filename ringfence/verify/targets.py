@@ -17,10 +17,10 @@ import testinfra.host
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.backend.local import LocalBackend
 
-from ringfence import environment as model
+from ringfence.identity.ssh_authority import SshAuthorityError, keep_certificate
 from ringfence.inventory import connection, provisioned
+from ringfence.manifest import model as model
 from ringfence.report import UnverifiedError
-from ringfence.ssh_authority import SshAuthorityError, keep_certificate
 from ringfence.verify.root_shell import EndedError, RootShell
 
 CONNECT_SECONDS = 5

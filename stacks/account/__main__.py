@@ -11,7 +11,7 @@ from ringfence.cloud import evidence
 from ringfence.cloud import sessions as sessions_of
 from ringfence.cloud.alarms import ALARMS, METRICS
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.account_defaults import AccountDefaults, AccountDefaultsArgs
 from stacks.components.account_keys import AccountKeys, AccountKeysArgs
 from stacks.components.alerts import Alerts, AlertsArgs

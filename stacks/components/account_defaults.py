@@ -8,7 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pulumi
 
 from ringfence.cloud import evidence
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 from stacks.components.key import protected_key
 
 

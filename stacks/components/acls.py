@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import acls
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.network import Network
 
 

@@ -9,9 +9,9 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud.alarms import Alarm
+from ringfence.cloud.event_alerts import Notice
 from ringfence.cloud.evidence import ALERTS_CLASS
-from ringfence.cloud.notices import Notice
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

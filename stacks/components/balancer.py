@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.network import Network
 
 HEALTH_SECONDS = 10

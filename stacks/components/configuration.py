@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud.managed_rules import history_days, managed_rules
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import containment
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.function import Function, FunctionArgs
 
 CONTROL = "IRP-01"

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 from ringfence.cloud import dns
 from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pulumi_aws as aws
 from ringfence.cloud import acls, egress
 from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.network import Network
 
 ANYWHERE = "0.0.0.0/0"

@@ -11,7 +11,7 @@ from ringfence.cloud import policies
 from ringfence.cloud.acls import endpoints_segment
 from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.network import Network
 
 

@@ -8,10 +8,10 @@ from functools import partial
 
 import pulumi
 
-from ringfence.cloud import notices
+from ringfence.cloud import event_alerts
 from ringfence.cloud.alarms import Alarm
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.alerts import Alerts, AlertsArgs
 from stacks.components.key import protected_key
 
@@ -39,7 +39,7 @@ class EnvironmentAlerts(pulumi.ComponentResource):
             self,
             name,
             f"Alerts of {environment.name}",
-            notices.notices_key_policy(environment, *where),
+            event_alerts.notices_key_policy(environment, *where),
             tags(environment, "key-alerts", "MON-03"),
         )
         alerts = Alerts(
@@ -47,11 +47,11 @@ class EnvironmentAlerts(pulumi.ComponentResource):
             AlertsArgs(
                 environment,
                 key.arn,
-                lambda topic: notices.notices_topic_policy(topic, environment, *where),
+                lambda topic: event_alerts.notices_topic_policy(topic, environment, *where),
                 partial(tags, environment),
-                notices.namespace(environment),
+                event_alerts.namespace(environment),
                 args.watched,
-                notices.notices(environment, *where),
+                event_alerts.notices(environment, *where),
             ),
             pulumi.ResourceOptions(parent=self),
         )

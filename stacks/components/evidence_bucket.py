@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud.evidence import EVIDENCE_CLASS, lock_mode
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import policies
-from ringfence.cloud.services import FLOW_LOG_CLASS, FLOW_LOG_FORMAT, retention_days
+from ringfence.cloud.services import FLOW_LOG_CLASS, retention_days
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.events.flow_log import FLOW_LOG_FORMAT
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

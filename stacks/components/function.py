@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import functions
 from ringfence.cloud.services import retention_days
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import egress, groups
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pulumi
 from ringfence.cloud import policies
 from ringfence.cloud.services import DATA_CLASSES
 from ringfence.cloud.tags import tags
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 from stacks.components.key import protected_key
 
 

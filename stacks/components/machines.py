@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import first_boot, groups, machines, secrets, sessions
+from ringfence.cloud import groups, machines, secrets, sessions
 from ringfence.cloud.roles import workload_path, workloads_path
 from ringfence.cloud.tags import tags
-from ringfence.environment import DataClass, Environment, Host
+from ringfence.inventory import first_boot
+from ringfence.manifest.model import DataClass, Environment, Host
 from stacks.components.network import Network
 
 CONTROL = "IAM-07"

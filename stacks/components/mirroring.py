@@ -12,7 +12,7 @@ from ringfence.cloud import mirroring
 from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
 from stacks.components.function import Function, FunctionArgs
 from stacks.components.network import Network

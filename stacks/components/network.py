@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import addressing, egress
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment, Segment
+from ringfence.manifest.model import Environment, Segment
 
 
 @dataclass(frozen=True)

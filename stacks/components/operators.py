@@ -11,7 +11,7 @@ from ringfence.cloud import sessions
 from ringfence.cloud.roles import people_path
 from ringfence.cloud.sign_in import MFA_HOURS
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

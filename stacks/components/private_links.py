@@ -15,7 +15,7 @@ import pulumi_aws as aws
 from ringfence.cloud.acls import endpoints_segment
 from ringfence.cloud.groups import link_group, private_links
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.network import Network
 
 

@@ -12,7 +12,7 @@ from ringfence.cloud import secrets
 from ringfence.cloud.groups import server_group
 from ringfence.cloud.roles import workload_path
 from ringfence.cloud.tags import ROTATION, ROTATION_DAYS, SECRET, tags
-from ringfence.environment import DataClass, Environment
+from ringfence.manifest.model import DataClass, Environment
 from stacks.components.function import Function, FunctionArgs
 
 CONTROL = "IAM-08"

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from ringfence.cloud import sessions
 from ringfence.cloud.services import retention_days
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from stacks.components.key import protected_key
 
 CONTROL = "NET-03"

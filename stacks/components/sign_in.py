@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from ringfence.cloud import sign_in
 from ringfence.cloud.passwords import password_policy
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 
 @dataclass(frozen=True)

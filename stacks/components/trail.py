@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from ringfence.cloud import evidence
 from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import account_tags
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 _READ_OR_REMOVED = (
     *("DeleteObject", "DeleteObjects", "GetObject", "PutObjectLegalHold"),

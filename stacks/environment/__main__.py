@@ -7,7 +7,7 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from ringfence.cloud import addressing, balancers, containment, egress, notices, quotas
+from ringfence.cloud import addressing, balancers, containment, egress, event_alerts, quotas
 from ringfence.cloud.dns import QUERY_CLASS
 from ringfence.cloud.groups import ENDPOINTS
 from ringfence.cloud.mirroring import MIRROR_CLASS
@@ -15,8 +15,8 @@ from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
-from ringfence.environment import Environment
-from ringfence.ssh_authority import SshAuthorityError, ensure_authority
+from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
+from ringfence.manifest.model import Environment
 from stacks.components.acls import Acls, AclsArgs
 from stacks.components.containment import Containment, ContainmentArgs
 from stacks.components.dns import Dns, DnsArgs
@@ -115,10 +115,10 @@ operators = Operators(
     opts,
 )
 secret_arns = {}
-watched = [(flow_logs.group_name, notices.flow_alarms(environment))]
+watched = [(flow_logs.group_name, event_alerts.flow_alarms(environment))]
 if own_secrets(environment):
     secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
-    watched.append((secrets.age_log_group, notices.age_alarms()))
+    watched.append((secrets.age_log_group, event_alerts.age_alarms()))
     secret_arns = secrets.arns
 alerts = EnvironmentAlerts(
     f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts

@@ -11,7 +11,7 @@ from statistics import median
 import jinja2
 
 import ringfence.report
-from ringfence import controls
+from ringfence.controls import catalogue as controls
 from tests.attack.attacks import FIREWALL, Attack
 from tests.attack.ground import Alert, Outcome
 

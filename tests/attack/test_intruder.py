@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ringfence import record
-from ringfence.environment import Environment
+from ringfence.events import record
+from ringfence.events.connections import connections
 from ringfence.flows.comparison import Edge, compare
-from ringfence.flows.observed import connections
 from ringfence.flows.page import render
 from ringfence.lab import Lab, unavailable
+from ringfence.manifest.model import Environment
 from tests.attack.attacks import ATTACKS, FIREWALL, Attack
 from tests.attack.ground import Ground
 from tests.attack.results import Result, page, table

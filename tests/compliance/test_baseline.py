@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
 from ringfence.verify.roles import defaults
 from ringfence.verify.targets import Target

@@ -16,9 +16,9 @@ from ringfence.cloud.evidence import EVIDENCE_CLASS
 from ringfence.cloud.managed_rules import managed_rules
 from ringfence.cloud.passwords import password_policy
 from ringfence.cloud.tags import SCOPE
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
-from ringfence.verify.access import (
+from ringfence.verify.account.access import (
     Decision,
     Document,
     Principal,
@@ -27,8 +27,8 @@ from ringfence.verify.access import (
     granted,
     statements,
 )
-from ringfence.verify.cloud import Cloud
-from ringfence.verify.identities import Identities, Identity
+from ringfence.verify.account.cloud import Cloud
+from ringfence.verify.account.identities import Identities, Identity
 
 UP = "run pulumi up in stacks/account"
 NOBODY = "999999999999"

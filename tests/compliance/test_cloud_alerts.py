@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ringfence.cloud import notices, roles, secrets
+from ringfence.cloud import event_alerts, roles, secrets
 from ringfence.cloud.sessions import SSH
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
-from ringfence.verify import belongings, events
-from ringfence.verify.access import Decision, Document, Principal, Request, granted
-from ringfence.verify.belongings import UP
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account import event_patterns, tagged_resources
+from ringfence.verify.account.access import Decision, Document, Principal, Request, granted
+from ringfence.verify.account.cloud import Cloud
+from ringfence.verify.account.tagged_resources import UP
 
 NOBODY = "999999999999"
 """An account that is none of ours."""
@@ -25,7 +25,7 @@ ALL_CALLS = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
 @pytest.mark.control("MON-03")
 def test_alerts_of_the_environment_reach_a_person(cloud: Cloud, environment: Environment):
     """An address that was never confirmed receives nothing, and nobody notices."""
-    topic, address = belongings.topic(cloud), environment.contacts["security"].email
+    topic, address = tagged_resources.topic(cloud), environment.contacts["security"].email
     found = cloud.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     reached = {each["Endpoint"]: each["SubscriptionArn"] for each in found}
     assert address in reached, f"{topic} does not reach {address}; {UP}"
@@ -36,18 +36,18 @@ def test_alerts_of_the_environment_reach_a_person(cloud: Cloud, environment: Env
 @pytest.mark.control("MON-03")
 def test_alerts_of_the_environment_are_encrypted(cloud: Cloud):
     """They tell what was found, and what was not; whoever raises them can use the key."""
-    topic = belongings.topic(cloud)
+    topic = tagged_resources.topic(cloud)
     key = _attributes(cloud, topic).get("KmsMasterKeyId")
-    assert belongings.is_own_key(cloud, key), f"{topic} is not under a key of ours; {UP}"
+    assert tagged_resources.is_own_key(cloud, key), f"{topic} is not under a key of ours; {UP}"
     policy = json.loads(
         cloud.client("kms").get_key_policy(KeyId=key, PolicyName="default")["Policy"]
     )
-    for service in ("cloudwatch.amazonaws.com", notices.EVENTS):
+    for service in ("cloudwatch.amazonaws.com", event_alerts.EVENTS):
         for action in ("kms:Decrypt", "kms:GenerateDataKey"):
             may = granted([policy], _as_service(cloud, action, str(key), service, topic))
             assert may is Decision.ALLOWED, f"{service} cannot use the key of {topic}; {UP}"
     elsewhere = topic.replace(cloud.account, NOBODY)
-    foreign = _as_service(cloud, "kms:Decrypt", str(key), notices.EVENTS, elsewhere)
+    foreign = _as_service(cloud, "kms:Decrypt", str(key), event_alerts.EVENTS, elsewhere)
     refused = granted([policy], foreign) is not Decision.ALLOWED
     assert refused, f"the key of {topic} serves topics of other accounts; {UP}"
     admin = Request("kms:Decrypt", str(key), _admin(cloud), {"kms:CallerAccount": cloud.account})
@@ -58,9 +58,9 @@ def test_alerts_of_the_environment_are_encrypted(cloud: Cloud):
 @pytest.mark.control("MON-03")
 def test_alerts_of_the_environment_are_its_own(cloud: Cloud):
     """False alarms from elsewhere teach people to ignore them."""
-    topic = belongings.topic(cloud)
+    topic = tagged_resources.topic(cloud)
     policy = json.loads(_attributes(cloud, topic)["Policy"])
-    for service in ("cloudwatch.amazonaws.com", notices.EVENTS):
+    for service in ("cloudwatch.amazonaws.com", event_alerts.EVENTS):
         own = _as_service(cloud, "sns:Publish", topic, service, topic)
         may = granted([policy], own) is Decision.ALLOWED
         assert may, f"{service} cannot reach {topic}; {UP}"
@@ -75,15 +75,15 @@ def test_alerts_of_the_environment_are_its_own(cloud: Cloud):
 @pytest.mark.control("MON-03")
 def test_many_refused_flows_call_somebody(cloud: Cloud, environment: Environment):
     """Nothing outside reaches the network: whoever is refused a hundred times is inside."""
-    alarm, *_ = notices.flow_alarms(environment)
-    topic, space = belongings.topic(cloud), notices.namespace(environment)
+    alarm, *_ = event_alerts.flow_alarms(environment)
+    topic, space = tagged_resources.topic(cloud), event_alerts.namespace(environment)
     logs = {
         log.get("LogGroupName") or log.get("LogDestination", "").rpartition(":")[2]
         for log in cloud.in_vpcs("describe_flow_logs", "FlowLogs", "resource-id")
     }
     raised = [
         each
-        for found, each in belongings.alarms_of_logs(cloud, topic, logs, space)
+        for found, each in tagged_resources.alarms_of_logs(cloud, topic, logs, space)
         if found["filterPattern"] == alarm.pattern and each["Threshold"] <= alarm.threshold
     ]
     assert raised, f"nobody is told: {alarm.says}; {UP}"
@@ -153,14 +153,14 @@ def _as_service(
     account, region, name = account or cloud.account, cloud.place.region, cloud.environment.name
     sources = {
         "cloudwatch.amazonaws.com": f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}-alerts-1",
-        notices.EVENTS: f"arn:aws:events:{region}:{account}:rule/{name}-alerts-1",
+        event_alerts.EVENTS: f"arn:aws:events:{region}:{account}:rule/{name}-alerts-1",
     }
     context = {
         "aws:SourceArn": sources[service],
         "aws:SecureTransport": "true",
         "kms:EncryptionContext:aws:sns:topicArn": topic,
         # EventBridge does not say so to KMS.
-        **({} if service == notices.EVENTS else {"aws:SourceAccount": account}),
+        **({} if service == event_alerts.EVENTS else {"aws:SourceAccount": account}),
     }
     return Request(action, resource, Principal("Service", service), context)
 
@@ -169,8 +169,8 @@ def _told(cloud: Cloud, event: Mapping[str, Any], *, reading: bool = False) -> b
     """Whether a rule that is on sends an event to the topic."""
     states = [ALL_CALLS] if reading else [ALL_CALLS, "ENABLED"]
     return any(
-        rule["State"] in states and events.matches(json.loads(rule["EventPattern"]), event)
-        for rule in _rules_to(cloud, belongings.topic(cloud))
+        rule["State"] in states and event_patterns.matches(json.loads(rule["EventPattern"]), event)
+        for rule in _rules_to(cloud, tagged_resources.topic(cloud))
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ringfence.cloud.dns import EVERYTHING, QUERY_CLASS
 from ringfence.report import not_applicable
-from ringfence.verify.cloud import Cloud, Document
+from ringfence.verify.account.cloud import Cloud, Document
 
 ADVICE = "run pulumi up"
 

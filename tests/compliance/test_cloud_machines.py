@@ -19,10 +19,10 @@ from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.groups import host_group, server_group
 from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.tags import ENVIRONMENT, HOST
-from ringfence.environment import Host
+from ringfence.manifest.model import Host
 from ringfence.report import UnverifiedError, not_applicable
-from ringfence.verify import belongings
-from ringfence.verify.access import (
+from ringfence.verify.account import tagged_resources
+from ringfence.verify.account.access import (
     Decision,
     Document,
     Principal,
@@ -32,9 +32,9 @@ from ringfence.verify.access import (
     granted,
     statements,
 )
-from ringfence.verify.belongings import UP
-from ringfence.verify.cloud import Cloud, tag, texts
-from ringfence.verify.identities import Identities, Identity
+from ringfence.verify.account.cloud import Cloud, tag, texts
+from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.tagged_resources import UP
 
 READ = "secretsmanager:GetSecretValue"
 OTHERS = (
@@ -140,7 +140,7 @@ def test_a_host_reads_the_secrets_of_its_servers_and_no_others(cloud: Cloud):
     """By its role, its boundary and the secret's own policy, as AWS decides."""
     if not own_secrets(cloud.environment):
         not_applicable("no server of the manifest has a secret")
-    held, hosts = belongings.secrets(cloud), _own(cloud)
+    held, hosts = tagged_resources.secrets(cloud), _own(cloud)
     wrong: list[str] = []
     for declared in own_secrets(cloud.environment):
         secret = held.get((server_group(declared.server), declared.secret.name))
@@ -188,7 +188,7 @@ def test_disks_are_encrypted_with_the_key_of_their_class(cloud: Cloud):
     for host in cloud.environment.hosts.values():
         wanted = machines.data_class(cloud.environment, host)
         for what, key in _disks(cloud, host):
-            if not belongings.is_key_of_class(cloud, key, wanted):
+            if not tagged_resources.is_key_of_class(cloud, key, wanted):
                 found.append(f"{what} (not of class {wanted})")
     assert not found, f"under another key or none: {', '.join(found)}; {UP}"
 

@@ -8,15 +8,15 @@ from functools import cache
 
 import pytest
 
-from ringfence.cloud import egress, notices
+from ringfence.cloud import egress, event_alerts
 from ringfence.cloud.flows import Path, declared
 from ringfence.cloud.groups import interfaces, server_group
 from ringfence.cloud.services import DATA_CLASSES, FLOW_LOG_CLASS, interface_endpoints
 from ringfence.cloud.tags import GROUP, SEGMENT
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import UnverifiedError
-from ringfence.verify import belongings, log_patterns, reachability
-from ringfence.verify.cloud import Cloud, Document, statements, tag, texts
+from ringfence.verify.account import log_patterns, reachability, tagged_resources
+from ringfence.verify.account.cloud import Cloud, Document, statements, tag, texts
 
 UP = "remove it, and run pulumi up"
 AGENT_BUCKET = "arn:aws:s3:::amazon-ssm-"
@@ -380,10 +380,10 @@ def _alarming(
         for log in _flow_logs(cloud)
     ]
     groups = {group["logGroupName"] for group in _flow_log_groups(cloud)}
-    topic, space = belongings.topic(cloud), notices.namespace(cloud.environment)
+    topic, space = tagged_resources.topic(cloud), event_alerts.namespace(cloud.environment)
     at_once = [
         (found, alarm)
-        for found, alarm in belongings.alarms_of_logs(cloud, topic, groups, space)
+        for found, alarm in tagged_resources.alarms_of_logs(cloud, topic, groups, space)
         if (alarm["Threshold"], alarm["ComparisonOperator"]) == (1, AT_LEAST)
     ]
     if not at_once:

@@ -12,8 +12,8 @@ from ringfence.cloud.balancers import VXLAN
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT, GROUP
 from ringfence.report import not_applicable
-from ringfence.verify import events
-from ringfence.verify.cloud import Cloud, Document, tag
+from ringfence.verify.account import event_patterns
+from ringfence.verify.account.cloud import Cloud, Document, tag
 
 
 @pytest.mark.control("NET-04")
@@ -92,7 +92,8 @@ def test_instances_are_mirrored_as_they_start(cloud: Cloud):
     at_start = [
         rule["Name"]
         for rule in rules
-        if "EventPattern" in rule and events.matches(json.loads(rule["EventPattern"]), event)
+        if "EventPattern" in rule
+        and event_patterns.matches(json.loads(rule["EventPattern"]), event)
     ]
     assert at_start, "nothing mirrors an instance that starts; run pulumi up"
     assert any("ScheduleExpression" in rule for rule in rules), (

@@ -6,9 +6,9 @@ import pytest
 
 from ringfence.cloud.groups import link_group, private_links
 from ringfence.cloud.tags import GROUP
-from ringfence.environment import PrivateLink
+from ringfence.manifest.model import PrivateLink
 from ringfence.report import not_applicable
-from ringfence.verify.cloud import Cloud, Document, tag
+from ringfence.verify.account.cloud import Cloud, Document, tag
 
 FOREIGN = "com.amazonaws.vpce."
 """How names of other people's endpoint services begin."""

@@ -12,12 +12,12 @@ import pytest
 
 from ringfence.cloud import containment, roles
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
-from ringfence.environment import Environment
-from ringfence.verify import events
-from ringfence.verify.access import Decision, Principal, Request, decide, granted
-from ringfence.verify.cloud import Cloud, Document
-from ringfence.verify.findings import Event, Sender
-from ringfence.verify.identities import Identities, Identity
+from ringfence.manifest.model import Environment
+from ringfence.verify.account import event_patterns
+from ringfence.verify.account.access import Decision, Principal, Request, decide, granted
+from ringfence.verify.account.cloud import Cloud, Document
+from ringfence.verify.account.findings import Event, Sender
+from ringfence.verify.account.identities import Identities, Identity
 
 UP = "run pulumi up"
 SOMEBODY = "i-0123456789abcdef0"
@@ -218,7 +218,7 @@ def _started_by(cloud: Cloud, event: Event) -> list[str]:
     return [
         rule["Name"]
         for rule, _ in _rules(cloud)
-        if events.matches(json.loads(rule["EventPattern"]), event)
+        if event_patterns.matches(json.loads(rule["EventPattern"]), event)
     ]
 
 
@@ -233,7 +233,7 @@ def _function_policy(cloud: Cloud) -> Document:
 
 def _may_invoke(policy: Document, function: str, rule: str, account: str) -> bool:
     context = {"aws:SourceArn": rule, "aws:SourceAccount": account}
-    principal = Principal("Service", "events.amazonaws.com")
+    principal = Principal("Service", "event_patterns.amazonaws.com")
     request = Request("lambda:InvokeFunction", function, principal, context)
     return granted([policy], request) is Decision.ALLOWED
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ringfence.cloud import roles
+from ringfence.cloud.event_alerts import age_alarms, namespace
 from ringfence.cloud.groups import host_group, server_group
-from ringfence.cloud.notices import age_alarms, namespace
 from ringfence.cloud.secrets import (
     AGE_WORKLOAD,
     ROTATION_WORKLOAD,
@@ -17,13 +17,13 @@ from ringfence.cloud.secrets import (
     OwnSecret,
     own_secrets,
 )
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
-from ringfence.verify import belongings
-from ringfence.verify.access import Decision, Document, Principal, Request, decide, granted
-from ringfence.verify.belongings import UP
-from ringfence.verify.cloud import Cloud
-from ringfence.verify.identities import Identities
+from ringfence.verify.account import tagged_resources
+from ringfence.verify.account.access import Decision, Document, Principal, Request, decide, granted
+from ringfence.verify.account.cloud import Cloud
+from ringfence.verify.account.identities import Identities
+from ringfence.verify.account.tagged_resources import UP
 
 READ = "secretsmanager:GetSecretValue"
 EVERYTHING: Document = {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
@@ -38,7 +38,7 @@ WITHOUT_MFA = ({}, {"aws:MultiFactorAuthPresent": "false"})
 @pytest.mark.control("IAM-08")
 def test_every_secret_is_in_secrets_manager(cloud: Cloud, environment: Environment):
     """What has no place there ends up in a file, an environment variable or a chat."""
-    held = belongings.secrets(cloud)
+    held = tagged_resources.secrets(cloud)
     missing = [own.key for own in _declared(environment) if _place(own) not in held]
     assert not missing, f"Secrets Manager does not hold {', '.join(missing)}; {UP}"
 
@@ -49,7 +49,7 @@ def test_secrets_are_under_the_key_of_their_class(cloud: Cloud):
     found = [
         f"{own.key} (not of class {own.data_class})"
         for own, secret in _held(cloud)
-        if not belongings.is_key_of_class(cloud, secret.get("KmsKeyId"), own.data_class)
+        if not tagged_resources.is_key_of_class(cloud, secret.get("KmsKeyId"), own.data_class)
     ]
     assert not found, f"under another key: {', '.join(found)}; {UP}"
 
@@ -169,7 +169,7 @@ def test_secrets_that_are_due_call_somebody(cloud: Cloud, environment: Environme
         )
     ]
     assert counted, f"nobody counts the secrets that are due; {UP}"
-    topic = belongings.topic(cloud)
+    topic = tagged_resources.topic(cloud)
     alarms = [
         alarm
         for alarm in cloud.all("cloudwatch", "describe_alarms", "MetricAlarms")
@@ -196,7 +196,7 @@ def _place(own: OwnSecret) -> tuple[str, str]:
 
 def _held(cloud: Cloud) -> list[tuple[OwnSecret, Document]]:
     """Those that are there; that others are missing another check says."""
-    held = belongings.secrets(cloud)
+    held = tagged_resources.secrets(cloud)
     found = [
         (own, held[_place(own)]) for own in _declared(cloud.environment) if _place(own) in held
     ]

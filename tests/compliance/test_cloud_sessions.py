@@ -17,11 +17,11 @@ from ringfence.cloud.sessions import (
     SSH,
 )
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import Environment
-from ringfence.verify import belongings
-from ringfence.verify.access import Decision, Document, Principal, Request, decide, granted
-from ringfence.verify.belongings import UP
-from ringfence.verify.cloud import Cloud
+from ringfence.manifest.model import Environment
+from ringfence.verify.account import tagged_resources
+from ringfence.verify.account.access import Decision, Document, Principal, Request, decide, granted
+from ringfence.verify.account.cloud import Cloud
+from ringfence.verify.account.tagged_resources import UP
 
 START = "ssm:StartSession"
 MFA = {"aws:MultiFactorAuthPresent": "true", "aws:MultiFactorAuthAge": "60"}
@@ -90,7 +90,7 @@ def test_operators_reach_hosts_of_this_environment_only(cloud: Cloud, environmen
 @pytest.mark.control("IAM-03")
 def test_operators_end_their_own_sessions_only(cloud: Cloud):
     """Whoever ends the session of somebody who contains an incident has won."""
-    role = belongings.role(cloud, "operators")
+    role = tagged_resources.role(cloud, "operators")
 
     def ends(owner: str) -> bool:
         resource = f"arn:aws:ssm:{cloud.place.region}:{cloud.account}:session/{owner}-0123"
@@ -109,14 +109,14 @@ def test_operators_end_their_own_sessions_only(cloud: Cloud):
 @pytest.mark.control("NET-03")
 def test_operators_have_recorded_ways_only(cloud: Cloud):
     """A forwarded port or a command is a way in that no transcript shows."""
-    own = belongings.session_document(cloud)
+    own = tagged_resources.session_document(cloud)
     for document in (own, SSH):
         assert _opens(cloud, document), f"operators cannot use {document}; {UP}"
     found = [each for each in (*OTHER_DOCUMENTS, PREFERENCES) if _opens(cloud, each)]
     # Where no document is named, and its permission is not checked, it is the account's.
     if _starts(cloud, cloud.environment.name, checked=False):
         found.append("no document")
-    role = belongings.role(cloud, "operators")
+    role = tagged_resources.role(cloud, "operators")
     found += [
         action
         for action in OTHER_WAYS
@@ -131,7 +131,7 @@ def test_sessions_are_encrypted_end_to_end(cloud: Cloud):
     """TLS ends in AWS's service; what is typed on a host is for the two ends."""
     for document, inputs in _documents(cloud):
         key = inputs.get("kmsKeyId") or None
-        assert belongings.is_own_key(cloud, key), f"{document}: no key of ours; {UP}"
+        assert tagged_resources.is_own_key(cloud, key), f"{document}: no key of ours; {UP}"
 
 
 @pytest.mark.control("NET-03")
@@ -140,7 +140,7 @@ def test_the_key_of_sessions_opens_sessions_only(cloud: Cloud):
     admin = Principal("AWS", f"arn:aws:iam::{cloud.account}:role/admin")
     for document, inputs in _documents(cloud):
         key = inputs.get("kmsKeyId")
-        assert belongings.is_own_key(cloud, key), f"{document}: no key of ours; {UP}"
+        assert tagged_resources.is_own_key(cloud, key), f"{document}: no key of ours; {UP}"
         kms = cloud.client("kms")
         policy = json.loads(kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"])
 
@@ -167,7 +167,7 @@ def test_sessions_are_recorded(cloud: Cloud):
         group = inputs.get("cloudWatchLogGroupName") or ""
         recorded = group and inputs.get("cloudWatchStreamingEnabled")
         assert recorded, f"{document} records no session while it goes on; {UP}"
-        assert belongings.log_group(cloud, group), f"{document}: no log group {group}; {UP}"
+        assert tagged_resources.log_group(cloud, group), f"{document}: no log group {group}; {UP}"
 
 
 @pytest.mark.control("MON-01")
@@ -176,16 +176,18 @@ def test_records_of_sessions_are_kept_encrypted(cloud: Cloud, environment: Envir
     wanted = environment.retention[SESSION_CLASS]
     for document, inputs in _documents(cloud):
         assert inputs.get("cloudWatchEncryptionEnabled"), f"{document} records in the clear; {UP}"
-        group = belongings.log_group(cloud, inputs.get("cloudWatchLogGroupName") or "")
+        group = tagged_resources.log_group(cloud, inputs.get("cloudWatchLogGroupName") or "")
         key = group.get("kmsKeyId")
-        assert belongings.is_own_key(cloud, key), f"{document}: its log has no key of ours; {UP}"
+        assert tagged_resources.is_own_key(cloud, key), (
+            f"{document}: its log has no key of ours; {UP}"
+        )
         # Without a number of days, records are kept for ever.
         days = group.get("retentionInDays", wanted)
         assert days >= wanted, f"{document}: sessions are kept {days} days; {UP}"
-    own = belongings.session_document(cloud)
+    own = tagged_resources.session_document(cloud)
     inputs = dict(_documents(cloud))[own]
-    key = belongings.log_group(cloud, inputs["cloudWatchLogGroupName"]).get("kmsKeyId")
-    right = belongings.is_key_of_class(cloud, key, SESSION_CLASS)
+    key = tagged_resources.log_group(cloud, inputs["cloudWatchLogGroupName"]).get("kmsKeyId")
+    right = tagged_resources.is_key_of_class(cloud, key, SESSION_CLASS)
     assert right, f"{own}: its log is not under the key of {SESSION_CLASS} data; {UP}"
     assert retention_days(environment, SESSION_CLASS) >= wanted, "CloudWatch keeps nothing so long"
 
@@ -193,7 +195,7 @@ def test_records_of_sessions_are_kept_encrypted(cloud: Cloud, environment: Envir
 def _documents(cloud: Cloud) -> Iterator[tuple[str, Document]]:
     """The environment's, and the account's for whoever names none, with their inputs."""
     ssm = cloud.client("ssm")
-    for name in (belongings.session_document(cloud), PREFERENCES):
+    for name in (tagged_resources.session_document(cloud), PREFERENCES):
         try:
             content = ssm.get_document(Name=name)["Content"]
         except ssm.exceptions.InvalidDocument:
@@ -204,7 +206,7 @@ def _documents(cloud: Cloud) -> Iterator[tuple[str, Document]]:
 def _assumes(
     cloud: Cloud, name: str, context: Mapping[str, str], run_as: str | None = "themselves"
 ) -> bool:
-    role = belongings.role(cloud, "operators")
+    role = tagged_resources.role(cloud, "operators")
     person = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/{name}")
     account = name if run_as == "themselves" else run_as
     tagged = {f"aws:RequestTag/{RUN_AS}": account} if account else {}
@@ -217,7 +219,7 @@ def _starts(
     cloud: Cloud, environment: str | None, *, mfa: bool = True, checked: bool = True
 ) -> bool:
     """A session on a host; whether by a document they may use is another question."""
-    role = belongings.role(cloud, "operators")
+    role = tagged_resources.role(cloud, "operators")
     host = f"arn:aws:ec2:{cloud.place.region}:{cloud.account}:instance/i-0123456789abcdef0"
     context = {
         **(MFA if mfa else {}),
@@ -228,7 +230,7 @@ def _starts(
 
 
 def _opens(cloud: Cloud, document: str) -> bool:
-    role = belongings.role(cloud, "operators")
+    role = tagged_resources.role(cloud, "operators")
     owner = "" if document.startswith("AWS-") else cloud.account
     arn = f"arn:aws:ssm:{cloud.place.region}:{owner}:document/{document}"
     context = {**MFA, "ssm:SessionDocumentAccessCheck": "true"}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from ringfence.environment import Environment, Server
-from ringfence.pki import PkiError, Subject, authority_files, open_authority
+from ringfence.identity.pki import PkiError, Subject, authority_files, open_authority
+from ringfence.manifest.model import Environment, Server
 from ringfence.report import not_applicable
 from ringfence.verify.targets import Target
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment, Principal, Server
-from ringfence.gateway import pins as definitions
-from ringfence.pins import ReviewError, read_pins
+from ringfence.gateway.pins import definitions as definitions
+from ringfence.manifest.model import Environment, Principal, Server
+from ringfence.operator.pins import ReviewError, read_pins
 from ringfence.report import not_applicable
 from ringfence.verify import gateway
 from ringfence.verify.gateway import Answer, Caller, message, request
@@ -159,7 +159,10 @@ def test_token_that_lives_long_is_refused(host: Target, environment: Environment
 
 @pytest.mark.control("IAM-02")
 @pytest.mark.hosts("edge")
-@sabotage_code("tokens.py", 's/if claims.get("aud") not in (audience, \\[audience\\]):/if False:/')
+@sabotage_code(
+    "tokens/access_tokens.py",
+    's/if claims.get("aud") not in (audience, \\[audience\\]):/if False:/',
+)
 def test_token_for_another_server_is_refused(host: Target, environment: Environment) -> None:
     """A server that is given a token could use it elsewhere as the caller."""
     principal, server = listing(environment)

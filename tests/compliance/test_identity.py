@@ -11,8 +11,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringfence import second_factor, ssh_authority
-from ringfence.environment import Administrator, Environment, Server
+from ringfence.identity import second_factor, ssh_authority
+from ringfence.manifest.model import Administrator, Environment, Server
 from ringfence.report import not_applicable
 from ringfence.verify import codes, logins
 from ringfence.verify.logins import Identity, try_login

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Server
+from ringfence.manifest.model import Server
+from ringfence.packages.wheelhouse import WheelhouseError, find_lock, locks_of
 from ringfence.report import not_applicable
 from ringfence.verify.targets import Target
-from ringfence.wheelhouse import WheelhouseError, find_lock, locks_of
 
 REMEDY = "apply role mcp_servers"
 LARGEST_EXPOSURE = 1.5

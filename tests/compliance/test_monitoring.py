@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
 from ringfence.verify.roles import ROLES
 from ringfence.verify.targets import Target, Targets

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Address, Egress, Environment, Host, Server
+from ringfence.manifest.model import Address, Egress, Environment, Host, Server
 from ringfence.report import UnverifiedError, not_applicable
 from ringfence.verify.targets import Target
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment, Host
 from ringfence.inventory import nids
+from ringfence.manifest.model import Environment, Host
 from ringfence.verify.targets import Target, Targets, UnreachableError
 from tests.compliance.test_monitoring import record_of
 

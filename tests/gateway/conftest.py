@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey
 
-from ringfence.gateway import pins, tokens
-from ringfence.pki import Authority, Subject
+from ringfence.gateway.pins import definitions as pins
+from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.identity.pki import Authority, Subject
 
 ROOT = Path(__file__).parents[2]
 RESOURCE = "https://gateway.test"
@@ -349,7 +350,7 @@ def make_site(directory: Path, upstreams: Mapping[str, int]) -> Site:
     (directory / "jwks.json").write_text(json.dumps({"keys": [signing.as_dict(private=False)]}))
     (directory / "policies").mkdir()
     (directory / "policies/roles.cedar").write_text(POLICIES)
-    schema = ROOT / "ringfence/gateway/schema.cedarschema"
+    schema = ROOT / "ringfence/gateway/policy/schema.cedarschema"
     (directory / "schema.cedarschema").write_text(schema.read_text())
     (directory / "pins").mkdir()
     for name in ("state/grants", "audit", "run"):

@@ -19,7 +19,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from ringfence.gateway import tokens
+from ringfence.gateway.tokens import access_tokens as tokens
 from tests.gateway.conftest import Person, Site, make_site, mcp, mcp_headers, pinned
 from tests.gateway.scripted import Handler, scripted
 

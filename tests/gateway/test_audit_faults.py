@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.gateway.audit import Audit, AuditError, Event
-from ringfence.gateway.audit_chain import verify_all
-from ringfence.gateway.journald import Journal
+from ringfence.gateway.audit.chain import verify_all
+from ringfence.gateway.audit.journald import Journal
+from ringfence.gateway.audit.log import Audit, AuditError, Event
 
 KEY = bytes(32)
 CALL = Event(
@@ -118,7 +118,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2], sys.argv[3]]
 from test_audit_faults import CALL, KEY
-from ringfence.gateway.audit import Audit
+from ringfence.gateway.audit.log import Audit
 log = Audit(Path(sys.argv[1]), "gateway-0", key=KEY, reserve_bytes=1 << 20, segment_bytes=1 << 18)
 print("ready", flush=True)
 for _ in range(2_000_000):

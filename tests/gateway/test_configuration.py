@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from ringfence.gateway import pipeline
-from ringfence.gateway.audit import Event
-from ringfence.gateway.configuration import ConfigurationError, load
-from ringfence.gateway.journald import Journal
-from ringfence.gateway.metrics import Metrics
-from ringfence.gateway.pipeline import Pipeline
+from ringfence.gateway.audit.journald import Journal
+from ringfence.gateway.audit.log import Event
+from ringfence.gateway.calls import pipeline
+from ringfence.gateway.calls.pipeline import Pipeline
+from ringfence.gateway.configuration.configuration import ConfigurationError, load
+from ringfence.gateway.server.metrics import Metrics
 from tests.gateway.conftest import ROOT, Site, make_site, pinned
 from tests.gateway.scripted import TOOL
 

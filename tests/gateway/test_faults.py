@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from ringfence.gateway.audit_chain import verify_all
+from ringfence.gateway.audit.chain import verify_all
 from tests.gateway.conftest import (
     Site,
     free_port,

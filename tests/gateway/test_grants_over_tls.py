@@ -20,11 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ringfence import grants, pki
 from ringfence.cli import main
-from ringfence.environment import Environment, Host
-from ringfence.gateway.grants import Grants
+from ringfence.gateway.consent.grants import Grants
 from ringfence.gateway.refusal import Refusal
+from ringfence.identity import pki
+from ringfence.manifest.model import Environment, Host
+from ringfence.operator import grants
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 ASK = ["request", "sqlite", "write_query", "--as", "carol", "--for", "5m"]

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from joserfc.jwk import ECKey
 
-from ringfence.gateway import keys
-from ringfence.gateway.keys import KeysUnavailableError, UrlKeys
+from ringfence.gateway.jose import keys
+from ringfence.gateway.jose.keys import KeysUnavailableError, UrlKeys
 
 DOCUMENT = json.dumps(
     {"keys": [ECKey.generate_key("P-256", {"kid": "k"}).as_dict(private=False)]}

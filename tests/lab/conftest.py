@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
 from ringfence.lab import Lab, unavailable
+from ringfence.manifest.model import Environment
 
 DIRECT = Path(__file__).parents[1] / "unit/manifests/direct.yaml"
 """Two hosts without a gateway: enough for whatever does not concern one."""

@@ -20,8 +20,8 @@ from typing import Any, cast
 import pytest
 from _pytest.runner import runtestprotocol
 
-from ringfence.environment import Administrator, Environment, Host, Server
 from ringfence.lab import Lab, LabError
+from ringfence.manifest.model import Administrator, Environment, Host, Server
 from ringfence.report.evidence import limit, redact
 from ringfence.verify import selection
 from ringfence.verify.targets import Targets

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment
 from ringfence.lab import Lab
+from ringfence.manifest.model import Environment
 from tests.lab.commands import ROOT, run
 
 EMBEDDED = ROOT / "inventories/lab"

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ringfence.environment import Environment
 from ringfence.lab import Lab
 from ringfence.lab.plan import GATEWAY, INTRUDER, Node, addresses, hardware_address
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
 Run = subprocess.CompletedProcess[str]

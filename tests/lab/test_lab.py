@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from ringfence import cli
-from ringfence.environment import Environment
 from ringfence.lab import Lab, LabError, UnusableError, network, packages, places
 from ringfence.lab import lab as lab_module
 from ringfence.lab.cgroup import Limits, hierarchies
 from ringfence.lab.lab import down, everything
 from ringfence.lab.plan import namespace_prefix, operator_prefix
+from ringfence.manifest.model import Environment
 
 MANIFEST = """
 ringfence: 1

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.identity.pki import principal_identity
 from ringfence.lab import Lab
-from ringfence.pki import principal_identity
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
 OCTET = 219

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ringfence import pki
-from ringfence.environment import Environment
+from ringfence.identity import pki
 from ringfence.lab import Lab
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
 OCTET = 209

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Environment
 from ringfence.lab import Lab, UnusableError, network
 from ringfence.lab.mirroring import MTU, PORT
+from ringfence.manifest.model import Environment
 
 SENSOR = '  sensor-1: {{segment: monitoring, address: 10.{0}.40.12, address6: "fd0d:{0}:40::12", '
 SENSOR += "groups: [sensor]}}\n  siem-1:"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
 from ringfence.lab import Lab
+from ringfence.manifest.model import Environment
 from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"

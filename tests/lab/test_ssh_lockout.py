@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence import second_factor, ssh_authority
-from ringfence.environment import Environment
+from ringfence.identity import second_factor, ssh_authority
 from ringfence.lab import Lab
+from ringfence.manifest.model import Environment
 from ringfence.verify import logins
 from ringfence.verify.logins import Identity, Login, try_login
 

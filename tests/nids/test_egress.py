@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from ringfence.cloud import addressing, egress
-from ringfence.environment import Environment
 from ringfence.inventory import nids
 from ringfence.inventory.provisioned import Instance, located
 from ringfence.lab import unavailable
+from ringfence.manifest.model import Environment
 from tests.nids.captures import Handshake, Packets, http, number_at, tcp, tls, write
 from tests.nids.engine import Suricata, render
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ringfence.environment import Aws, Egress, Environment
 from ringfence.inventory import nids
 from ringfence.lab import unavailable
+from ringfence.manifest.model import Aws, Egress, Environment
 from tests.nids import cases
 from tests.nids.captures import Packets, number_at, syn, udp, write
 from tests.nids.engine import Suricata, render

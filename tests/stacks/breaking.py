@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.report import NotApplicable, UnverifiedError
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 COMPLIANCE = Path(__file__).parents[1] / "compliance"
 

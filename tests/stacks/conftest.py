@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from example import EXAMPLE
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 from ringfence.verify.plugin import MARKERS
 
 

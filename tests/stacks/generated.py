@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 BASE = yaml.safe_load((Path(__file__).parents[1] / "unit" / "manifests" / "cloud.yaml").read_text())
 SEGMENTS = {

@@ -13,11 +13,11 @@ from botocore.stub import Stubber
 from breaking import Aws, Broken, Exports, checks, failing, failing_once, inapplicable
 
 from ringfence.cloud.detection import standards
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 REGION = "eu-central-1"
 CHECKS = checks("test_cloud_account")

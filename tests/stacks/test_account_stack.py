@@ -11,7 +11,7 @@ from ringfence.cloud.alarms import ALARMS
 from ringfence.cloud.detection import standards
 from ringfence.cloud.managed_rules import history_days, managed_rules
 from ringfence.cloud.passwords import password_policy
-from ringfence.controls import load
+from ringfence.controls.catalogue import load
 from ringfence.rehearsal.record import Rehearsal, Status
 
 RECORDED = {

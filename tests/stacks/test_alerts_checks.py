@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
-from ringfence.cloud.notices import flow_alarms, notices
-from ringfence.cloud.services import FLOW_LOG_FIELDS
+from ringfence.cloud.event_alerts import flow_alarms, notices
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import Environment
+from ringfence.events.flow_log import FLOW_LOG_FIELDS
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 CHECKS = checks("test_cloud_alerts")
 REGION = "eu-central-1"

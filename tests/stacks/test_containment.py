@@ -17,12 +17,12 @@ from botocore.exceptions import ClientError
 from example import EXAMPLE
 
 from ringfence.cloud import containment, roles
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.engine.rehearse import rehearsed
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, Resource
-from ringfence.rehearsal.rehearse import rehearsed
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.access import Decision, Principal, Request, decide
-from ringfence.verify.findings import Sender
+from ringfence.verify.account.access import Decision, Principal, Request, decide
+from ringfence.verify.account.findings import Sender
 from stacks.components.containment import Containment, ContainmentArgs
 from stacks.functions.containment.handler import IncompleteError, Outcome, respond
 from stacks.functions.containment.machine import Settings

@@ -8,10 +8,11 @@ import pulumi_aws
 import pytest
 
 from ringfence.cloud import cost, prices
-from ringfence.environment import Environment
-from ringfence.rehearsal import bill, registry
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal import bill
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
+from ringfence.rehearsal.handlers import registry
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
 
 
 @pytest.mark.parametrize("token", sorted(registry.TYPES))

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 
 from ringfence import cli
 from ringfence.cloud.flows import CALLERS, declared
-from ringfence.diagram import layout
-from ringfence.diagram.layout import Drawing
-from ringfence.diagram.picture import Arrow, Block, Node, Picture
-from ringfence.environment import Environment
-from ringfence.rehearsal.diagram import arrows, page, picture
+from ringfence.drawing import layout
+from ringfence.drawing.layout import Drawing
+from ringfence.drawing.picture import Arrow, Block, Node, Picture
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.architecture import arrows, page, picture
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, Status
-from ringfence.rehearsal.stacks import rehearsed_stack
 from tests.readable import assert_readable, near
 
 SERVERS = 60

@@ -13,10 +13,10 @@ from breaking import Aws, Broken, Exports, checks, failing, failing_once
 from moto.route53resolver.models import route53resolver_backends
 
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 REGION = "eu-central-1"
 FIREWALL = (

@@ -17,11 +17,11 @@ from moto.networkfirewall.models import networkfirewall_backends
 
 from ringfence.cloud import egress
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 REGION = "eu-central-1"
 ANYWHERE = "0.0.0.0/0"

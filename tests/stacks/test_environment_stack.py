@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ringfence.cloud.secrets import own_secrets
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
 UNTAGGABLE = {

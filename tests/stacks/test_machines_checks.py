@@ -14,11 +14,11 @@ from moto.autoscaling.models import autoscaling_backends
 from moto.ec2.models import ec2_backends
 
 from ringfence.cloud.tags import ENVIRONMENT, HOST
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 CHECKS = checks("test_cloud_machines")
 REGION = "eu-central-1"

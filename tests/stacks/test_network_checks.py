@@ -10,10 +10,10 @@ import pytest
 from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT, SEGMENT
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 ANYWHERE = "0.0.0.0/0"
 CHECKS = checks("test_cloud_network")

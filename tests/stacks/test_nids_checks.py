@@ -16,12 +16,12 @@ from generated import BASE, manifest
 
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT, GROUP
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.access import Decision, Request, decide
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.access import Decision, Request, decide
+from ringfence.verify.account.cloud import Cloud
 from stacks.functions.mirroring import handler
 
 # moto has no rules of filters; the check that reads them is tried on documents below.

@@ -12,7 +12,8 @@ import pytest
 from example import EXAMPLE
 
 from ringfence import cli
-from ringfence.rehearsal import plan, registry, terraform
+from ringfence.rehearsal import plan, terraform
+from ringfence.rehearsal.handlers import registry
 from ringfence.rehearsal.record import Rehearsal, RehearsalError, Status
 
 NAMES = (

@@ -15,12 +15,12 @@ from judges import iam_definition
 from policy_cases import ALWAYS, CASES, STACK_CASES, Case, StackCase
 from pulumi._types import input_type_py_to_pulumi_names, input_type_types
 
-from ringfence import controls
 from ringfence.cloud import tags as cloud_tags
 from ringfence.cloud.groups import host_group, server_group
-from ringfence.environment import Environment
+from ringfence.controls import catalogue as controls
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, Resource
-from ringfence.rehearsal.stacks import rehearsed_stack
 from stacks.policy.rules import RULES, STACK_RULES, Declared, tags
 from stacks.policy.rules.access import WITHOUT_RESOURCES
 

@@ -8,11 +8,11 @@ from breaking import Aws, Broken, Exports, checks, failing, failing_once, inappl
 from generated import BASE, manifest
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 CHECKS = checks("test_cloud_privatelink")
 REGION = "eu-central-1"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from ringfence.cloud import acls, addressing, egress, groups, quotas
 from ringfence.cloud.flows import declared
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import RehearsalError
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify import reachability
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account import reachability
+from ringfence.verify.account.cloud import Cloud
 
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

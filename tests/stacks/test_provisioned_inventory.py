@@ -18,19 +18,18 @@ from example import EXAMPLE
 from generated import BASE, manifest
 
 from ringfence import inventory
-from ringfence.cloud import first_boot
 from ringfence.cloud.balancers import HEALTH, VXLAN, balancers
 from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.flows import balancer_end, declared
 from ringfence.cloud.tags import HOST
-from ringfence.environment import Environment
-from ringfence.inventory import connection, firewall, provisioned
+from ringfence.identity.ssh_authority import Files, management_networks
+from ringfence.inventory import connection, firewall, first_boot, provisioned
+from ringfence.manifest.model import Environment
+from ringfence.manifest.validation.rules.hosts import HEALTH_PORT
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 from ringfence.rehearsal.serve import served
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.ssh_authority import Files, management_networks
-from ringfence.validation.rules.hosts import HEALTH_PORT
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ringfence.cloud.flows import Path, declared
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify import reachability
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account import reachability
+from ringfence.verify.account.cloud import Cloud
 
 
 def paths(rehearsal: Rehearsal, environment: Environment, *, acls: bool) -> frozenset[Path]:

@@ -14,8 +14,8 @@ import pulumi
 import pulumi_aws as aws
 import pytest
 
+from ringfence.rehearsal.engine.rehearse import rehearsed
 from ringfence.rehearsal.record import Rehearsal, RehearsalError, Status
-from ringfence.rehearsal.rehearse import rehearsed
 
 REGION = "eu-central-1"
 TEST: dict[str, Any] = {"project": "project", "stack": "test", "region": REGION}
@@ -301,7 +301,7 @@ def test_a_rehearsal_ends_its_process() -> None:
     """Threads or loops that are left behind would keep the command from returning."""
     program = f"""
 import pulumi_aws as aws
-from ringfence.rehearsal.rehearse import rehearsed
+from ringfence.rehearsal.engine.rehearse import rehearsed
 with rehearsed(lambda: aws.ec2.Vpc("vpc", cidr_block="10.1.0.0/16"), **{TEST!r}) as rehearsal:
     print(len(rehearsal.resources))
 """

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP, SECRET
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
+from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.rehearsal.stacks import rehearsed_stack
-from ringfence.verify.belongings import secrets
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
+from ringfence.verify.account.tagged_resources import secrets
 
 CHECKS = checks("test_cloud_secrets")
 REGION = "eu-central-1"

@@ -12,10 +12,10 @@ from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
 from ringfence.cloud.sessions import PREFERENCES
 from ringfence.cloud.tags import ENVIRONMENT
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify.cloud import Cloud
+from ringfence.verify.account.cloud import Cloud
 
 CHECKS = checks("test_cloud_sessions")
 REGION = "eu-central-1"

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from ringfence.verify.access import Decision, PolicyError, Principal, Request, decide, granted
+from ringfence.verify.account.access import (
+    Decision,
+    PolicyError,
+    Principal,
+    Request,
+    decide,
+    granted,
+)
 
 ALLOWED, DENIED, NOT_ALLOWED = Decision.ALLOWED, Decision.DENIED, Decision.NOT_ALLOWED
 ALICE = Principal("AWS", "arn:aws:iam::111122223333:user/alice")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence import controls
-from ringfence.environment import Environment
+from ringfence.controls import catalogue as controls
 from ringfence.inventory import nids
+from ringfence.manifest.model import Environment
 from tests.attack.attacks import ATTACKS, FIREWALL, Attack
 from tests.attack.results import Result, page, table
 from tests.nids.engine import render

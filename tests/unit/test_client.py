@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from ringfence import client
 from ringfence.cli import main
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
+from ringfence.operator import client
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "inventories/lab/environment.yaml"
@@ -90,7 +90,7 @@ def test_a_server_that_does_not_run_is_told(manifest: Path):
 
 def refusals() -> Iterator[tuple[str, list[ast.expr]]]:
     """Every place in the gateway that says no: status, code, reason and words."""
-    for path in sorted((ROOT / "ringfence/gateway").glob("*.py")):
+    for path in sorted((ROOT / "ringfence/gateway").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
                 named = {each.arg: each.value for each in node.keywords}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ringfence import controls
+from ringfence.controls import catalogue as controls
 
 ROOT = Path(__file__).parents[2]
 CHECKS = ROOT / "tests" / "compliance"

@@ -12,7 +12,7 @@ import pytest
 
 from ringfence.cloud import cost, prices
 from ringfence.cloud.cost import CostError, Estimate
-from ringfence.cloud.regions import ZONES
+from ringfence.manifest.regions import ZONES
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "environment.schema.json"
 TABLE = prices.table()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.audit import Audit, Event
+from ringfence.gateway.audit.log import Audit, Event
 
 READ = Event(
     request_id="read",

@@ -10,8 +10,8 @@ import pytest
 from moto.events.models import EventPattern
 
 from ringfence.cloud.containment import RELEASE, triggers
-from ringfence.verify.events import PatternError, matches
-from ringfence.verify.findings import Sender
+from ringfence.verify.account.event_patterns import PatternError, matches
+from ringfence.verify.account.findings import Sender
 
 SENDER = Sender("111122223333", "eu-central-1")
 INSTANCE = "i-0123456789abcdef0"

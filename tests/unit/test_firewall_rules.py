@@ -13,9 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.environment import Egress, Environment
 from ringfence.inventory import firewall
 from ringfence.inventory.firewall import Rule
+from ringfence.manifest.model import Egress, Environment
 
 LAB = Path(__file__).parent / "manifests/direct.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())

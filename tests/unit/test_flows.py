@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from ringfence.cli import main
-from ringfence.cloud.services import FLOW_LOG_FIELDS
-from ringfence.environment import Environment
+from ringfence.events.connections import connections
+from ringfence.events.flow_log import FLOW_LOG_FIELDS
 from ringfence.flows import page
 from ringfence.flows.comparison import Comparison, Edge, compare
 from ringfence.flows.declared import accepted, opened
-from ringfence.flows.observed import connections
 from ringfence.inventory import provisioned
 from ringfence.inventory.provisioned import Instance
+from ringfence.manifest.model import Environment
 
 MANIFEST = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 CLIENT, EDGE, TOOLS, SIEM = "10.213.20.10", "10.213.50.11", "10.213.30.11", "10.213.40.11"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.wheelhouse import PYTHONS, find_lock
+from ringfence.packages.wheelhouse import PYTHONS, find_lock
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "roles/mcp_gateway/files/locks"

@@ -14,13 +14,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from ringfence import grants, pki
 from ringfence.cli import main
-from ringfence.environment import Environment, Gateway, Host, Principal
-from ringfence.gateway import grant_documents as documents
-from ringfence.gateway.grants import Grants
+from ringfence.gateway.consent import grant_documents as documents
+from ringfence.gateway.consent.grants import Grants
 from ringfence.gateway.refusal import Refusal
-from ringfence.pki import Identity
+from ringfence.identity import pki
+from ringfence.identity.pki import Identity
+from ringfence.manifest.model import Environment, Gateway, Host, Principal
+from ringfence.operator import grants
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 REASON = "correct the addresses of ticket 4711"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringfence import inventory
-from ringfence.environment import Environment
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "inventories" / "lab" / "environment.yaml"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ringfence.environment import Environment
 from ringfence.inventory import firewall, mcp_gateway, tls
+from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "inventories/lab/environment.yaml"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ringfence import inventory
-from ringfence.environment import Environment, Flow
 from ringfence.inventory import nids
+from ringfence.manifest.model import Environment, Flow
 
 MANIFEST = Path(__file__).parent / "manifests/sensor.yaml"
 

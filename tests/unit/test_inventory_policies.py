@@ -11,9 +11,9 @@ import cedarpy
 import pytest
 from cedarpy import pst
 
-from ringfence.environment import Environment, Role
-from ringfence.gateway import policy
+from ringfence.gateway.policy import decisions as policy
 from ringfence.inventory.policies import policies
+from ringfence.manifest.model import Environment, Role
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = cedarpy.Schema.from_str(Path(policy.__file__).with_name("schema.cedarschema").read_text())

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence import issuer
 from ringfence.cli import main
-from ringfence.environment import Environment
-from ringfence.gateway.keys import KeySet, PublicKey, read_key_set
+from ringfence.gateway.jose.keys import KeySet, PublicKey, read_key_set
 from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.tokens import Issuer, Verifier
-from ringfence.pki import principal_identity
+from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.identity import issuer
+from ringfence.identity.pki import principal_identity
+from ringfence.manifest.model import Environment
 
 INVENTORIES = Path(__file__).parents[2] / "inventories"
 LAB, AWS = (INVENTORIES / name / "environment.yaml" for name in ("lab", "aws-example"))

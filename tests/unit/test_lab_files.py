@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
 from ringfence.lab import seed, state
 from ringfence.lab.errors import UnusableError
 from ringfence.lab.plan import Plan
+from ringfence.manifest.model import Environment
 
 EMBEDDED = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.environment import Environment, Host
 from ringfence.lab.errors import UnusableError
 from ringfence.lab.plan import (
     INTERFACE_NAME,
@@ -21,6 +20,7 @@ from ringfence.lab.plan import (
     operator_prefix,
     short,
 )
+from ringfence.manifest.model import Environment, Host
 
 NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringfence.verify.log_patterns import PatternError, matches
+from ringfence.verify.account.log_patterns import PatternError, matches
 
 GET = "127.0.0.1 Prod frank 10/Oct/2000:13:25:15 /index.html 404 1534"
 CASES = (

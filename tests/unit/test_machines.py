@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.cloud import machines, policies
-from ringfence.environment import Environment, Machine
-from ringfence.verify.access import Decision, Principal, Request, granted
+from ringfence.manifest.model import Environment, Machine
+from ringfence.verify.account.access import Decision, Principal, Request, granted
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
 ACCOUNT, REGION = "111122223333", "eu-central-1"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ringfence import pins
 from ringfence.cli import main
-from ringfence.environment import Environment
-from ringfence.gateway.pins import Observations, Pins
+from ringfence.gateway.pins.definitions import Observations, Pins
+from ringfence.manifest.model import Environment
+from ringfence.operator import pins
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "inventories" / "lab" / "environment.yaml"

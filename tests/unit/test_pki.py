@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from ringfence import pki
 from ringfence.cli import main
-from ringfence.environment import Environment
-from ringfence.pki import Authority, PkiError, Subject
+from ringfence.identity import pki
+from ringfence.identity.pki import Authority, PkiError, Subject
+from ringfence.manifest.model import Environment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 
@@ -121,7 +121,7 @@ def test_a_good_certificate_is_kept_and_one_past_half_its_life_is_renewed(
     leaf = issue(authority, subject).public_bytes(serialization.Encoding.PEM).decode()
     assert authority.reason_to_issue(subject, leaf) is None
     assert authority.reason_to_issue(subject, None) == "it has none"
-    with patch("ringfence.pki.datetime") as clock:
+    with patch("ringfence.identity.pki.datetime") as clock:
         clock.now.return_value = datetime.now(UTC) + timedelta(days=16)
         assert "ends on" in str(authority.reason_to_issue(subject, leaf))
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ringfence import controls
 from ringfence.cli import main
+from ringfence.controls import catalogue as controls
 from ringfence.report import document, evidence, not_applicable, page, terminal
 from ringfence.report.model import (
     ENVIRONMENT,

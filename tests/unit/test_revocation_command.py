@@ -11,12 +11,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from ringfence import grants, pki
 from ringfence.cli import main
-from ringfence.environment import Environment
 from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.revocations import Revocations
-from ringfence.pki import Identity
+from ringfence.gateway.tokens.revocations import Revocations
+from ringfence.identity import pki
+from ringfence.identity.pki import Identity
+from ringfence.manifest.model import Environment
+from ringfence.operator import grants
 
 LAB = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
 REASON = "its key was on a laptop that is gone"
@@ -129,7 +130,7 @@ def test_a_token_is_cut_off_for_as_long_as_it_can_live(world: World):
 
 @pytest.mark.parametrize("form", ["file", "thumbprint", "as the log has it"])
 def test_a_certificate_is_named_by_file_or_thumbprint(world: World, form: str):
-    from ringfence.gateway.tokens import certificate_thumbprint
+    from ringfence.gateway.tokens.access_tokens import certificate_thumbprint
 
     path = certificate_of(world, "carol")
     pem = grants.x509.load_pem_x509_certificates(path.read_bytes())[0]

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pyotp.totp import TOTP
 
-from ringfence import second_factor
-from ringfence.environment import Environment
+from ringfence.identity import second_factor
+from ringfence.manifest.model import Environment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 

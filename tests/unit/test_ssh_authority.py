@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
-from ringfence import ssh_authority
-from ringfence.environment import Automation, Environment, Segment
-from ringfence.ssh_authority import Files, SshAuthorityError
+from ringfence.identity import ssh_authority
+from ringfence.identity.ssh_authority import Files, SshAuthorityError
+from ringfence.manifest.model import Automation, Environment, Segment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 

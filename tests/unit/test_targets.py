@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.environment import Environment
+from ringfence.identity.ssh_authority import ensure_certificate
 from ringfence.inventory import connection
-from ringfence.ssh_authority import ensure_certificate
+from ringfence.manifest.model import Environment
 from ringfence.verify import root_shell
 from ringfence.verify.root_shell import EndedError
 from ringfence.verify.targets import Door, SshBackend, Targets, UnreachableError, doors

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from ringfence.cli import main
-from ringfence.diagram import layout
-from ringfence.environment import Environment, Host, Segment
-from ringfence.topology import page, picture, ways
+from ringfence.drawing import layout
+from ringfence.flows.topology import page, picture, ways
+from ringfence.manifest.model import Environment, Host, Segment
 from tests.readable import assert_readable
 
 MANIFESTS = Path(__file__).parent / "manifests"

@@ -19,9 +19,9 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ringfence import validation
-from ringfence.environment import Environment
-from ringfence.validation import document, rules
+from ringfence.manifest import validation
+from ringfence.manifest.model import Environment
+from ringfence.manifest.validation import document, rules
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = Path(__file__).parent / "manifests"

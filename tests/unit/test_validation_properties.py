@@ -14,8 +14,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ringfence import inventory, validation
-from ringfence.environment import Environment
+from ringfence import inventory
+from ringfence.manifest import validation
+from ringfence.manifest.model import Environment
 
 SMALL = (Path(__file__).parent / "manifests" / "small.yaml").read_text()
 SMALL_VALUE = yaml.safe_load(SMALL)

@@ -5,10 +5,10 @@ from unittest.mock import patch
 
 import pytest
 
-from ringfence import wheelhouse
 from ringfence.cli import main
-from ringfence.environment import Environment
-from ringfence.wheelhouse import WheelhouseError
+from ringfence.manifest.model import Environment
+from ringfence.packages import wheelhouse
+from ringfence.packages.wheelhouse import WheelhouseError
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 

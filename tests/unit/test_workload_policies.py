@@ -10,8 +10,8 @@ import pytest
 
 from ringfence.cloud import roles, secrets, sessions
 from ringfence.cloud.groups import host_group
-from ringfence.environment import Environment, Package, Secret, Server, Tool
-from ringfence.verify.access import Decision, Principal, Request, decide
+from ringfence.manifest.model import Environment, Package, Secret, Server, Tool
+from ringfence.verify.account.access import Decision, Principal, Request, decide
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
 ACCOUNT, REGION = "111122223333", "eu-central-1"

@@ -15,9 +15,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway import VERSION, audit, audit_file
-from ringfence.gateway.audit import Audit, AuditError, Event
-from ringfence.gateway.audit_chain import Report, hash_of, verify, verify_all
+from ringfence.gateway import VERSION
+from ringfence.gateway.audit import file as audit_file
+from ringfence.gateway.audit.__main__ import main
+from ringfence.gateway.audit.chain import Report, hash_of, verify, verify_all
+from ringfence.gateway.audit.log import Audit, AuditError, Event
 
 KEY = bytes(range(32))
 OCSF = {
@@ -563,21 +565,21 @@ def test_somebody_at_the_file_makes_a_new_one_and_an_alert(tmp_path: Path, inter
 
 def test_verification_tells_by_its_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = chain(tmp_path)
-    assert audit.main(["verify", str(path)]) == 0
+    assert main(["verify", str(path)]) == 0
     report = verify(path)
     assert report.last is not None
     assert f"intact: 8 events, ended, last: 7 {report.last.hash}" in capsys.readouterr().out
     tampered(path, lambda content: content.pop(3))
-    assert audit.main(["verify", str(path)]) == 1
+    assert main(["verify", str(path)]) == 1
     assert f"{path}:4: removed: 1 lines before it, from 3, are missing" in capsys.readouterr().out
-    assert audit.main(["verify", str(tmp_path / "missing")]) == 2
+    assert main(["verify", str(tmp_path / "missing")]) == 2
     assert "No such file" in capsys.readouterr().err
 
 
 def test_files_of_two_writers_are_two_chains(tmp_path: Path):
     for name in ("gateway-0", "gateway-1"):
         Audit(tmp_path, name, key=KEY, reserve_bytes=1 << 16).close()
-    assert audit.main(["verify", *map(str, tmp_path.glob("*.jsonl"))]) == 0
+    assert main(["verify", *map(str, tmp_path.glob("*.jsonl"))]) == 0
 
 
 def test_reserved_room_is_given_back(tmp_path: Path):

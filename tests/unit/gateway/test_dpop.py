@@ -14,11 +14,12 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64encode
 
-from ringfence.gateway import dpop, tokens
-from ringfence.gateway.dpop import Request
-from ringfence.gateway.keys import PublicKey, read_key_set
+from ringfence.gateway.jose.keys import PublicKey, read_key_set
 from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.tokens import Issuer, Verifier
+from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.gateway.tokens import dpop
+from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.dpop import Request
 
 NOW = time.time()
 URL = "https://edge-1.lab.internal/time/mcp"

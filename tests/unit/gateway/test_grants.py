@@ -30,10 +30,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joserfc import jwk, jws
 
-from ringfence.gateway import grant_documents as documents
-from ringfence.gateway import grants as store
-from ringfence.gateway.grant_documents import Approval, Facts, Request, Revocation
-from ringfence.gateway.grants import Event, Grants
+from ringfence.gateway.consent import grant_documents as documents
+from ringfence.gateway.consent import grants as store
+from ringfence.gateway.consent.grant_documents import Approval, Facts, Request, Revocation
+from ringfence.gateway.consent.grants import Event, Grants
 from ringfence.gateway.refusal import Refusal
 
 NOW = int(time.time())

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_texts import Span, load, scores
 
-from ringfence.gateway import inspection, plain_text
-from ringfence.gateway.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector
-from ringfence.gateway.inspection import (
+from ringfence.gateway.inspection import inspector as inspection
+from ringfence.gateway.inspection import plain_text
+from ringfence.gateway.inspection.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector
+from ringfence.gateway.inspection.inspector import (
     INLINE_BYTES,
     Action,
     Inspected,

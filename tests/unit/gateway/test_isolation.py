@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.gateway.inspection import INLINE_BYTES, Action, Inspected, Inspector
-from ringfence.gateway.isolation import Isolation
+from ringfence.gateway.inspection.inspector import INLINE_BYTES, Action, Inspected, Inspector
+from ringfence.gateway.inspection.worker import Isolation
 from ringfence.gateway.refusal import Refusal
 
 KEY = bytes(range(1, 33))

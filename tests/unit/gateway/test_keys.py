@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from ringfence.gateway import keys
-from ringfence.gateway.keys import FileKeys, KeySetError, read_key_set
+from ringfence.gateway.jose import keys
+from ringfence.gateway.jose.keys import FileKeys, KeySetError, read_key_set
 
 pytestmark = pytest.mark.filterwarnings("ignore:Key size should be")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.gateway.limits import (
+from ringfence.gateway.calls.limits import (
     BURST_SECONDS,
     Attempt,
     Circuit,

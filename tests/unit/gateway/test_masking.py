@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway import plain_text
-from ringfence.gateway.check_digits import IBAN_LENGTHS, card, ssn
-from ringfence.gateway.detector import Detector
-from ringfence.gateway.masking import Masking, Redaction
+from ringfence.gateway.inspection import plain_text
+from ringfence.gateway.inspection.check_digits import IBAN_LENGTHS, card, ssn
+from ringfence.gateway.inspection.detector import Detector
+from ringfence.gateway.inspection.masking import Masking, Redaction
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 KINDS = ("email", "credit_card", "ssn", "iban", "phone", "ip_address", "national_id", "jwt")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway import hidden_characters, pins
-from ringfence.gateway.pins import ABSENT, Judgement, Observations, Pins, PinsError
+from ringfence.gateway.inspection import hidden_characters
+from ringfence.gateway.pins import definitions as pins
+from ringfence.gateway.pins.definitions import ABSENT, Judgement, Observations, Pins, PinsError
 from ringfence.gateway.refusal import Refusal
 
 CONVERT: dict[str, Any] = {

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ringfence.environment import Environment, Role
-from ringfence.gateway import policy
-from ringfence.gateway.policy import Decision, Policies, PolicyError
+from ringfence.gateway.policy import decisions as policy
+from ringfence.gateway.policy.decisions import Decision, Policies, PolicyError
 from ringfence.inventory.policies import policies as manifest_policies
+from ringfence.manifest.model import Environment, Role
 
 SCHEMA = Path(policy.__file__).with_name("schema.cedarschema").read_text()
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mcp.shared import inbound
 from mcp_types import methods as sdk
 
-from ringfence.gateway import mirrored_headers, protocol
-from ringfence.gateway.mirrored_headers import ParamHeader
-from ringfence.gateway.protocol import MODERN, Call
+from ringfence.gateway.protocol import mirrored_headers
+from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol.mirrored_headers import ParamHeader
+from ringfence.gateway.protocol.requests import MODERN, Call
 from ringfence.gateway.refusal import Refusal
 
 VERSION = "io.modelcontextprotocol/protocolVersion"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway.resource_patterns import LONGEST, PatternError, ResourcePatterns
+from ringfence.gateway.policy.resource_patterns import LONGEST, PatternError, ResourcePatterns
 
 DECLARED = (
     "file:///docs/*",

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from test_grants import CONFIGURATION, NOW, Clock, Issuer, Signer, authority, person, refused
 
-from ringfence.gateway import revocation_documents as documents
-from ringfence.gateway import revocations
-from ringfence.gateway.grant_documents import Facts
-from ringfence.gateway.revocations import Revocations, RevocationsUnreadableError
-from ringfence.gateway.steady_time import SteadyTime
+from ringfence.gateway.consent.grant_documents import Facts
+from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.tokens import revocation_documents as documents
+from ringfence.gateway.tokens import revocations
+from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError
 
 FACTS = Facts.of({**CONFIGURATION, "responders": ["dana", "erin"]}, authority().pem)
 REASON = "its key was on a laptop that is gone"

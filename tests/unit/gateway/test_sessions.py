@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ringfence.gateway import sessions
+from ringfence.gateway.protocol import sessions
 from ringfence.gateway.refusal import Refusal
 
 KEY = bytes(range(32))

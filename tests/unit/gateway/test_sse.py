@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.sse import KEEP_ALIVE, Event, Parser, serialise
+from ringfence.gateway.upstream.sse import KEEP_ALIVE, Event, Parser, serialise
 
 LIMIT = 1000
 STREAM = (

@@ -20,7 +20,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ringfence.gateway import strict_json
+from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.refusal import Refusal
 from tests.unit.gateway import json_readers
 

@@ -20,12 +20,12 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from test_grants import Clock
 
-from ringfence.gateway import tokens
-from ringfence.gateway.keys import FileKeys, KeysUnavailableError, PublicKey, read_key_set
+from ringfence.gateway.jose.keys import FileKeys, KeysUnavailableError, PublicKey, read_key_set
+from ringfence.gateway.monotonic_clock import SteadyTime
 from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.replays import Replays, ReplaysUnavailableError
-from ringfence.gateway.steady_time import SteadyTime
-from ringfence.gateway.tokens import Issuer, Verifier
+from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
 
 NOW = time.time()
 ISSUER = "https://issuer.lab.internal"

@@ -1,0 +1,1 @@
+"""The control catalogue, and what serves each control."""

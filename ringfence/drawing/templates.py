@@ -1,0 +1,22 @@
+"""Pages around a picture: HTML that needs nothing beside itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from ringfence.drawing.curve import curve
+
+
+def beside(module: str) -> jinja2.Environment:
+    """Templates in the folder of a module, which may use those in this one."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(module).parent, Path(__file__).parent]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.globals["curve"] = curve
+    return templates

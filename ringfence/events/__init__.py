@@ -1,0 +1,1 @@
+"""Readers of the record that hosts and the collector keep."""

@@ -1,0 +1,106 @@
+"""Connections that a sensor or a VPC's flow log recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+
+from ringfence.events import record
+from ringfence.events.flow_log import FLOW_LOG_FIELDS
+from ringfence.manifest.model import Address
+
+FLOW = "event_type"
+"""Key that every event of Suricata has."""
+SYN, ACK = 0x02, 0x10
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+"""By IANA's numbers; both versions of ICMP are one to a manifest. Others keep their number."""
+NEIGHBOURS = frozenset({*range(130, 138), 143})
+"""Types of ICMPv6 by which a link finds out who is on it: MLD and neighbour discovery."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Packets from who opened a connection to where it led, and back."""
+
+    time: float
+    """Of its first packet, Unix seconds."""
+    source: Address
+    target: Address
+    protocol: str
+    source_port: int
+    port: int
+    """Of the target. 0 where the protocol has none."""
+    answered: bool
+    """The target took part; False: refused, or nobody was there."""
+    bytes: int
+    certain: bool = True
+    """False: it may have been opened the other way round."""
+    neighbours: bool = False
+    """They look for each other, and nothing is opened."""
+
+
+def connections(lines: Iterable[str]) -> Iterator[Connection]:
+    """Of events of Suricata, as files or a collector have them, and of VPC flow log records."""
+    for line in lines:
+        if line.lstrip().startswith("{"):
+            for event in record.documents((line,), FLOW):
+                if event[FLOW] == "flow":
+                    with suppress(KeyError, ValueError, TypeError, AttributeError):
+                        yield _of_suricata(event)
+        else:
+            with suppress(KeyError, ValueError):
+                yield from _of_vpc(line.split())
+
+
+def _of_suricata(event: dict) -> Connection:
+    """https://docs.suricata.io/en/suricata-7.0.10/output/eve/eve-json-format.html#event-type-flow"""
+    flow, protocol = event["flow"], event["proto"].lower()
+    answered, certain = flow["pkts_toclient"] > 0, True
+    if protocol == "tcp":
+        flags = event.get("tcp", {})
+        to_client = int(flags.get("tcp_flags_tc", "0"), 16)
+        # After a long silence, or a start of the sensor, whoever speaks first is taken for the
+        # client.
+        certain = bool(int(flags.get("tcp_flags_ts", "2"), 16) & SYN)
+        # A reset is no answer.
+        answered = answered and (not certain or bool(to_client & SYN))
+    icmp = "icmp" in protocol
+    return Connection(
+        time=datetime.fromisoformat(flow["start"]).timestamp(),
+        source=ip_address(event["src_ip"]),
+        target=ip_address(event["dest_ip"]),
+        protocol="icmp" if icmp else protocol,
+        source_port=0 if icmp else event.get("src_port", 0),
+        port=0 if icmp else event.get("dest_port", 0),
+        answered=answered,
+        bytes=flow["bytes_toserver"] + flow["bytes_toclient"],
+        certain=certain,
+        neighbours=icmp and event.get("icmp_type") in NEIGHBOURS,
+    )
+
+
+def _of_vpc(words: list[str]) -> Iterator[Connection]:
+    """Fields as our flow log has them; an export puts the time of each record before it."""
+    values = dict(zip(FLOW_LOG_FIELDS, words[-len(FLOW_LOG_FIELDS) :], strict=True))
+    number = int(values["protocol"])
+    flags = int(values["tcp-flags"]) if values["tcp-flags"] != "-" else 0
+    source, target = ip_address(values["pkt-srcaddr"]), ip_address(values["pkt-dstaddr"])
+    if number == 6 and flags & SYN and flags & ACK:
+        # What the target said: the record of the way there has the connection.
+        return
+    yield Connection(
+        time=float(values["start"]),
+        source=source,
+        target=target,
+        protocol=PROTOCOLS.get(number, values["protocol"]),
+        source_port=int(values["srcport"]),
+        port=int(values["dstport"]),
+        answered=values["action"] == "ACCEPT",
+        bytes=int(values["bytes"]),
+        certain=number == 6 and bool(flags & SYN),
+        # It does not say of which type.
+        neighbours=number == 58 and (source.is_link_local or target.is_link_local),
+    )

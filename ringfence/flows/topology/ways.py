@@ -1,0 +1,79 @@
+"""Declared connections as a picture has them: named ends, few arrows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+
+from ringfence.cloud.flows import Path
+from ringfence.drawing.arrows import merged
+from ringfence.drawing.picture import Arrow
+from ringfence.flows.comparison import compare
+from ringfence.manifest.model import Environment
+
+PORTS = 18
+"""Characters that one arrow has for its ports."""
+
+Ways = Mapping[Path, str]
+"""Every one that is declared, with its reason."""
+
+
+class NothingToDrawError(Exception):
+    """The manifest does not say where its hosts are."""
+
+
+def declared(environment: Environment) -> Ways:
+    """As the firewalls of hosts have them, and as `ringfence flows` compares with them.
+
+    Raises `NothingToDrawError`.
+    """
+    nowhere = [host.name for host in environment.hosts.values() if not host.addresses]
+    if nowhere:
+        raise NothingToDrawError(
+            f"{', '.join(nowhere)} of {environment.name}: no address in the manifest; what a stack "
+            "provisions is drawn by `ringfence rehearse --diagram`"
+        )
+    return {
+        Path(edge.source, edge.target, edge.protocol, edge.port, edge.port): why
+        for edge, why in sorted(compare(environment, ()).declared.items())
+    }
+
+
+def arrows(environment: Environment, ways: Ways) -> tuple[Arrow, ...]:
+    """Every way is in one of them."""
+    kinds: dict[tuple[str, tuple[str, ...], bool], list[Arrow]] = defaultdict(list)
+    for arrow in merged(environment, ways):
+        kinds[arrow.target, arrow.sources, arrow.every].append(arrow)
+    return tuple(
+        Arrow(sources, target, ports, paths, every)
+        for (target, sources, every), found in kinds.items()
+        for ports, paths in _by_ports(path for arrow in found for path in arrow.paths)
+    )
+
+
+def _by_ports(paths: Iterable[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """As many ports together as an arrow has room for."""
+    text, own = "", []
+    for said, found in _ranges(paths):
+        longer = f"{text} {said}".strip()
+        if text and len(longer) > PORTS:
+            yield text, tuple(own)
+            text, own = said, found
+        else:
+            text, own = longer, [*own, *found]
+    yield text, tuple(own)
+
+
+def _ranges(paths: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
+    """Ports in a row, as one."""
+    by_port: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    for path in paths:
+        by_port[path.protocol, path.first].append(path)
+    # In a row, a port and its place in the order grow alike.
+    numbered = enumerate(sorted(by_port))
+    for (protocol, _), row in groupby(numbered, lambda each: (each[1][0], each[1][1] - each[0])):
+        ports = [port for _, (_, port) in row]
+        found = [path for port in ports for path in by_port[protocol, port]]
+        whole = Path("", "", protocol, ports[0], ports[-1])
+        yield whole.ports, found

@@ -1,0 +1,1 @@
+"""Just-in-time grants for sensitive tools (IAM-03)."""

@@ -1,0 +1,1 @@
+"""JSON Web Signatures and key sets (IAM-02)."""

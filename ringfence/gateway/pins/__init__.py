@@ -1,0 +1,1 @@
+"""Pinned tool definitions (TIN-01)."""

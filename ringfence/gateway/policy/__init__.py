@@ -1,0 +1,1 @@
+"""Role-based access to tools, decided by Cedar (IAM-01)."""

@@ -1,0 +1,437 @@
+"""Who may do what: Cedar decides, and without a policy that permits it the answer is no.
+
+Facts come from the manifest: principals and their roles, servers and what they offer, with its
+data class. What they do not name does not exist and is refused before Cedar is asked. Cedar
+leaves out a policy that fails while it is evaluated, so that a forbidding one would stop to
+forbid: any failure denies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Literal, Protocol
+
+import cedarpy
+
+from ringfence.gateway.policy import source as policy_source
+from ringfence.gateway.policy.resource_patterns import LONGEST, PatternError, ResourcePatterns
+from ringfence.gateway.policy.source import NAMESPACE, PolicyError
+
+__all__ = ["Decision", "Policies", "PolicyError"]
+
+Kind = Literal["server", "tool", "resource", "prompt"]
+
+ENTITY_TYPES: Mapping[Kind, str] = {
+    "server": "Server",
+    "tool": "Tool",
+    "resource": "Resource",
+    "prompt": "Prompt",
+}
+USES: Mapping[Kind, str] = {
+    "server": "server/discover",
+    "tool": "tools/call",
+    "resource": "resources/read",
+    "prompt": "prompts/get",
+}
+"""The method that makes an entry of a list worth showing."""
+
+METHODS: Mapping[str, Kind] = {
+    "tools/call": "tool",
+    "resources/read": "resource",
+    "resources/subscribe": "resource",
+    "resources/unsubscribe": "resource",
+    "prompts/get": "prompt",
+    **dict.fromkeys(
+        (
+            "initialize",
+            "logging/setLevel",
+            "notifications/cancelled",
+            "notifications/initialized",
+            "notifications/progress",
+            "notifications/roots/list_changed",
+            "notifications/tasks/status",
+            "ping",
+            "prompts/list",
+            "resources/list",
+            "resources/templates/list",
+            "server/discover",
+            "tasks/cancel",
+            "tasks/get",
+            "tasks/list",
+            "tasks/result",
+            "tasks/update",
+            "tools/list",
+        ),
+        "server",
+    ),
+}
+"""What a method acts on, by the method; `completion/complete` and `subscriptions/listen` name it in
+their parameters. The actions of `schema.cedarschema`."""
+
+LISTENED = frozenset(
+    {
+        "promptsListChanged",
+        "resourcesListChanged",
+        "toolsListChanged",
+        "resourceSubscriptions",
+        "taskIds",
+    }
+)
+"""What a subscriptions/listen can ask for (MCP 2026-07-28, and its extension for tasks)."""
+MOST_SUBSCRIPTIONS = 256
+"""Resources in one subscriptions/listen."""
+
+REMEMBERED = 16384
+"""Decisions kept; each takes about half a kilobyte."""
+REMEMBERED_URIS = 4096
+"""With their patterns; each takes up to 2 KiB."""
+
+BUILT_IN = {
+    "(built in)": """
+    @id("sensitive-tools-need-a-grant")
+    forbid (
+        principal,
+        action == Ringfence::Action::"tools/call",
+        resource is Ringfence::Tool
+    ) when { resource.sensitive && !context.granted };
+    """
+}
+"""What holds whatever policies an operator deploys or forgets to."""
+
+_FAILED = re.compile(r"^error while evaluating policy `(policy\d+)`")
+
+
+class Caller(Protocol):
+    """What is decided on of a `tokens.Identity`."""
+
+    @property
+    def principal(self) -> str: ...
+    @property
+    def scopes(self) -> frozenset[str]: ...
+    @property
+    def certificate(self) -> str | None: ...
+
+
+class Facts(Protocol):
+    """What is decided on of a `protocol.Call`."""
+
+    @property
+    def server(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def name(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    allowed: bool
+    policies: tuple[str, ...]
+    """Ids of those that determined it: that permit, that forbid, or that failed."""
+    reason: str
+    """`allowed`, `no_policy`, `forbidden`, `policy_error`, `no_grant` (a grant would be enough),
+    or `unknown_principal`, `unknown_server`, `unknown_method`, `unknown_tool`, `unknown_resource`,
+    `unknown_prompt`, `unknown_subscription`."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question to Cedar; the object is named as its entity is."""
+
+    action: str
+    kind: Kind
+    entity: str
+
+
+class Policies:
+    """One version of the policies with the facts they speak of; decisions are remembered in it."""
+
+    def __init__(
+        self,
+        schema: str,
+        texts: Mapping[str, str],
+        *,
+        stage: str,
+        principals: Mapping[str, Mapping[str, Any]],
+        roles: Iterable[str],
+        servers: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """`texts`: Cedar policies by file name; the other facts as `gateway.json` has them.
+
+        Raises `PolicyError` with every problem. Takes milliseconds for each hundred policies.
+        """
+        self._stage = stage
+        self._principals = frozenset(principals)
+        self._servers = frozenset(servers)
+        self._schema = _schema(schema)
+        self._patterns = _patterns(servers)
+        self._entities: dict[tuple[str, str], dict[str, Any]] = {
+            (each["uid"]["type"].removeprefix(f"{NAMESPACE}::"), each["uid"]["id"]): each
+            for each in _entities(principals, roles, servers)
+        }
+        source = policy_source.read({**BUILT_IN, **texts}, self._schema, self._entities.keys())
+        self._policies = source.policies
+        self._ids = source.ids
+        try:
+            self._parsed_entities = cedarpy.Entities.from_json_str(
+                json.dumps(list(self._entities.values())), self._schema
+            )
+        except ValueError as error:
+            raise PolicyError([f"gateway.json: {error}; correct it in the manifest"]) from error
+        self.version = _digest(schema, texts, stage, list(self._entities.values()))
+        """SHA-256, hex, of everything that decisions depend on but the call."""
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._evaluate)
+        self._match = lru_cache(maxsize=REMEMBERED_URIS)(self._pattern)
+        self.remembered = self._remembered.cache_info
+        """Hits, misses and size of the memory of decisions, for metrics."""
+
+    def decide(
+        self, identity: Caller, call: Facts, *, granted: bool, address: str | None = None
+    ) -> Decision:
+        """Whether the call may be made.
+
+        `granted`: a live grant covers this principal and this tool. `address`: the client's. What
+        names several things is allowed if each of them is; the first refusal is the answer.
+        """
+        if identity.principal not in self._principals:
+            return Decision(False, (), "unknown_principal")
+        if call.server not in self._servers:
+            return Decision(False, (), "unknown_server")
+        decision: Decision | None = None
+        for asked in self._questions(call):
+            if isinstance(asked, Decision):
+                return asked
+            answer = self._ask(identity, asked, granted, address)
+            if not answer.allowed:
+                return answer
+            decision = decision or answer
+        return decision or Decision(False, (), "unknown_method")
+
+    def visible(
+        self,
+        identity: Caller,
+        server: str,
+        kind: Kind,
+        names: Iterable[str],
+        *,
+        address: str | None = None,
+    ) -> list[str]:
+        """Those of the names in a list of the server's that the caller may use, in their order.
+
+        `names`: of tools or prompts, URIs of resources or URI templates. A sensitive tool is shown
+        to those who may use it with a grant.
+        """
+        if identity.principal not in self._principals or server not in self._servers:
+            return []
+        return [
+            name
+            for name in names
+            if isinstance(asked := self._question(server, USES[kind], kind, name), _Asked)
+            and self._ask(
+                identity, asked, self._is_sensitive(asked.kind, asked.entity), address
+            ).allowed
+        ]
+
+    def data_class(self, server: str, kind: Kind, name: str | None) -> str | None:
+        """Of a tool, resource or prompt that the manifest names; None otherwise."""
+        asked = self._question(server, USES[kind], kind, name)
+        if kind == "server" or isinstance(asked, Decision):
+            return None
+        entity = self._entities[ENTITY_TYPES[kind], asked.entity]
+        return entity["attrs"]["data_class"]["__entity"]["id"]
+
+    def _questions(self, call: Facts) -> Iterator[_Asked | Decision]:
+        if call.method == "subscriptions/listen":
+            yield from self._subscriptions(call)
+        elif call.method == "completion/complete":
+            yield self._completion(call)
+        elif kind := METHODS.get(call.method):
+            yield self._question(call.server, call.method, kind, call.name)
+
+    def _question(
+        self, server: str, action: str, kind: Kind, name: str | None
+    ) -> _Asked | Decision:
+        if kind == "server":
+            return _Asked(action, kind, server)
+        if kind == "resource" and name is not None and server in self._patterns:
+            # What is longer would be remembered with the answer that it belongs to none.
+            name = self._match(server, name) if len(name) <= LONGEST else None
+        entity = f"{server}/{name}"
+        if name is None or (ENTITY_TYPES[kind], entity) not in self._entities:
+            return Decision(False, (), f"unknown_{kind}")
+        return _Asked(action, kind, entity)
+
+    def _completion(self, call: Facts) -> _Asked | Decision:
+        match call.params.get("ref"):
+            case {"type": "ref/prompt", "name": str(name)}:
+                return self._question(call.server, call.method, "prompt", name)
+            case {"type": "ref/resource", "uri": str(uri)}:
+                return self._question(call.server, call.method, "resource", uri)
+        return Decision(False, (), "unknown_prompt")
+
+    def _subscriptions(self, call: Facts) -> Iterator[_Asked | Decision]:
+        yield _Asked(call.method, "server", call.server)
+        listened = call.params.get("notifications")
+        if not isinstance(listened, Mapping) or listened.keys() - LISTENED:
+            yield Decision(False, (), "unknown_subscription")
+            return
+        uris = listened.get("resourceSubscriptions") or ()
+        if not isinstance(uris, Sequence) or len(uris) > MOST_SUBSCRIPTIONS:
+            yield Decision(False, (), "unknown_subscription")
+            return
+        for uri in uris:
+            name = uri if isinstance(uri, str) else None
+            yield self._question(call.server, "resources/subscribe", "resource", name)
+        if listened.get("taskIds"):
+            yield _Asked("tasks/get", "server", call.server)
+
+    def _pattern(self, server: str, uri: str) -> str | None:
+        return self._patterns[server].match(uri)
+
+    def _is_sensitive(self, kind: Kind, entity: str) -> bool:
+        return self._entities[ENTITY_TYPES[kind], entity]["attrs"].get("sensitive", False)
+
+    def _ask(self, identity: Caller, asked: _Asked, granted: bool, address: str | None) -> Decision:
+        return self._remembered(
+            identity.principal,
+            identity.scopes,
+            identity.certificate is not None,
+            asked.action,
+            asked.kind,
+            asked.entity,
+            granted,
+            address,
+        )
+
+    def _evaluate(
+        self,
+        principal: str,
+        scopes: frozenset[str],
+        certificate: bool,
+        action: str,
+        kind: Kind,
+        entity: str,
+        granted: bool,
+        address: str | None,
+    ) -> Decision:
+        """Takes everything that Cedar sees, and nothing else: this is what is remembered."""
+        context = {
+            "stage": _reference("Stage", self._stage),
+            "scopes": sorted(scopes),
+            "certificate": certificate,
+        }
+        if address is not None:
+            try:
+                context["address"] = {"__extn": {"fn": "ip", "arg": _plain_address(address)}}
+            except ValueError:
+                return Decision(False, (), "policy_error")
+        request = {
+            "principal": _uid("Principal", principal),
+            "action": _uid("Action", action),
+            "resource": _uid(ENTITY_TYPES[kind], entity),
+        }
+        decision = self._authorize(request, context | {"granted": granted})
+        if granted or decision.allowed or decision.reason == "policy_error":
+            return decision
+        if not self._is_sensitive(kind, entity):
+            return decision
+        with_grant = self._authorize(request, context | {"granted": True})
+        if with_grant.allowed:
+            return Decision(False, decision.policies, "no_grant")
+        return with_grant
+
+    def _authorize(self, request: dict[str, Any], context: dict[str, Any]) -> Decision:
+        answer = cedarpy.is_authorized(
+            request | {"context": context}, self._policies, self._parsed_entities, self._schema
+        )
+        if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
+            failed = filter(None, map(_FAILED.search, answer.diagnostics.errors))
+            return Decision(False, self._named(each[1] for each in failed), "policy_error")
+        policies = self._named(answer.diagnostics.reasons)
+        if answer.allowed:
+            return Decision(True, policies, "allowed")
+        return Decision(False, policies, "forbidden" if policies else "no_policy")
+
+    def _named(self, keys: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(self._ids[key] for key in keys))
+
+
+def _schema(text: str) -> cedarpy.Schema:
+    try:
+        return cedarpy.Schema.from_str(text)
+    except ValueError as error:
+        problem = f"schema.cedarschema: {error}; deploy the one that came with the gateway"
+        raise PolicyError([problem]) from error
+
+
+def _patterns(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, ResourcePatterns]:
+    patterns: dict[str, ResourcePatterns] = {}
+    problems: list[str] = []
+    for name, server in servers.items():
+        try:
+            patterns[name] = ResourcePatterns(server.get("resources", {}))
+        except PatternError as error:
+            problems.append(f"gateway.json: servers.{name}.resources: {error}")
+    if problems:
+        raise PolicyError(problems)
+    return patterns
+
+
+def _entities(
+    principals: Mapping[str, Mapping[str, Any]],
+    roles: Iterable[str],
+    servers: Mapping[str, Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    for role in roles:
+        yield {"uid": _uid("Role", role), "attrs": {}, "parents": []}
+    for name, principal in principals.items():
+        attributes = {"kind": _reference("Kind", principal["kind"])}
+        if owner := principal.get("owner"):
+            attributes["owner"] = _reference("Principal", owner)
+        yield {
+            "uid": _uid("Principal", name),
+            "attrs": attributes,
+            "parents": [_uid("Role", role) for role in principal["roles"]],
+        }
+    for name, server in servers.items():
+        yield {"uid": _uid("Server", name), "attrs": {}, "parents": []}
+        for kind in ("tool", "resource", "prompt"):
+            for item, facts in server.get(f"{kind}s", {}).items():
+                attributes: dict[str, Any] = {
+                    "data_class": _reference("DataClass", facts["data_class"])
+                }
+                if kind == "tool":
+                    attributes["sensitive"] = facts["sensitive"]
+                yield {
+                    "uid": _uid(ENTITY_TYPES[kind], f"{name}/{item}"),
+                    "attrs": attributes,
+                    "parents": [_uid("Server", name)],
+                }
+
+
+def _uid(kind: str, name: str) -> dict[str, str]:
+    return {"type": f"{NAMESPACE}::{kind}", "id": name}
+
+
+def _reference(kind: str, name: str) -> dict[str, Any]:
+    return {"__entity": _uid(kind, name)}
+
+
+def _plain_address(text: str) -> str:
+    """As Cedar takes it, and as policies mean it. Raises `ValueError`."""
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""MCP requests, held to the specification (TIN-03)."""

@@ -1,0 +1,610 @@
+"""What a request asks for, held to every MUST of MCP that a gateway can see.
+
+MCP 2026-07-28: every call is one POST that says all there is to know, in headers and body alike.
+Older versions (2025-11-25, 2025-06-18) only where a server's configuration names them: they know
+sessions, and what they ask for is in the body alone. Sections: basic/index, basic/versioning and
+basic/transports/streamable-http of the specification; of 2025-11-25, basic/lifecycle and
+basic/transports.
+
+Tasks are not offered: an id of a task names no tool and the specification leaves to each server
+who may use it (SEP-2663), so there is nothing to authorise a call of `tasks/*` by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ringfence.gateway.protocol import mirrored_headers
+from ringfence.gateway.protocol.mirrored_headers import PARAM_PREFIX, AnnotationError, ParamHeader
+from ringfence.gateway.protocol.strict_json import fold
+from ringfence.gateway.refusal import Refusal
+
+Kind = Literal["server", "tool", "resource", "prompt"]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Names and values as ASGI has them."""
+
+MODERN = "2026-07-28"
+OLDER = ("2025-11-25", "2025-06-18")
+"""Newest first."""
+META = "io.modelcontextprotocol/"
+TASKS = "io.modelcontextprotocol/tasks"
+LARGEST_ID = mirrored_headers.LARGEST_SAFE
+"""A server in JavaScript would answer a larger id with another one."""
+LONGEST_SESSION = 2048
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+UNKNOWN_METHOD = -32601
+INVALID_PARAMS = -32602
+HEADER_MISMATCH = -32020
+UNSUPPORTED_VERSION = -32022
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request or notification that obeys the protocol; nothing is decided yet."""
+
+    server: str
+    version: str
+    id: str | int | None
+    """None: a notification."""
+    method: str
+    params: Mapping[str, Any]
+    kind: Kind
+    """Of what `name` names."""
+    name: str | None
+    """Name of a tool or prompt, URI (or URI template) of a resource; None: the server itself."""
+    document: dict[str, Any]
+    """What goes upstream, serialised anew."""
+    session: str | None = None
+    """Older versions: the client's Mcp-Session-Id."""
+    resources: tuple[str, ...] = ()
+    """URIs that a subscription is for, each to be authorised."""
+
+
+_Subject: TypeAlias = tuple[Kind, str | None, tuple[str, ...]]
+
+
+def _server(params: Mapping[str, Any]) -> _Subject:
+    return "server", None, ()
+
+
+def _tool(params: Mapping[str, Any]) -> _Subject:
+    _check_arguments(params)
+    return "tool", _text(params, "params", "name"), ()
+
+
+def _prompt(params: Mapping[str, Any]) -> _Subject:
+    _check_arguments(params)
+    return "prompt", _text(params, "params", "name"), ()
+
+
+def _resource(params: Mapping[str, Any]) -> _Subject:
+    return "resource", _text(params, "params", "uri"), ()
+
+
+def _reference(params: Mapping[str, Any]) -> _Subject:
+    reference = params.get("ref")
+    if isinstance(reference, dict):
+        if reference.get("type") == "ref/prompt" and "uri" not in reference:
+            return "prompt", _text(reference, "params.ref", "name"), ()
+        if reference.get("type") == "ref/resource" and "name" not in reference:
+            return "resource", _text(reference, "params.ref", "uri"), ()
+    raise _invalid("params.ref is no reference; send a ref/prompt by name or a ref/resource by uri")
+
+
+_FLAGS = frozenset({"toolsListChanged", "promptsListChanged", "resourcesListChanged"})
+
+
+def _subscriptions(params: Mapping[str, Any]) -> _Subject:
+    """What a filter does not name is not sent, so a member unknown here would be one unauthorised
+    (`taskIds` of the extension for tasks is one)."""
+    wanted = params.get("notifications")
+    if not isinstance(wanted, dict) or not wanted.keys() <= _FLAGS | {"resourceSubscriptions"}:
+        raise _invalid("params.notifications is no filter that MCP defines; list known types only")
+    if not all(isinstance(wanted[name], bool) for name in _FLAGS & wanted.keys()):
+        raise _invalid("params.notifications has a type that is neither true nor false")
+    uris = wanted.get("resourceSubscriptions", [])
+    if not isinstance(uris, list) or not all(isinstance(each, str) and each for each in uris):
+        raise _invalid("params.notifications.resourceSubscriptions is not a list of URIs")
+    return "server", None, tuple(uris)
+
+
+_COMMON: Mapping[str, Callable[[Mapping[str, Any]], _Subject]] = {
+    "tools/list": _server,
+    "tools/call": _tool,
+    "prompts/list": _server,
+    "prompts/get": _prompt,
+    "resources/list": _server,
+    "resources/templates/list": _server,
+    "resources/read": _resource,
+    "completion/complete": _reference,
+}
+_MODERN_METHODS = {
+    **_COMMON,
+    "server/discover": _server,
+    "subscriptions/listen": _subscriptions,
+}
+_OLDER_METHODS = {
+    **_COMMON,
+    "initialize": _server,
+    "ping": _server,
+    "logging/setLevel": _server,
+    "resources/subscribe": _resource,
+    "resources/unsubscribe": _resource,
+}
+METHODS = {MODERN: _MODERN_METHODS} | dict.fromkeys(OLDER, _OLDER_METHODS)
+"""By version: every request that there is, and what it is about."""
+_MIRRORED_NAMES = frozenset({"tools/call", "prompts/get", "resources/read"})
+_OLDER_NOTIFICATIONS = frozenset(
+    {
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    }
+)
+_ASKED_OF_CLIENTS = frozenset({"sampling", "elicitation", "roots", "tasks"})
+"""Capabilities of older versions by which servers send requests to the client."""
+
+_VERSION = b"mcp-protocol-version"
+_METHOD = b"mcp-method"
+_NAME = b"mcp-name"
+_SESSION = b"mcp-session-id"
+_SINGLE = frozenset({_VERSION, _METHOD, _NAME, _SESSION, b"content-type"})
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
+
+
+def read(headers: Headers, document: Any, *, server: str, versions: frozenset[str]) -> Call:
+    """The call that a POST makes. `versions`: those that the server's configuration names.
+
+    Raises `Refusal`: 400 -32600, -32602, -32020 or -32022; 404 -32601; 415 and 406.
+    """
+    fields = _fields(headers)
+    _check_content_type(fields.get(b"content-type", b""))
+    _check_accept(fields.get(b"accept", b""), b"application/json", b"text/event-stream")
+    method = _check_envelope(document)
+    version = _version(fields, document, method, versions)
+    if version != MODERN:
+        return _read_older(fields, document, method, server, version, versions)
+    if "id" not in document:
+        return _read_notification(fields, document, method, server)
+    document = _check_meta(document)
+    _check_method_header(fields, method)
+    subject = _MODERN_METHODS.get(method)
+    if subject is None:
+        raise _unknown_method()
+    params = document["params"]
+    kind, name, resources = subject(params)
+    _check_name_header(fields, name, required=method in _MIRRORED_NAMES)
+    return Call(
+        server, MODERN, document["id"], method, params, kind, name, document, None, resources
+    )
+
+
+def request_id(document: Any) -> str | int | None:
+    """Of a request, for the answer to it, however wrong the rest of the document is."""
+    value = document.get("id") if isinstance(document, dict) else None
+    return value if _is_id(value) else None
+
+
+def read_session(
+    headers: Headers, *, verb: Literal["GET", "DELETE"], versions: frozenset[str]
+) -> tuple[str, str]:
+    """Version and Mcp-Session-Id of a request without a body: older versions open a stream of a
+    session by GET and end it by DELETE. Raises `Refusal`: 405 where no older version is served."""
+    older = versions.intersection(OLDER)
+    if not older:
+        raise Refusal(
+            405,
+            INVALID_REQUEST,
+            "verb",
+            "this server takes POST alone; it has no sessions",
+            headers=(("Allow", "POST"),),
+        )
+    fields = _fields(headers)
+    if verb == "GET":
+        _check_accept(fields.get(b"accept", b""), b"text/event-stream")
+    version = _version_header(fields, versions)
+    if version not in older:
+        raise _unsupported(version, older)
+    session = _session(fields)
+    if session is None:
+        raise Refusal(
+            400, INVALID_REQUEST, "no_session", "Mcp-Session-Id is missing; initialize first"
+        )
+    return version, session
+
+
+def upstream_headers(call: Call, params: Sequence[ParamHeader] = ()) -> dict[str, str]:
+    """What a call has to carry to its server, made of the document rather than passed on.
+
+    `params`: those that the tool's schema declares, by `mirrored_headers.declared`.
+    """
+    if call.version != MODERN:
+        return {} if call.method == "initialize" else {"MCP-Protocol-Version": call.version}
+    headers = {"MCP-Protocol-Version": call.version, "Mcp-Method": call.method}
+    if call.method in _MIRRORED_NAMES and call.name is not None:
+        headers["Mcp-Name"] = mirrored_headers.encode(call.name)
+    for each in params:
+        text = mirrored_headers.render(_argument(call, each.path))
+        if text is not None:
+            headers[each.header.decode()] = mirrored_headers.encode(text)
+    return headers
+
+
+def param_headers(
+    call: Call, input_schema: Mapping[str, Any] | Sequence[ParamHeader], headers: Headers
+) -> None:
+    """Holds the Mcp-Param-* headers of a call against its arguments.
+
+    `input_schema`: the tool's, or what `mirrored_headers.declared` made of it once. Raises
+    `Refusal` 400 -32020. A header that no schema declares is refused: nothing in the body says
+    that it is true. One that the schema declares is required from MCP 2026-07-28 on.
+    """
+    sent: dict[bytes, bytes] = {}
+    for name, value in headers:
+        name = name.lower()
+        if name.startswith(PARAM_PREFIX):
+            if name in sent:
+                raise _mismatch("duplicate_header", "an Mcp-Param header is there twice")
+            sent[name] = value.strip(b" \t")
+    for each in _declared(input_schema) if call.method == "tools/call" else ():
+        value = _argument(call, each.path)
+        raw = sent.pop(each.header, None)
+        if raw is None:
+            if mirrored_headers.render(value) is not None and call.version == MODERN:
+                raise _mismatch("missing_header", "an Mcp-Param header of an argument is missing")
+        elif not mirrored_headers.mirrors(each, _mirrored(raw, "an Mcp-Param header"), value):
+            raise _mismatch("header_mismatch", "an Mcp-Param header differs from its argument")
+    if sent:
+        raise _mismatch("undeclared_header", "an Mcp-Param header is of no argument of this call")
+
+
+def _declared(
+    input_schema: Mapping[str, Any] | Sequence[ParamHeader],
+) -> Sequence[ParamHeader]:
+    if not isinstance(input_schema, Mapping):
+        return input_schema
+    try:
+        return mirrored_headers.declared(input_schema)
+    except AnnotationError:
+        return ()  # no client may use such a tool, let alone mirror its arguments
+
+
+def check_target(path: str, query: bytes | str) -> None:
+    """No query: what belongs into headers (OAuth 2.1, section 5: tokens) must not be in logs; and
+    no path that could be read in two ways. Raises `Refusal` 400."""
+    if query:
+        raise Refusal(
+            400, INVALID_REQUEST, "query", "the address has a query; send tokens in Authorization"
+        )
+    segments = path.split("/")
+    plain = path.isascii() and path.replace("/", "").translate(_PUNCTUATION).isalnum()
+    if segments[0] or not all(segments[1:]) or not plain or {".", ".."} & set(segments):
+        raise Refusal(400, INVALID_REQUEST, "path", "the path is not plain; send /<server>/mcp")
+
+
+_PUNCTUATION = str.maketrans("", "", "-._~")
+
+
+def check_host(headers: Headers, hosts: Collection[str]) -> None:
+    """Against DNS rebinding. `hosts`: names or addresses in lower case, any port is theirs; with
+    a port, that one. Raises `Refusal`: 400 unless there is one Host (RFC 9112, section 3.2), 421
+    for another's (RFC 9110, section 7.4)."""
+    values = [value.strip(b" \t") for name, value in headers if name.lower() == b"host"]
+    if len(values) != 1:
+        raise Refusal(400, INVALID_REQUEST, "host", "send the Host header once")
+    host = values[0].decode("latin-1").lower()
+    name, colon, port = host.rpartition(":")
+    if host not in hosts and not (
+        colon and port.isascii() and port.isdecimal() and len(port) < 6 and name in hosts
+    ):
+        raise Refusal(421, INVALID_REQUEST, "host", "this host is not served here")
+
+
+def check_origin(headers: Headers, origins: Collection[str]) -> None:
+    """Against requests of web pages. `origins`: as browsers write them, scheme://host[:port].
+
+    Raises `Refusal` 403 for an Origin that is not among them, `null` included.
+    """
+    for name, value in headers:
+        if name.lower() == b"origin" and value.strip(b" \t").decode("latin-1") not in origins:
+            raise Refusal(403, INVALID_REQUEST, "origin", "this Origin is not allowed here")
+
+
+def _fields(headers: Headers) -> dict[bytes, bytes]:
+    """What is read here, by name in lower case."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        name = name.lower()
+        if name in _SINGLE:
+            if name in fields:
+                raise _mismatch("duplicate_header", f"{name.decode()} is there twice; send it once")
+            fields[name] = value.strip(b" \t")
+        elif name == b"accept":
+            # A list may come in several lines (RFC 9110, section 5.3).
+            fields[name] = fields[name] + b"," + value if name in fields else value
+    return fields
+
+
+def _check_content_type(value: bytes) -> None:
+    if value == b"application/json":
+        return
+    media, _, parameters = value.lower().partition(b";")
+    if media.strip(b" \t") != b"application/json" or parameters.strip(b' \t;"') not in _UTF_8:
+        raise Refusal(
+            415, INVALID_REQUEST, "content_type", "the body is not application/json in UTF-8"
+        )
+
+
+_UTF_8 = frozenset({b"", b"charset=utf-8", b'charset="utf-8'})
+
+
+def _check_accept(value: bytes, *wanted: bytes) -> None:
+    if value == b"application/json, text/event-stream":
+        return
+    accepted: set[bytes] = set()
+    for each in value.lower().split(b","):
+        media, *parameters = (part.strip(b" \t") for part in each.split(b";"))
+        if not any(part.startswith(b"q=") and not part[2:].strip(b"0.") for part in parameters):
+            accepted.add(media)
+    for media in wanted:
+        if not accepted & {media, media.partition(b"/")[0] + b"/*", b"*/*"}:
+            raise Refusal(
+                406,
+                INVALID_REQUEST,
+                "accept",
+                f"Accept does not list {b' and '.join(wanted).decode()}",
+            )
+
+
+def _check_envelope(document: Any) -> str:
+    """The method. JSON-RPC 2.0 with what MCP narrows: one message, params by name, no null id."""
+    if isinstance(document, list):
+        raise _bad("batch", "the body is a batch; send one message in each request")
+    if not isinstance(document, dict):
+        raise _bad("no_object", "the body is not a JSON-RPC message; send an object")
+    if "result" in document or "error" in document:
+        raise _bad(
+            "client_response",
+            "the body is a response; this gateway passes no requests of servers (sampling,"
+            " elicitation, roots) to clients, so there is none to answer",
+        )
+    if not document.keys() <= _MEMBERS:
+        raise _bad("unknown_member", "the message has members that JSON-RPC does not define")
+    if document.get("jsonrpc") != "2.0":
+        raise _bad("jsonrpc", 'the message is not of JSON-RPC 2.0; send "jsonrpc": "2.0"')
+    method = document.get("method")
+    if not isinstance(method, str) or not method:
+        raise _bad("method", "the message has no method; send its name as a string")
+    if "id" in document and not _is_id(document["id"]):
+        raise _bad("id", "the id is neither a string nor an integer of 53 bits")
+    if not isinstance(document.get("params", {}), dict):
+        raise _bad("params", "params is not an object; send params by name")
+    return method
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= LARGEST_ID
+    return isinstance(value, str)
+
+
+def _version(
+    fields: Mapping[bytes, bytes],
+    document: Mapping[str, Any],
+    method: str,
+    versions: frozenset[str],
+) -> str:
+    """One of `versions`; of an initialize that names none, the newest older one."""
+    if _VERSION not in fields and method == "initialize" and "id" in document:
+        older = [each for each in OLDER if each in versions]
+        if older:
+            return older[0]
+    version = _version_header(fields, versions)
+    meta = document.get("params", {}).get("_meta")
+    if isinstance(meta, dict) and meta.get(_META_VERSION, version) != version:
+        raise _mismatch(
+            "header_mismatch", f"MCP-Protocol-Version differs from {_META_VERSION} in the body"
+        )
+    if version not in versions or version not in METHODS:
+        raise _unsupported(version, versions & METHODS.keys())
+    return version
+
+
+def _version_header(fields: Mapping[bytes, bytes], versions: frozenset[str]) -> str:
+    raw = fields.get(_VERSION)
+    if raw is None:
+        raise _mismatch(
+            "missing_header",
+            "MCP-Protocol-Version is missing; send one of the versions supported:"
+            f" {', '.join(_newest_first(versions))}",
+            {"supported": _newest_first(versions)},
+        )
+    if not raw or len(raw) > 32 or not raw.isascii() or not raw.decode().isprintable():
+        raise _mismatch("invalid_header", "MCP-Protocol-Version is not the name of a version")
+    return raw.decode()
+
+
+_META_VERSION = f"{META}protocolVersion"
+_META_CAPABILITIES = f"{META}clientCapabilities"
+
+
+def _check_meta(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, without the offer to take tasks for results: none could be asked about."""
+    params = document.get("params", {})
+    meta = params.get("_meta")
+    if not isinstance(meta, dict):
+        raise _invalid(
+            f"params._meta is missing; send an object with {_META_VERSION} and {_META_CAPABILITIES}"
+        )
+    if _META_VERSION not in meta:
+        raise _invalid(f"params._meta has no {_META_VERSION}; send the version of the protocol")
+    capabilities = meta.get(_META_CAPABILITIES)
+    if not isinstance(capabilities, dict):
+        raise _invalid(f"params._meta has no {_META_CAPABILITIES}; send an object, if empty")
+    extensions = capabilities.get("extensions")
+    if isinstance(extensions, dict) and TASKS in extensions:
+        extensions = {name: each for name, each in extensions.items() if name != TASKS}
+        capabilities = {**capabilities, "extensions": extensions}
+        meta = {**meta, _META_CAPABILITIES: capabilities}
+        return {**document, "params": {**params, "_meta": meta}}
+    return document
+
+
+def _read_notification(
+    fields: Mapping[bytes, bytes], document: dict[str, Any], method: str, server: str
+) -> Call:
+    """MCP 2026-07-28 has none that does anything over HTTP: what is accepted goes nowhere."""
+    if not method.startswith("notifications/"):
+        raise _bad("no_id", "the request has no id; send a string or an integer")
+    if _METHOD in fields:
+        _check_method_header(fields, method)
+    _check_name_header(fields, None, required=False)
+    params = document.get("params", {})
+    return Call(server, MODERN, None, method, params, "server", None, document)
+
+
+def _read_older(
+    fields: Mapping[bytes, bytes],
+    document: dict[str, Any],
+    method: str,
+    server: str,
+    version: str,
+    versions: frozenset[str],
+) -> Call:
+    if _METHOD in fields:
+        _check_method_header(fields, method)
+    params = document.get("params", {})
+    session = _session(fields)
+    if "id" not in document:
+        if method not in _OLDER_NOTIFICATIONS:
+            raise _unknown_method()
+        _check_name_header(fields, None, required=False)
+        return Call(server, version, None, method, params, "server", None, document, session)
+    subject = METHODS[version].get(method)
+    if subject is None:
+        raise _unknown_method()
+    kind, name, resources = subject(params)
+    _check_name_header(fields, name, required=False)
+    if "task" in params:
+        raise _invalid("params.task asks for a task, and tasks are not offered; leave it out")
+    if method == "initialize":
+        version, document = _negotiated(document, versions)
+        params, session = document["params"], None
+    return Call(
+        server, version, document["id"], method, params, kind, name, document, session, resources
+    )
+
+
+def _negotiated(document: dict[str, Any], versions: frozenset[str]) -> tuple[str, dict[str, Any]]:
+    """A client may ask for any version, and is to be offered another one if it cannot be had
+    (2025-11-25, lifecycle): the server is asked for one that can, so its answer is that offer.
+    What it could only use by asking the client, which is not passed on, it does not see."""
+    params = document.get("params", {})
+    wanted, capabilities = params.get("protocolVersion"), params.get("capabilities")
+    if not isinstance(wanted, str) or not isinstance(capabilities, dict):
+        raise _invalid("params needs protocolVersion, a string, and capabilities, an object")
+    older = [each for each in OLDER if each in versions]
+    version = wanted if wanted in older else older[0]
+    capabilities = {
+        name: each for name, each in capabilities.items() if name not in _ASKED_OF_CLIENTS
+    }
+    params = {**params, "protocolVersion": version, "capabilities": capabilities}
+    return version, {**document, "params": params}
+
+
+def _session(fields: Mapping[bytes, bytes]) -> str | None:
+    raw = fields.get(_SESSION)
+    if raw is None:
+        return None
+    if not 0 < len(raw) <= LONGEST_SESSION or min(raw) < 0x21 or max(raw) > 0x7E:
+        raise _bad("session", "Mcp-Session-Id is not visible ASCII; send it as it was received")
+    return raw.decode()
+
+
+def _check_method_header(fields: Mapping[bytes, bytes], method: str) -> None:
+    raw = fields.get(_METHOD)
+    if raw is None:
+        raise _mismatch("missing_header", "Mcp-Method is missing; send the method of the body")
+    if raw != method.encode("utf-8"):
+        raise _mismatch("header_mismatch", "Mcp-Method differs from the method in the body")
+
+
+def _check_name_header(fields: Mapping[bytes, bytes], name: str | None, *, required: bool) -> None:
+    raw = fields.get(_NAME)
+    if raw is None:
+        if required:
+            raise _mismatch("missing_header", "Mcp-Name is missing; send the name in the body")
+    elif _mirrored(raw, "Mcp-Name") != name:
+        raise _mismatch("header_mismatch", "Mcp-Name differs from what the body names")
+
+
+def _mirrored(raw: bytes, header: str) -> str:
+    try:
+        return mirrored_headers.decode(raw)
+    except ValueError:
+        raise _mismatch(
+            "invalid_header", f"{header} is neither plain ASCII nor canonical Base64 of UTF-8"
+        ) from None
+
+
+def _argument(call: Call, path: Sequence[str]) -> Any:
+    """What the arguments have at a path; None if nothing. Raises `Refusal` where names on the way
+    differ only in case: a server that folds case would take another value."""
+    node: Any = call.params.get("arguments")
+    for name in path:
+        if not isinstance(node, dict):
+            return None
+        folded = fold(name)
+        if any(fold(each) == folded and each != name for each in node):
+            raise _mismatch(
+                "header_mismatch", "an argument with an Mcp-Param header is there twice"
+            )
+        node = node.get(name)
+    return node
+
+
+def _check_arguments(params: Mapping[str, Any]) -> None:
+    if not isinstance(params.get("arguments", {}), dict):
+        raise _invalid("params.arguments is not an object; send one, or leave it out")
+
+
+def _text(level: Mapping[str, Any], where: str, name: str) -> str:
+    value = level.get(name)
+    if not isinstance(value, str) or not value:
+        raise _invalid(f"{where}.{name} is missing; send it as a string")
+    return value
+
+
+def _bad(reason: str, message: str) -> Refusal:
+    return Refusal(400, INVALID_REQUEST, reason, message)
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, INVALID_PARAMS, "invalid_params", message)
+
+
+def _mismatch(reason: str, message: str, data: dict[str, Any] | None = None) -> Refusal:
+    return Refusal(400, HEADER_MISMATCH, reason, message, data)
+
+
+def _unknown_method() -> Refusal:
+    return Refusal(404, UNKNOWN_METHOD, "unknown_method", "this method is not offered here")
+
+
+def _unsupported(version: str, versions: Collection[str]) -> Refusal:
+    return Refusal(
+        400,
+        UNSUPPORTED_VERSION,
+        "unsupported_version",
+        "this version of the protocol is not supported; use one that data.supported names",
+        {"supported": _newest_first(versions), "requested": version},
+    )
+
+
+def _newest_first(versions: Collection[str]) -> list[str]:
+    return sorted(versions, reverse=True)

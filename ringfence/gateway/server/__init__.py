@@ -1,0 +1,1 @@
+"""The ASGI server: routes, HTTP bodies, CORS and metrics."""

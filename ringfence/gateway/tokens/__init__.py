@@ -1,0 +1,1 @@
+"""Access tokens, their proofs and their revocation (IAM-02)."""

@@ -1,0 +1,419 @@
+"""Who calls: access tokens, as a resource server of OAuth 2.1 verifies them.
+
+RFC 9068 (JWT access tokens) with RFC 8725 (best practice), 8707 (audience), 8705 (bound to a
+client certificate), 9449 (DPoP); refusals as RFC 6750 section 3 and RFC 9728 section 5.1.
+
+A verified token is remembered until it expires. What depends on the call, on the clock, or may be
+withdrawn is looked at again every time: certificate, proof, times, key, revocations, one-time use.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ringfence.gateway.jose import jws
+from ringfence.gateway.jose.keys import KeySource, KeysUnavailableError, PublicKey
+from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.tokens.dpop import PROOF_SECONDS, Proof
+from ringfence.gateway.tokens.dpop import Request as ProofRequest
+from ringfence.gateway.tokens.dpop import verify as verify_proof
+from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
+from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError
+
+SenderConstraint = Literal["none", "certificate", "dpop"]
+
+CACHED_TOKENS = 10_000
+MAX_ID = 256
+"""Characters of `kid` and `jti`."""
+
+_SPELLINGS = {"EdDSA": {"EdDSA", "Ed25519"}, "Ed25519": {"EdDSA", "Ed25519"}}
+_CONFIRMATIONS = frozenset({"x5t#S256", "jkt"})
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Whose tokens are accepted. Every issuer may speak for every principal."""
+
+    name: str
+    """`iss`, compared character by character."""
+    keys: KeySource
+    algorithms: frozenset[str]
+    principal_claim: str = "sub"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`."""
+        unknown = self.algorithms - jws.ALGORITHMS
+        if unknown or not self.algorithms:
+            raise ValueError(
+                f"issuer {self.name}: algorithms must be some of "
+                f"{', '.join(sorted(jws.ALGORITHMS))}"
+                + (f", not {', '.join(sorted(unknown))}" if unknown else "")
+            )
+        # One signature under two names: who allows one allows the other.
+        allowed = {name for each in self.algorithms for name in _SPELLINGS.get(each, {each})}
+        object.__setattr__(self, "algorithms", frozenset(allowed))
+
+
+@dataclass(frozen=True)
+class Identity:
+    principal: str
+    issuer: str
+    token_id: str | None
+    scopes: frozenset[str]
+    expires: float
+    """Unix seconds."""
+    certificate: str | None
+    """x5t#S256 of the client certificate presented, base64url."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A token whose signature and claims are good, for one audience."""
+
+    identity: Identity
+    issuer: Issuer
+    key: PublicKey
+    not_before: float
+    certificate: str | None
+    proof_key: str | None
+
+
+class _RejectedError(Exception):
+    """`reason` is for audit; `error` is what the caller is told (RFC 6750 section 3.1)."""
+
+    def __init__(self, reason: str, error: str | None = "invalid_token") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+
+
+class Verifier:
+    """Verifies access tokens of some issuers for some principals."""
+
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        principals: Collection[str],
+        state: Path,
+        replays: Path | None = None,
+        revocations: Revocations | None = None,
+        steady: SteadyTime | None = None,
+        ceiling_seconds: float = 900,
+        skew_seconds: float = 30,
+        sender_constraint: SenderConstraint = "certificate",
+        realm: str = "mcp",
+        cached_tokens: int = CACHED_TOKENS,
+    ) -> None:
+        """`state` is a directory of all processes of one gateway. Who is cut off, `revocations`
+        says, or `revoked.json` in it.
+
+        What was used is kept in `replays`, by default below it: ten times faster in memory (tmpfs),
+        and then forgotten when the host starts anew. Raises `OSError` where it cannot be made.
+        """
+        self._issuers = {issuer.name: issuer for issuer in issuers}
+        self._principals = frozenset(principals)
+        self._ceiling = ceiling_seconds
+        self._skew = skew_seconds
+        self._constraint: SenderConstraint = sender_constraint
+        self._realm = realm
+        self._cached_tokens = cached_tokens
+        self._cache: OrderedDict[bytes, _Token] = OrderedDict()
+        replays = replays or state / "replays"
+        self._steady = steady or SteadyTime()
+        self._used_tokens = Replays(replays / "tokens", steady=self._steady)
+        self._used_proofs = Replays(replays / "proofs", capacity=1 << 19, steady=self._steady)
+        self._revocations = revocations or Revocations(state / "revoked.json")
+
+    def verify(
+        self,
+        authorization: str | None,
+        *,
+        audience: str,
+        scope: str,
+        certificate_der: bytes | None,
+        dpop: ProofRequest | None = None,
+        now: float,
+        sensitive: bool,
+    ) -> Identity:
+        """The caller, if the token is good for this audience, scope, connection and moment.
+
+        `audience` is the URL of the resource (RFC 8707); `now` in Unix seconds. A sensitive call
+        uses its token up. Raises `Refusal`: 401 or 403 with a challenge; 503 where the facts to
+        decide with cannot be had. Its reason `token_unknown_key` may go away once the issuer's
+        keys are fetched anew.
+        """
+        now, told = self._steady.latest(now), now
+        try:
+            scheme, token = _presented(authorization)
+            thumbprint = certificate_thumbprint(certificate_der) if certificate_der else None
+            verified = self._read(token, audience, now)
+            self._still_good(verified, now)
+            self._hold_revocations(verified, thumbprint, told)
+            self._hold_certificate(verified, thumbprint)
+            proof = self._hold_proof(verified, scheme, token, dpop, now)
+            identity = verified.identity
+            if scope not in identity.scopes:
+                raise _RejectedError("token_scope", "insufficient_scope")
+            if proof:
+                self._use_proof(proof, told)
+            if sensitive:
+                self._use_token(identity, told)
+        except _RejectedError as error:
+            raise self._challenge(error, authorization, audience, scope) from None
+        except KeysUnavailableError as error:
+            raise _unavailable("keys_unavailable") from error
+        except ReplaysUnavailableError as error:
+            raise _unavailable("replays_unavailable") from error
+        except RevocationsUnreadableError as error:
+            raise _unavailable("revocations_unreadable") from error
+        return identity if thumbprint is None else replace(identity, certificate=thumbprint)
+
+    def _read(self, token: str, audience: str, now: float) -> _Token:
+        if len(token) > jws.MAX_BYTES:
+            raise _RejectedError("token_too_large")
+        # By hash: what is kept in memory is of no use to whoever reads it.
+        name = sha256(f"{len(token)}:{token}{audience}".encode()).digest()
+        if verified := self._cache.get(name):
+            self._cache.move_to_end(name)
+            return verified
+        try:
+            verified = self._decide(jws.Signed.parse(token), audience, now)
+        except jws.JwsError as error:
+            raise _RejectedError(f"token_{error}") from error
+        self._cache[name] = verified
+        if len(self._cache) > self._cached_tokens:
+            self._cache.popitem(last=False)
+        return verified
+
+    def _decide(self, signed: jws.Signed, audience: str, now: float) -> _Token:
+        """Everything that stays true of a token as long as it lives."""
+        claims = signed.claims
+        if not signed.has_type("at+jwt", "jwt"):
+            raise _RejectedError("token_type")
+        name = claims.get("iss")
+        issuer = self._issuers.get(name) if isinstance(name, str) else None
+        if issuer is None:
+            raise _RejectedError("token_issuer")
+        key = _signing_key(signed, issuer)
+        signed.verify(key.key)
+        # A list with others too could be sent on to us by any of them.
+        if claims.get("aud") not in (audience, [audience]):
+            raise _RejectedError("token_audience")
+        issued, expires = (jws.numeric_date(claims.get(claim)) for claim in ("iat", "exp"))
+        if issued is None or expires is None:
+            raise _RejectedError("token_no_times")
+        if not 0 < expires - issued <= self._ceiling:
+            raise _RejectedError("token_lifetime")
+        not_before = issued
+        if "nbf" in claims:
+            starts = jws.numeric_date(claims["nbf"])
+            if starts is None:
+                raise _RejectedError("token_no_times")
+            not_before = max(issued, starts)
+        principal = claims.get(issuer.principal_claim)
+        if not isinstance(principal, str) or principal not in self._principals:
+            raise _RejectedError("token_principal")
+        token_id = claims.get("jti")
+        if token_id is not None and not _is_id(token_id):
+            raise _RejectedError("token_id")
+        certificate, proof_key = self._confirmations(claims)
+        identity = Identity(principal, issuer.name, token_id, _scopes(claims), expires, None)
+        return _Token(identity, issuer, key, not_before, certificate, proof_key)
+
+    def _confirmations(self, claims: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """Certificate and key that a token is bound to (`cnf`, RFC 7800)."""
+        bound = claims.get("cnf", {})
+        # A binding that is not understood cannot be held, so the token cannot be taken.
+        if not isinstance(bound, dict) or not bound.keys() <= _CONFIRMATIONS:
+            raise _RejectedError("token_confirmation")
+        if not all(isinstance(value, str) and value for value in bound.values()):
+            raise _RejectedError("token_confirmation")
+        if "cnf" in claims and not bound:
+            raise _RejectedError("token_confirmation")
+        certificate, proof_key = bound.get("x5t#S256"), bound.get("jkt")
+        if (self._constraint == "certificate" and certificate is None) or (
+            self._constraint == "dpop" and proof_key is None
+        ):
+            raise _RejectedError("token_not_bound")
+        return certificate, proof_key
+
+    def _still_good(self, verified: _Token, now: float) -> None:
+        identity = verified.identity
+        if now >= identity.expires + self._skew:
+            raise _RejectedError("token_expired")
+        if verified.not_before > now + self._skew:
+            raise _RejectedError("token_not_yet")
+        key = verified.issuer.keys.find(verified.key.kid)
+        if key is not verified.key and (key is None or key.thumbprint != verified.key.thumbprint):
+            raise _RejectedError("token_unknown_key")
+
+    def _hold_revocations(self, verified: _Token, thumbprint: str | None, told: float) -> None:
+        identity = verified.identity
+        certificates = {each for each in (verified.certificate, thumbprint) if each}
+        if self._revocations.revoked(identity.principal, identity.token_id, certificates, told):
+            raise _RejectedError("token_revoked")
+
+    def _hold_certificate(self, verified: _Token, thumbprint: str | None) -> None:
+        if verified.certificate is not None and verified.certificate != thumbprint:
+            raise _RejectedError(
+                "token_other_certificate" if thumbprint else "token_no_certificate"
+            )
+
+    def _hold_proof(
+        self,
+        verified: _Token,
+        scheme: str,
+        token: str,
+        request: ProofRequest | None,
+        now: float,
+    ) -> Proof | None:
+        if verified.proof_key is None:
+            if scheme == "dpop":
+                raise _RejectedError("token_not_bound")
+            return None
+        if scheme != "dpop":  # RFC 9449 section 7.2
+            raise _RejectedError("token_without_proof")
+        if request is None:
+            raise _RejectedError("proof_one_proof_needed", "invalid_dpop_proof")
+        try:
+            return verify_proof(
+                request,
+                token,
+                thumbprint=verified.proof_key,
+                now=now,
+                skew_seconds=self._skew,
+            )
+        except jws.JwsError as error:
+            raise _RejectedError(f"proof_{error}", "invalid_dpop_proof") from error
+
+    def _use_proof(self, proof: Proof, now: float) -> None:
+        expires = proof.issued + PROOF_SECONDS + self._skew
+        names = proof.thumbprint, proof.token_id
+        if not self._used_proofs.first_use(*names, expires=expires, now=now):
+            raise _RejectedError("proof_replayed", "invalid_dpop_proof")
+
+    def _use_token(self, identity: Identity, now: float) -> None:
+        if identity.token_id is None:
+            raise _RejectedError("token_no_id")
+        expires = identity.expires + self._skew
+        names = identity.issuer, identity.token_id
+        if not self._used_tokens.first_use(*names, expires=expires, now=now):
+            raise _RejectedError("token_replayed")
+
+    def _challenge(
+        self, rejected: _RejectedError, authorization: str | None, audience: str, scope: str
+    ) -> Refusal:
+        sent = (authorization or "").partition(" ")[0].lower()
+        parameters = {"realm": self._realm}
+        if rejected.error:
+            parameters |= {"error": rejected.error, "error_description": _SAYS[rejected.error]}
+        parameters |= {"scope": scope, "resource_metadata": metadata_url(audience)}
+        scheme = "Bearer"
+        if self._constraint == "dpop" or sent == "dpop":
+            scheme = "DPoP"
+            parameters["algs"] = " ".join(sorted(jws.ALGORITHMS))
+        value = ", ".join(f'{name}="{text}"' for name, text in parameters.items())
+        forbidden = rejected.error == "insufficient_scope"
+        return Refusal(
+            status=403 if forbidden else 401,
+            code=-32003 if forbidden else -32001,
+            reason=rejected.reason,
+            message=_SAYS[rejected.error or "no_token"],
+            headers=(("WWW-Authenticate", f"{scheme} {value}"),),
+        )
+
+
+_SAYS = {
+    "no_token": "an access token is needed",
+    "invalid_token": "the access token is not valid here, or not any more",
+    "invalid_dpop_proof": "the DPoP proof is not valid for this request",
+    "insufficient_scope": "the access token lacks the scope that this server needs",
+}
+"""What callers are told: which check failed is for the audit log."""
+
+
+def authorization_header(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The one Authorization header of a request; names in lower case, as ASGI has them.
+
+    Raises `Refusal` (400) for two: proxies and servers differ in which of them counts.
+    """
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) > 1:
+        raise Refusal(
+            status=400,
+            code=-32600,
+            reason="authorization_repeated",
+            message="the request has more than one Authorization header; send one",
+            headers=(("WWW-Authenticate", 'Bearer realm="mcp", error="invalid_request"'),),
+        )
+    return values[0].decode("latin-1") if values else None
+
+
+def certificate_thumbprint(der: bytes) -> str:
+    """x5t#S256 of a certificate, base64url (RFC 8705 section 3.1)."""
+    return urlsafe_b64encode(sha256(der).digest()).rstrip(b"=").decode("ascii")
+
+
+def metadata_url(resource: str) -> str:
+    """Where the metadata of a resource is: RFC 9728 section 3.1."""
+    parts = urlsplit(resource)
+    path = "" if parts.path == "/" else parts.path
+    return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{path}"
+
+
+def _presented(authorization: str | None) -> tuple[str, str]:
+    """Scheme in lower case, and token."""
+    if authorization is None:
+        raise _RejectedError("no_token", None)
+    scheme, _, token = authorization.partition(" ")
+    scheme = scheme.lower()
+    if scheme not in ("bearer", "dpop"):
+        raise _RejectedError("no_token", None)
+    return scheme, token.lstrip(" ")
+
+
+def _signing_key(signed: jws.Signed, issuer: Issuer) -> PublicKey:
+    if signed.algorithm not in issuer.algorithms:
+        raise _RejectedError("token_algorithm")
+    kid = signed.header.get("kid")
+    if not isinstance(kid, str) or not _is_id(kid):
+        raise _RejectedError("token_unknown_key")
+    key = issuer.keys.find(kid)
+    if key is None:
+        raise _RejectedError("token_unknown_key")
+    if signed.algorithm not in key.algorithms:
+        raise _RejectedError("token_algorithm")
+    return key
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """Scopes of a token: `scope` (RFC 9068), or `scp`, by which some providers call it."""
+    granted = claims.get("scope", claims.get("scp", ""))
+    if isinstance(granted, str):
+        return frozenset(granted.split(" ")) - {""}
+    if isinstance(granted, list) and all(isinstance(each, str) for each in granted):
+        return frozenset(granted)
+    raise _RejectedError("token_scope_malformed")
+
+
+def _unavailable(reason: str) -> Refusal:
+    return Refusal(
+        status=503,
+        code=-32006,
+        reason=reason,
+        message="tokens cannot be verified at the moment; try again later",
+        headers=(("Retry-After", "5"),),
+    )

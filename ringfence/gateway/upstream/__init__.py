@@ -1,0 +1,1 @@
+"""Connections to MCP servers and the answers that come back."""

@@ -1,0 +1,230 @@
+"""What each server says its tools are, asked for by the gateway itself.
+
+Pins are judged on what the server says now, not on what it said to some client once. A server
+that cannot be listed is not trusted: its tools are unavailable until it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ringfence.gateway.calls import results
+from ringfence.gateway.configuration.configuration import Limits, Server
+from ringfence.gateway.pins.definitions import Judgement
+from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol import strict_json
+from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.upstream import sse
+from ringfence.gateway.upstream.connections import Connections, broken
+
+FRESH_SECONDS = 60.0
+"""How old a listing may be that a call is judged by."""
+RENEWED_SECONDS = 45.0
+"""Age at which it is renewed in the background, so that no call waits for it."""
+FAILED_SECONDS = 1.0
+"""Between two attempts at a server that cannot be listed."""
+PAGES = 100
+OWN_NAME = "ringfence:gateway"
+"""The gateway as a principal; no principal of a manifest has a colon."""
+META_PREFIX = "io.modelcontextprotocol/"
+
+
+class Catalogue:
+    """The tools of one server. Judgements are shared by all calls."""
+
+    def __init__(
+        self,
+        server: Server,
+        connections: Connections,
+        limits: Limits,
+        judge: Callable[[list[dict[str, Any]]], Judgement],
+    ) -> None:
+        self._server = server
+        self._connections = connections
+        self._limits = limits
+        self._judge = judge
+        self._judgement: Judgement | None = None
+        self._listed = float("-inf")
+        self._failed = float("-inf")
+        self._listing: asyncio.Task[Judgement] | None = None
+
+    @property
+    def listed(self) -> bool:
+        return self._judgement is not None
+
+    def changed(self) -> None:
+        """The server said that its list has changed: the next call waits for a new listing."""
+        self._listed = float("-inf")
+
+    async def current(self) -> Judgement:
+        """A judgement of at most `FRESH_SECONDS`. Raises `Refusal` (503) where there is none."""
+        age = time.monotonic() - self._listed
+        if self._judgement is not None and age < RENEWED_SECONDS:
+            return self._judgement
+        if self._judgement is not None and age < FRESH_SECONDS:
+            if self._may_list():
+                self._list()
+            return self._judgement
+        if not self._may_list():
+            raise _unlisted()
+        return await asyncio.shield(self._list())
+
+    def close(self) -> None:
+        if self._listing is not None:
+            self._listing.cancel()
+
+    def _may_list(self) -> bool:
+        return self._listing is not None or time.monotonic() - self._failed >= FAILED_SECONDS
+
+    def _list(self) -> asyncio.Task[Judgement]:
+        """One listing at a time, whoever asks; it goes on when who asked is gone."""
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._renew())
+            self._listing.add_done_callback(self._done)
+        return self._listing
+
+    def _done(self, task: asyncio.Task[Judgement]) -> None:
+        self._listing = None
+        if not task.cancelled():
+            task.exception()  # whoever awaited it has it; nobody has to
+
+    async def _renew(self) -> Judgement:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._server.timeout_seconds):
+                if protocol.MODERN in self._server.protocols:
+                    definitions = await self._pages({}, None)
+                else:
+                    definitions = await self._with_session()
+            judgement = self._judge(definitions)
+        except (Refusal, TimeoutError) as error:
+            self._failed = time.monotonic()
+            raise _unlisted() from error
+        # The list may have changed again while it was read.
+        self._judgement, self._listed = judgement, started
+        return judgement
+
+    async def _with_session(self) -> list[dict[str, Any]]:
+        version = max(self._server.protocols)
+        client = {"name": "ringfence-gateway", "version": "1"}
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": client}
+        answer, session = await self._ask("initialize", params, {})
+        if answer.get("protocolVersion") not in self._server.protocols:
+            raise broken("upstream_version", "chose a protocol version that is not enabled for it")
+        headers = {"MCP-Protocol-Version": str(answer["protocolVersion"])}
+        if session is not None:
+            headers["Mcp-Session-Id"] = session
+        try:
+            await self._tell("notifications/initialized", headers)
+            return await self._pages(headers, answer["protocolVersion"])
+        finally:
+            if session is not None:
+                await self._end(headers)
+
+    async def _pages(self, headers: Mapping[str, str], version: str | None) -> list[dict[str, Any]]:
+        definitions: list[dict[str, Any]] = []
+        cursor: str | None = None
+        for _ in range(PAGES):
+            params: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
+            modern = {}
+            if version is None:
+                params["_meta"] = {
+                    f"{META_PREFIX}protocolVersion": protocol.MODERN,
+                    f"{META_PREFIX}clientCapabilities": {},
+                }
+                modern = {"MCP-Protocol-Version": protocol.MODERN, "Mcp-Method": "tools/list"}
+            page, _ = await self._ask("tools/list", params, {**headers, **modern})
+            tools = page.get("tools")
+            if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+                raise broken("upstream_not_mcp", "sent a list without tools")
+            definitions.extend(tools)
+            cursor = page.get("nextCursor")
+            if cursor is None:
+                return definitions
+            if not isinstance(cursor, str):
+                break
+        raise broken("upstream_not_mcp", "sent a list of tools that does not end")
+
+    async def _ask(
+        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[dict[str, Any], str | None]:
+        """The result of a request of the gateway's own, and the session that came with it."""
+        document = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        call = protocol.Call(
+            server=self._server.name,
+            version="",
+            id=1,
+            method=method,
+            params=params,
+            kind="server",
+            name=None,
+            document=document,
+        )
+        reply = await self._connections.send(
+            "POST", {**_headers(), **headers}, strict_json.serialise(document)
+        )
+        try:
+            if reply.status != 200:
+                raise broken("upstream_status", f"answered {method} with HTTP {reply.status}")
+            if reply.media_type == "text/event-stream":
+                message = await self._last_event(reply, call)
+            else:
+                body = await reply.read(self._limits.result_bytes)
+                message = strict_json.parse(body, depth=self._limits.depth, what="result")
+            if not results.is_response(message, call):
+                raise broken("upstream_not_jsonrpc", "sent a notification for an answer")
+        finally:
+            reply.close()
+        if "error" in message:
+            if message["error"]["code"] == -32601 and method == "tools/list":
+                return {"tools": []}, None
+            raise broken("upstream_error", f"answered {method} with an error")
+        return message["result"], reply.session
+
+    async def _last_event(self, reply: Any, call: protocol.Call) -> Any:
+        parser = sse.Parser(self._limits.result_bytes)
+        async for chunk in reply.chunks():
+            for event in parser.feed(chunk):
+                if not event.data:
+                    continue
+                message = strict_json.parse(
+                    event.data.encode(), depth=self._limits.depth, what="result"
+                )
+                if results.is_response(message, call):
+                    return message
+        raise broken("upstream_reset", "ended its stream without an answer")
+
+    async def _tell(self, method: str, headers: Mapping[str, str]) -> None:
+        document = {"jsonrpc": "2.0", "method": method}
+        reply = await self._connections.send(
+            "POST", {**_headers(), **headers}, strict_json.serialise(document)
+        )
+        reply.close()
+
+    async def _end(self, headers: Mapping[str, str]) -> None:
+        try:
+            reply = await self._connections.send("DELETE", {**_headers(), **headers}, b"")
+            reply.close()
+        except Refusal:
+            pass  # a session that is not ended expires at the server
+
+
+def _headers() -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "X-Ringfence-Principal": OWN_NAME,
+    }
+
+
+def _unlisted() -> Refusal:
+    return Refusal(
+        503,
+        -32006,
+        "upstream_unlisted",
+        "the server behind the gateway does not say which tools it has; try again later",
+        headers=(("Retry-After", "2"),),
+    )

@@ -1,0 +1,191 @@
+"""Pooled connections to one MCP server, over mutual TLS 1.3.
+
+What comes back is only bytes, a status and two headers; everything else that a server sends is
+dropped here. A request is sent once: whatever fails, nothing is sent again, because nobody knows
+whether the server has acted on it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal
+
+import aiohttp
+from yarl import URL
+
+from ringfence.gateway.configuration.configuration import Server, Upstream
+from ringfence.gateway.refusal import Refusal
+
+IDLE_SECONDS = 4.0
+"""How long an unused connection is kept: less than servers do (uvicorn: 5 s), so that a request
+does not meet a connection that is being closed, which could not be repeated."""
+CONNECT_SECONDS = 5.0
+LISTENING = aiohttp.ClientTimeout(
+    total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=None
+)
+RETRY_AFTER = (("Retry-After", "1"),)
+
+
+def unreachable() -> Refusal:
+    return Refusal(
+        503,
+        -32006,
+        "upstream_unreachable",
+        "the server behind the gateway does not answer; try again later",
+        headers=RETRY_AFTER,
+    )
+
+
+def timed_out() -> Refusal:
+    return Refusal(
+        503,
+        -32006,
+        "upstream_timeout",
+        "the server behind the gateway took too long; it may have carried out the call",
+        headers=RETRY_AFTER,
+    )
+
+
+def broken(reason: str, message: str) -> Refusal:
+    """What a server sent is not what MCP allows it to send."""
+    return Refusal(502, -32006, reason, f"the server behind the gateway {message}")
+
+
+def context(settings: Upstream) -> ssl.SSLContext:
+    """TLS 1.3 with the gateway's own certificate, trusting the environment's authority alone."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.load_verify_locations(settings.authority_file)
+    tls.load_cert_chain(settings.certificate_file, settings.key_file)
+    return tls
+
+
+class Reply:
+    """An answer whose body is still to be read. Close it, whatever happens."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        self.session = response.headers.get("Mcp-Session-Id")
+        self.retry_after = response.headers.get("Retry-After")
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises `Refusal` where it is larger than `limit` bytes or breaks off."""
+        declared = self._response.content_length
+        if declared is not None and declared > limit:
+            raise broken("result_too_large", "sent more than the gateway passes on")
+        content = self._response.content
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while chunk := await content.readany():
+                size += len(chunk)
+                if size > limit:
+                    raise broken("result_too_large", "sent more than the gateway passes on")
+                chunks.append(chunk)
+        except TimeoutError as error:
+            raise timed_out() from error
+        except aiohttp.ClientError as error:
+            raise broken("upstream_reset", "broke off in the middle of its answer") from error
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; an empty one for each second of silence.
+
+        Raises `Refusal` where the connection breaks, or nothing arrives for the server's time-out,
+        unless the reply is to listening.
+        """
+        content = self._response.content
+        reading: asyncio.Task[bytes] | None = None
+        try:
+            while True:
+                reading = reading or asyncio.ensure_future(content.readany())
+                done, _ = await asyncio.wait((reading,), timeout=1.0)
+                if not done:
+                    yield b""
+                    continue
+                chunk, reading = reading.result(), None
+                if not chunk:
+                    return
+                yield chunk
+        except TimeoutError as error:
+            raise timed_out() from error
+        except aiohttp.ClientError as error:
+            raise broken("upstream_reset", "broke off in the middle of its answer") from error
+        finally:
+            if reading is not None:
+                reading.cancel()
+
+    def close(self) -> None:
+        """Back to the pool where the body was read to its end, else the connection is cut."""
+        self._response.close()
+
+
+class Connections:
+    """The pool of one server. Make it inside of a running event loop."""
+
+    def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
+        self._url = URL(server.url)
+        self._name = server.server_name
+        self._seconds = server.timeout_seconds
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=CONNECT_SECONDS,
+            sock_connect=CONNECT_SECONDS,
+            sock_read=server.timeout_seconds,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the server's concurrency is bounded before this
+                keepalive_timeout=IDLE_SECONDS,
+                ssl=tls if tls is not None else True,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent",),
+            trust_env=False,
+        )
+
+    async def send(
+        self,
+        method: Literal["POST", "GET", "DELETE"],
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        listening: bool = False,
+    ) -> Reply:
+        """Send a request once; returns when the head of the answer is there.
+
+        `listening`: what is then sent may be a long time coming.
+        """
+        try:
+            async with asyncio.timeout(self._seconds if listening else None):
+                response = await self._session.request(
+                    method,
+                    self._url,
+                    data=body if method == "POST" else None,
+                    headers=headers,
+                    allow_redirects=False,
+                    server_hostname=self._name,
+                    timeout=LISTENING if listening else self._timeout,
+                )
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise unreachable() from error
+            raise timed_out() from error
+        except aiohttp.ClientConnectorError as error:
+            raise unreachable() from error
+        except aiohttp.ServerDisconnectedError as error:
+            raise broken("upstream_reset", "closed the connection without an answer") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise broken("upstream_reset", "broke off before its answer") from error
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            response.close()
+            raise broken("upstream_encoding", "answered in an encoding that nobody asked for")
+        return Reply(response)
+
+    async def close(self) -> None:
+        await self._session.close()

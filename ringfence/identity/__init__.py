@@ -1,0 +1,1 @@
+"""Authorities, second factors and the embedded token issuer of an environment."""

@@ -1,0 +1,1 @@
+"""The manifest: its typed model, how it is built, and its validation."""

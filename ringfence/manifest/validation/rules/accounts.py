@@ -1,0 +1,61 @@
+"""Login accounts: of people and of automation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ringfence.manifest.validation.cursor import Cursor
+from ringfence.manifest.validation.finding import Finding, quoted
+
+_SYSTEM = """
+    root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats
+    nobody nogroup adm tty disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator
+    src shadow utmp video sasl plugdev staff users input kvm render sgx crontab ssh sshd netdev
+    messagebus polkitd syslog tss uuidd dnsmasq landscape docker wheel admin haproxy suricata
+    rsyslog ntp ntpsec chrony aide auditd clamav postfix unattended-upgrades lxd libvirt
+"""
+SYSTEM = frozenset(_SYSTEM.split())
+"""Users and groups of Debian and of packages on these hosts: `useradd` refuses them, or worse."""
+PREFIXES = ("mcp-", "systemd-", "ringfence-", "debian-")
+
+
+def _taken(name: str) -> str | None:
+    if name in SYSTEM:
+        return "the system has an account or a group of that name"
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return f"names that begin with {prefix} are for services"
+    return None
+
+
+def are_free(manifest: Cursor) -> Iterator[Finding]:
+    automation = manifest.at("access", "automation", "account")
+    bootstrap = manifest.at("access", "bootstrap", "user")
+    if automation.text:
+        if taken := _taken(automation.text):
+            yield automation.finding(f"{taken}; choose another, ringfence for example")
+        elif automation.text == bootstrap.text:
+            yield automation.finding(
+                "this is the bootstrap user, whose door is closed by hardening; choose another"
+            )
+    for name, administrator in manifest["administrators"].entries():
+        if name == automation.text:
+            reason = "this is automation's account"
+        elif taken := _taken(name):
+            reason = taken
+        elif name == bootstrap.text:
+            reason = "this is the bootstrap user, whose door is closed by hardening"
+        else:
+            continue
+        yield administrator.finding(f"{reason}; choose another for this person", on_key=True)
+
+
+def people_are_told_apart(manifest: Cursor) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for name, administrator in manifest["administrators"].entries():
+        email = administrator["email"].text
+        other = seen.setdefault(email.casefold(), name) if email else name
+        if other != name:
+            yield administrator["email"].finding(
+                f"this is the address of {quoted(other)} already; give every person their own"
+            )

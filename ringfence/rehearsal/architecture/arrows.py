@@ -1,0 +1,20 @@
+"""Declared flows as arrows."""
+
+from __future__ import annotations
+
+from ringfence.cloud import flows
+from ringfence.cloud.flows import Path
+from ringfence.drawing.arrows import merged
+from ringfence.drawing.picture import Arrow
+from ringfence.manifest.model import Environment
+
+
+def drawn(environment: Environment) -> tuple[Arrow, ...]:
+    """Of every declared flow but those of all hosts."""
+    return merged(environment, flows.declared(environment) - summed(environment))
+
+
+def summed(environment: Environment) -> frozenset[Path]:
+    """What is one sentence: flows of all hosts, and copies of their packets."""
+    mirrored = (p for p in flows.declared(environment) if p.source.startswith("mirror of "))
+    return flows.of_everyone(environment) | frozenset(mirrored)

@@ -1,0 +1,51 @@
+"""A program from its first resource to its exports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+from ringfence.rehearsal.account import Account, emulated
+from ringfence.rehearsal.engine.monitor import Made, Monitor
+from ringfence.rehearsal.engine.program import Program, Settings, run
+from ringfence.rehearsal.record import References, Rehearsal
+
+SECONDS = 90.0
+"""Limit of one run."""
+
+
+@contextmanager
+def rehearsed(
+    program: Program,
+    *,
+    project: str,
+    stack: str,
+    region: str,
+    config: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
+    preview: bool = True,
+    account: Account | None = None,
+    references: References | None = None,
+) -> Iterator[Rehearsal]:
+    """The program, provisioned; the account lives until the end of the `with` block.
+
+    In a new account, or in one where another program was rehearsed before.
+
+    It runs as a preview first: only there a missing output is unknown, which is refused, rather
+    than None, which nobody notices. The second run finds the objects that the first one made.
+    """
+    begun = time.monotonic()
+    settings = Settings(project, stack, config or {})
+    references = references or {}
+    made: Made = {}
+    with nullcontext(account) if account else emulated(region) as place:
+        if preview:
+            first = Monitor(place, references, made)
+            run(program, first, settings, seconds=seconds, preview=True)
+        monitor = Monitor(place, references, made)
+        run(program, monitor, settings, seconds=seconds, preview=False)
+        elapsed = time.monotonic() - begun
+        # Registrations arrive in any order; a record is to be the same every time.
+        resources = tuple(sorted(monitor.records, key=lambda resource: resource.urn))
+        yield Rehearsal(stack, place, resources, monitor.exports, elapsed)

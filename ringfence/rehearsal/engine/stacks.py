@@ -1,0 +1,62 @@
+"""The stacks of this repository, as programs to rehearse."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ringfence.cloud import quotas
+from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
+from ringfence.manifest.model import Environment
+from ringfence.rehearsal.engine.rehearse import rehearsed
+from ringfence.rehearsal.record import Rehearsal, RehearsalError
+
+
+class NotProvisionableError(RehearsalError):
+    """The manifest asks for nothing of AWS, or for more than it gives."""
+
+
+@contextmanager
+def rehearsed_stack(
+    environment: Environment,
+    stack: str = "environment",
+    *,
+    preview: bool = True,
+    shared: Rehearsal | None = None,
+) -> Iterator[Rehearsal]:
+    """The very program that `pulumi up` runs in `stacks/`, for this environment.
+
+    The stack of an environment refers to that of its account, which is rehearsed first, in the
+    same account, unless `shared` is it.
+    """
+    place = environment.provisioning
+    if place is None:
+        raise NotProvisionableError(
+            f"{environment.name}: nothing of it is provisioned; add provisioning.aws to rehearse it"
+        )
+    if too_much := quotas.exceeded(environment):
+        raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in too_much))
+    if stack == "environment" and shared is None:
+        with (
+            rehearsed_stack(environment, "account", preview=False) as shared,
+            rehearsed_stack(environment, preview=preview, shared=shared) as rehearsal,
+        ):
+            yield rehearsal
+        return
+    if stack == "environment":
+        try:
+            ensure_authority(environment)
+        except SshAuthorityError as error:
+            raise NotProvisionableError(str(error)) from error
+    with rehearsed(
+        lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
+        project=stack,
+        stack=environment.name,
+        region=place.region,
+        config={f"{stack}:manifest": str(environment.path)},
+        preview=preview,
+        account=shared.account if shared else None,
+        references={place.account_stack: shared.exports} if shared else {},
+    ) as rehearsal:
+        yield rehearsal

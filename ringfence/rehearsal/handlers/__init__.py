@@ -1,0 +1,1 @@
+"""Handlers: each makes the objects of one AWS service in the emulated account."""

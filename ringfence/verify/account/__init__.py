@@ -1,0 +1,1 @@
+"""AWS semantics: what policies, routes and event patterns of an account allow."""
