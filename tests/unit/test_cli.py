@@ -35,23 +35,39 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert [verb for verb in cli.VERBS if verb not in shown] == []
 
 
-def documented() -> list[str]:
-    """Commands that a page shows, in a block or in a line."""
-    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("roles/*/README.md")]
-    text = "\n".join(page.read_text().replace("\\\n", " ") for page in pages)
-    blocks = re.findall(r"^ *(?:[$#] )?(ringfence .*)$", text, re.MULTILINE)
-    return sorted({*blocks, *re.findall(r"`(ringfence [^`|]+)`", text)})
+def pages() -> str:
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("roles/*/README.md")]
+    return "\n".join(file.read_text().replace("\\\n", " ") for file in files)
 
 
-@pytest.mark.parametrize("command", documented())
-def test_documented_commands_exist(command: str) -> None:
-    verb, *arguments = shlex.split(command, comments=True)[1:]
-    assert verb in cli.VERBS
-    if arguments not in (
-        [],
-        ["--help"],
-    ):  # a page may name a verb alone; what it writes out must be right
-        cli.parse([verb, *arguments])
+def in_blocks() -> list[str]:
+    """Commands to copy; an id that is cut short stands for a whole one."""
+    found = re.findall(r"^ *(?:[$#] )?(?:.* \| )?(ringfence .*)$", pages(), re.MULTILINE)
+    return sorted({re.sub(r"\b([0-9a-f]+)…", lambda id: id[1].ljust(32, "0"), c) for c in found})
+
+
+def in_lines() -> list[str]:
+    """Commands that a sentence names, with all of their arguments or with none."""
+    return sorted(set(re.findall(r"`(ringfence [^`|]+)`", pages())))
+
+
+@pytest.mark.parametrize("command", in_blocks())
+def test_documented_commands_parse(command: str) -> None:
+    cli.parse(shlex.split(command, comments=True)[1:])
+
+
+@pytest.mark.parametrize("command", in_lines())
+def test_named_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)[1:]
+    actions = [word for word in words[:2] if word.islower() and word.isalpha()]
+    if [word for word in words if word not in actions and not word.startswith("--")]:
+        cli.parse(words)
+        return
+    with pytest.raises(SystemExit) as left:
+        cli.main([*actions, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert [w for w in words if w.startswith("--") and w not in shown] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["validate"]])
