@@ -40,7 +40,7 @@ if [ ! -x $(1)/bin/pip ]; then
 fi
 endef
 
-.PHONY: help demo test fuzz lint lock clean clean-lab setup policy
+.PHONY: help demo test fuzz lint lock clean clean-lab setup policy architecture
 help: ## Show the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -60,6 +60,10 @@ lint: setup .venv/dev ## Check style and types
 	lint-imports
 	yamllint --strict .
 	ansible-lint
+
+architecture: setup .venv/dev ## Draw docs/architecture.svg from the imports
+	@$(call debian,graphviz)
+	python docs/architecture.py
 
 bench-%: setup
 	@python benchmarks/$(subst -,_,$*).py

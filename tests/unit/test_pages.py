@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,13 @@ def test_a_quoted_message_is_one_of_ours(message: str) -> None:
         return  # of OpenSSH
     parts = [part.strip() for part in message.split("…")]
     assert any(all(part in source for part in parts) for source in sources())
+
+
+def test_the_architecture_is_drawn_from_the_present_imports() -> None:
+    specification = spec_from_file_location("architecture", ROOT / "docs" / "architecture.py")
+    assert specification
+    assert specification.loader
+    architecture = module_from_spec(specification)
+    specification.loader.exec_module(architecture)
+    drawn = architecture.PICTURE.read_text().splitlines()[-1]
+    assert drawn == architecture.digest(architecture.dot()), "stale: make architecture"
