@@ -12,15 +12,15 @@ from ringfence.cloud import sessions as sessions_of
 from ringfence.cloud.alarms import ALARMS, METRICS
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
-from stacks.components.account_defaults import AccountDefaults, AccountDefaultsArgs
-from stacks.components.account_keys import AccountKeys, AccountKeysArgs
-from stacks.components.alerts import Alerts, AlertsArgs
-from stacks.components.configuration import Configuration, ConfigurationArgs
-from stacks.components.detection import Detection, DetectionArgs
-from stacks.components.evidence_bucket import EvidenceBucket, EvidenceBucketArgs
-from stacks.components.session_manager import SessionManager, SessionManagerArgs
-from stacks.components.sign_in import SignIn, SignInArgs
-from stacks.components.trail import Trail, TrailArgs
+from stacks.components.data.account_defaults import AccountDefaults, AccountDefaultsArgs
+from stacks.components.data.account_keys import AccountKeys, AccountKeysArgs
+from stacks.components.identity.session_manager import SessionManager, SessionManagerArgs
+from stacks.components.identity.sign_in import SignIn, SignInArgs
+from stacks.components.monitoring.alerts import Alerts, AlertsArgs
+from stacks.components.monitoring.configuration import Configuration, ConfigurationArgs
+from stacks.components.monitoring.detection import Detection, DetectionArgs
+from stacks.components.monitoring.evidence_bucket import EvidenceBucket, EvidenceBucketArgs
+from stacks.components.monitoring.trail import Trail, TrailArgs
 
 environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning

@@ -1,1 +1,4 @@
-"""One ComponentResource per file; what they declare is computed in `ringfence.cloud`."""
+"""Components of the stacks: one `ComponentResource` per file, in a folder per domain of controls.
+
+A component declares resources; `ringfence.cloud` computes what they contain.
+"""

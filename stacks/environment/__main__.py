@@ -17,28 +17,28 @@ from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
 from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
 from ringfence.manifest.model import Environment
-from stacks.components.acls import Acls, AclsArgs
-from stacks.components.containment import Containment, ContainmentArgs
-from stacks.components.dns import Dns, DnsArgs
-from stacks.components.egress import Egress, EgressArgs
-from stacks.components.endpoints import (
+from stacks.components.data.keys import Keys, KeysArgs
+from stacks.components.data.secrets import Secrets, SecretsArgs
+from stacks.components.identity.machines import Machines, MachinesArgs
+from stacks.components.identity.operators import Operators, OperatorsArgs
+from stacks.components.identity.session_manager import SessionManager, SessionManagerArgs
+from stacks.components.monitoring.environment_alerts import EnvironmentAlerts, EnvironmentAlertsArgs
+from stacks.components.monitoring.flow_logs import FlowLogs, FlowLogsArgs
+from stacks.components.monitoring.mirroring import Mirroring, MirroringArgs
+from stacks.components.network.acls import Acls, AclsArgs
+from stacks.components.network.dns import Dns, DnsArgs
+from stacks.components.network.egress import Egress, EgressArgs
+from stacks.components.network.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
     InterfaceEndpoints,
     InterfaceEndpointsArgs,
 )
-from stacks.components.environment_alerts import EnvironmentAlerts, EnvironmentAlertsArgs
-from stacks.components.flow_logs import FlowLogs, FlowLogsArgs
-from stacks.components.groups import Groups, GroupsArgs
-from stacks.components.keys import Keys, KeysArgs
-from stacks.components.machines import Machines, MachinesArgs
-from stacks.components.mirroring import Mirroring, MirroringArgs
-from stacks.components.network import Network, NetworkArgs
-from stacks.components.operators import Operators, OperatorsArgs
-from stacks.components.private_links import PrivateLinks, PrivateLinksArgs
-from stacks.components.published_gateway import PublishedGateway, PublishedGatewayArgs
-from stacks.components.secrets import Secrets, SecretsArgs
-from stacks.components.session_manager import SessionManager, SessionManagerArgs
+from stacks.components.network.groups import Groups, GroupsArgs
+from stacks.components.network.private_links import PrivateLinks, PrivateLinksArgs
+from stacks.components.network.published_gateway import PublishedGateway, PublishedGatewayArgs
+from stacks.components.network.vpc import Network, NetworkArgs
+from stacks.components.response.containment import Containment, ContainmentArgs
 
 environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning

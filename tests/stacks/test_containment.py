@@ -23,7 +23,7 @@ from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, Resource
 from ringfence.verify.account.access import Decision, Principal, Request, decide
 from ringfence.verify.account.findings import Sender
-from stacks.components.containment import Containment, ContainmentArgs
+from stacks.components.response.containment import Containment, ContainmentArgs
 from stacks.functions.containment.handler import IncompleteError, Outcome, respond
 from stacks.functions.containment.machine import Settings
 

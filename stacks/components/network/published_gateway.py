@@ -11,8 +11,8 @@ import pulumi_aws as aws
 from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
-from stacks.components.network import Network
+from stacks.components.network.balancer import NetworkBalancer, NetworkBalancerArgs
+from stacks.components.network.vpc import Network
 
 
 @dataclass(frozen=True)

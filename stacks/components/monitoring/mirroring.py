@@ -13,9 +13,9 @@ from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.balancer import NetworkBalancer, NetworkBalancerArgs
 from stacks.components.function import Function, FunctionArgs
-from stacks.components.network import Network
+from stacks.components.network.balancer import NetworkBalancer, NetworkBalancerArgs
+from stacks.components.network.vpc import Network
 
 CONTROL = "NET-04"
 

@@ -13,7 +13,7 @@ from ringfence.cloud.roles import workload_path, workloads_path
 from ringfence.cloud.tags import tags
 from ringfence.inventory import first_boot
 from ringfence.manifest.model import DataClass, Environment, Host
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 CONTROL = "IAM-07"
 

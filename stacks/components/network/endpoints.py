@@ -12,7 +12,7 @@ from ringfence.cloud.acls import endpoints_segment
 from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 
 @dataclass(frozen=True)

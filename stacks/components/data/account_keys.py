@@ -9,7 +9,7 @@ import pulumi
 from ringfence.cloud import evidence
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import DataClass, Environment
-from stacks.components.key import protected_key
+from stacks.components.data.key import protected_key
 
 
 @dataclass(frozen=True)

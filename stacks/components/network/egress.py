@@ -18,7 +18,7 @@ from ringfence.cloud import acls, egress
 from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 ANYWHERE = "0.0.0.0/0"
 

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 HEALTH_SECONDS = 10
 HEALTH_COUNT = 2

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 from ringfence.cloud import sessions
 from ringfence.cloud.services import retention_days
 from ringfence.manifest.model import Environment
-from stacks.components.key import protected_key
+from stacks.components.data.key import protected_key
 
 CONTROL = "NET-03"
 

@@ -16,7 +16,7 @@ from ringfence.cloud.acls import endpoints_segment
 from ringfence.cloud.groups import link_group, private_links
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ringfence.cloud import policies
 from ringfence.cloud.services import DATA_CLASSES
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import DataClass, Environment
-from stacks.components.key import protected_key
+from stacks.components.data.key import protected_key
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from ringfence.cloud import acls
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.network import Network
+from stacks.components.network.vpc import Network
 
 
 @dataclass(frozen=True)

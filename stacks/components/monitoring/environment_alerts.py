@@ -12,8 +12,8 @@ from ringfence.cloud import event_alerts
 from ringfence.cloud.alarms import Alarm
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.alerts import Alerts, AlertsArgs
-from stacks.components.key import protected_key
+from stacks.components.data.key import protected_key
+from stacks.components.monitoring.alerts import Alerts, AlertsArgs
 
 
 @dataclass(frozen=True)

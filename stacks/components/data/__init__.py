@@ -1,0 +1,1 @@
+"""Keys, secrets, and the defaults that keep data private and encrypted."""

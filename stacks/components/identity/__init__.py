@@ -1,0 +1,1 @@
+"""Identities: of hosts, of administrators, of people in the account."""

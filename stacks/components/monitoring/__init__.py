@@ -1,0 +1,1 @@
+"""Evidence of what happens, and alerts about it."""

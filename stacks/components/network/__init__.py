@@ -1,0 +1,1 @@
+"""Network of an environment: VPC, security groups, ACLs, endpoints, egress, names."""
