@@ -37,6 +37,7 @@ VERBS = {
     "diagram": ("ringfence.flows.topology.cli", "draw segments, hosts, and declared connections"),
     "flows": ("ringfence.flows.cli", "compare connections that were seen with those declared"),
     "pins": ("ringfence.operator.pins", "review and approve the definitions of tools"),
+    "control": ("ringfence.report.control", "show what a control is served by, and its result"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }
 """Verb: module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""

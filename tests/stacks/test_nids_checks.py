@@ -128,7 +128,9 @@ def test_a_filter_must_take_everything(
             return [found]
 
     with emulated("eu-central-1") as account:
-        said = failing({"it": EVERYTHING}, Answering(account.session, environment))
+        said = failing(
+            {"test_all_traffic_is_mirrored": EVERYTHING}, Answering(account.session, environment)
+        )
     assert (said == {}) == passes
 
 
