@@ -40,14 +40,14 @@ if [ ! -x $(1)/bin/pip ]; then
 fi
 endef
 
-.PHONY: help demo test fuzz lint lock clean clean-lab setup policy architecture
+.PHONY: help demo test fuzz lint lock clean clean-lab setup policy architecture release
 help: ## Show the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
-test: setup .venv/dev .venv/checkov/run .venv/conformance/run policy ## Run every test that this machine can run
+test: setup .venv/dev .venv/checkov/run .venv/conformance/run .venv/wheel/run policy ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 1200 --durations=25
 
 fuzz: setup .venv/dev ## Send the gateway requests at random, for MINUTES
@@ -98,6 +98,28 @@ setup: .venv/run
 	$(call npm,ci) --ignore-scripts --no-audit --no-fund --loglevel error --prefix $(@D) >/dev/null
 	touch $@
 
+# An environment without the checkout, in which a test installs the wheel that it builds.
+.venv/wheel/run: requirements.lock | .venv/dev
+	@echo '▸ installing what a wheel of ringfence needs, apart, from $<'
+	uv venv --quiet --clear $(@D)
+	uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
+	touch $@
+
+release: .venv/dev ## Make dist/ for VERSION=X.Y.Z: changelog, wheel, collection, SBOM, checksums
+	@[[ '$(VERSION)' =~ ^[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo 'say which: make release VERSION=X.Y.Z' >&2; exit 2; }
+	[ -z "$$(git status --porcelain)" ] || { echo 'commit or remove first what git status shows' >&2; exit 2; }
+	! git rev-parse -q --verify 'refs/tags/v$(VERSION)' >/dev/null || { echo 'there is a tag v$(VERSION) already' >&2; exit 2; }
+	rm -rf dist
+	python -m hatchling version '$(VERSION)' >/dev/null
+	sed -i 's/^version: .*/version: $(VERSION)/' galaxy.yml
+	towncrier build --yes --version '$(VERSION)' >/dev/null
+	python -m hatchling build -t wheel -d dist >/dev/null
+	ansible-galaxy collection build --output-path dist >/dev/null
+	cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o 'dist/ringfence-$(VERSION).cdx.json' requirements.lock
+	(cd dist && sha256sum -- * >SHA256SUMS)
+	cat dist/SHA256SUMS
+	echo "to publish: git commit -am 'Release $(VERSION)' && git tag -s v$(VERSION) && git push --tags"
+
 policy: $(POLICY)/.venv/run ## Install what the policy pack for Pulumi needs
 
 $(POLICY)/.venv/run: $(POLICY)/requirements.txt
@@ -122,4 +144,4 @@ clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi
 
 clean: clean-lab ## Remove what the other targets made
-	@rm -rf .venv $(POLICY)/.venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible
+	@rm -rf .venv dist $(POLICY)/.venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
+# A wheel has the data inside the package, a checkout beside it.
+ROOT = wheel if (wheel := PACKAGE / "data").is_dir() else PACKAGE.parent
 SCHEMAS = ROOT / "schemas"
 ROLES = ROOT / "roles"
 STACKS = ROOT / "stacks"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ringfence.cloud import quotas
 from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
 from ringfence.manifest.model import Environment
+from ringfence.paths import STACKS
 from ringfence.rehearsal.engine.rehearse import rehearsed
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 
@@ -50,7 +52,7 @@ def rehearsed_stack(
         except SshAuthorityError as error:
             raise NotProvisionableError(str(error)) from error
     with rehearsed(
-        lambda: runpy.run_module(f"stacks.{stack}", run_name="__main__"),
+        lambda: _run(stack),
         project=stack,
         stack=environment.name,
         region=place.region,
@@ -60,3 +62,10 @@ def rehearsed_stack(
         references={place.account_stack: shared.exports} if shared else {},
     ) as rehearsal:
         yield rehearsal
+
+
+def _run(stack: str) -> None:
+    # An installed wheel keeps the stacks among its data, where imports do not look.
+    if (root := str(STACKS.parent)) not in sys.path:
+        sys.path.append(root)
+    runpy.run_module(f"stacks.{stack}", run_name="__main__")
