@@ -37,13 +37,6 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Reference:
-    source: str
-    """Title of the standard."""
-    section: str
-
-
-@dataclass(frozen=True)
 class Control:
     id: str
     domain: Domain
@@ -55,7 +48,6 @@ class Control:
     planned: frozenset[Layer]
     rationale: str
     remedy: str
-    references: tuple[Reference, ...]
 
     @property
     def layers(self) -> frozenset[Layer]:
@@ -77,9 +69,9 @@ def load(path: Path = CATALOGUE) -> Catalogue:
     ]
     if not problems:
         problems = [
-            f"{path.name}: {id_}: {problem}"
-            for id_, control in doc["controls"].items()
-            for problem in _dangling(id_, control, doc)
+            f"{path.name}: {id_}: its domain is not among the domains"
+            for id_ in doc["controls"]
+            if id_.split("-")[0] not in doc["domains"]
         ]
     if problems:
         raise CatalogueError("\n".join(problems))
@@ -96,26 +88,10 @@ def load(path: Path = CATALOGUE) -> Catalogue:
                 planned=_layers(control, "planned"),
                 rationale=control["rationale"],
                 remedy=control["remedy"],
-                references=tuple(
-                    Reference(doc["sources"][source], section)
-                    for source, sections in control["references"].items()
-                    for section in sections
-                ),
             )
             for id_, control in doc["controls"].items()
         }
     )
-
-
-def _dangling(id_: str, control: dict, doc: dict) -> list[str]:
-    problems = [
-        f"source {source} is not among the sources"
-        for source in control["references"]
-        if source not in doc["sources"]
-    ]
-    if id_.split("-")[0] not in doc["domains"]:
-        problems.append("its domain is not among the domains")
-    return problems
 
 
 def _layers(control: dict, status: str) -> frozenset[Layer]:

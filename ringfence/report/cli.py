@@ -23,6 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write it as an HTML page instead"
     )
+    parser.add_argument(
+        "--frameworks",
+        action="store_true",
+        help="show also how far the controls that passed cover each framework",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,4 +46,6 @@ def run(args: argparse.Namespace) -> int:
     heading = f"{report.environment}, {report.time:%Y-%m-%d %H:%M} UTC"
     print(heading)
     print(terminal.render(report, shutil.get_terminal_size().columns, sys.stdout.isatty()))
+    if args.frameworks:
+        print(f"\n{terminal.frameworks(report)}")
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from ringfence.controls import catalogue as controls
+from ringfence.controls.mappings import Coverage
 from ringfence.paths import SCHEMAS
 from ringfence.report.model import Check, Identity, Report
 
@@ -60,11 +61,20 @@ def to_document(report: Report) -> dict[str, Any]:
         "not_applicable": counts.not_applicable,
         "not_verified": counts.not_verified,
         "controls": report.matrix,
+        "frameworks": {each.framework.id: _coverage(each) for each in report.coverage},
         "checks": [_check(check) for check in report.checks],
     }
     if report.before:
         document["before"] = to_document(replace(report.before, before=None))
     return document
+
+
+def _coverage(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "version": coverage.framework.version,
+        **({"level": coverage.level} if coverage.framework.levels else {}),
+        **{standing: len(found) for standing, found in coverage.statements.items()},
+    }
 
 
 def _check(check: Check) -> dict[str, Any]:

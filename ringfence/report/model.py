@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
+from ringfence.controls import mappings
 from ringfence.controls.catalogue import Catalogue, Control, Domain
 
 Outcome = Literal["passed", "failed", "not_applicable"]
@@ -129,6 +130,12 @@ class Report:
             }
             for control in self.catalogue
         }
+
+    @cached_property
+    def coverage(self) -> tuple[mappings.Coverage, ...]:
+        """How far the controls that passed cover each framework."""
+        passed = (id_ for id_ in self.catalogue if self.status(id_) == "passed")
+        return mappings.coverage(mappings.load(), passed)
 
     @cached_property
     def counts(self) -> Counts:

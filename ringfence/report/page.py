@@ -8,6 +8,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from ringfence.controls import mappings
+from ringfence.report import terminal
 from ringfence.report.model import ENVIRONMENT, Counts, Report, findings, percent, told_once
 
 _templates = jinja2.Environment(
@@ -33,6 +35,15 @@ WORDS = {
     "not_verified": "not yet verified",
 }
 
+STANDINGS: dict[mappings.Standing, str] = {
+    "uncovered": "No control covers",
+    "not_met": "Covered by controls that did not pass",
+    "partly": "Covered in part",
+    "covered": "Covered",
+    "not_applicable": "About other environments",
+}
+"""Headings of lists of statements, in the order of the page."""
+
 
 def render(report: Report) -> str:
     return _templates.get_template("page.html.j2").render(
@@ -45,6 +56,10 @@ def render(report: Report) -> str:
         decided=_decided,
         share=_share,
         words=WORDS,
+        standings=STANDINGS,
+        level=terminal.level,
+        references=lambda control: mappings.references(mappings.load(), control),
+        frameworks=mappings.load(),
         no_host=ENVIRONMENT,
     )
 

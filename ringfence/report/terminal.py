@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from ringfence.controls.catalogue import Control
+from ringfence.controls.mappings import Coverage
 from ringfence.report.model import Counts, Finding, Report, Status, findings, percent
 
 _WORDS: dict[Status, str] = {
@@ -22,6 +23,31 @@ _FIGURE = 9
 
 def render(report: Report, width: int = 80, colour: bool = False) -> str:
     return "\n".join(_Painter(report, width, colour).lines())
+
+
+def frameworks(report: Report) -> str:
+    """Return a line per framework: how far the controls that passed cover it."""
+    titles = [f"{each.framework.title} {each.framework.version}" for each in report.coverage]
+    width = max(map(len, titles))
+    lines = [f"{'':{width}}  covered  partly  not met  no control"]
+    for title, each in zip(titles, report.coverage, strict=True):
+        covered, partly, not_met, uncovered = (
+            len(each.statements[standing])
+            for standing in ("covered", "partly", "not_met", "uncovered")
+        )
+        line = f"{title:{width}}  {covered:7}  {partly:6}  {not_met:7}  {uncovered:10}"
+        lines.append(f"{line}  {level(each)}".rstrip())
+    return "\n".join(lines)
+
+
+def level(coverage: Coverage) -> str:
+    """Return the assurance level that is reached, and how far the next one is."""
+    if not coverage.framework.levels:
+        return ""
+    words = f"level {coverage.level} reached" if coverage.level else "no level reached"
+    if following := coverage.next_level:
+        words += f"; {following} lacks {len(coverage.lacking(following))}"
+    return words
 
 
 def summary(counts: Counts) -> str:

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from ringfence.cli import main
 from ringfence.controls import catalogue as controls
+from ringfence.controls import mappings
 from ringfence.report import document, evidence, not_applicable, page, terminal
 from ringfence.report.model import (
     ENVIRONMENT,
@@ -282,6 +283,21 @@ class TestPage:
         assert "sshd offers passwords" in text
         assert controls.load()["IAM-05"].remedy in text
 
+    def test_it_lists_every_statement_of_each_framework(self):
+        """Those that no control covers too, with what is missing."""
+        text = Page(page.render(report(*MIXED))).text
+        for framework in mappings.load().values():
+            assert framework.title in text
+            for statement in framework.statements:
+                assert statement.id in text
+                assert statement.missing.replace("`", "") in text
+
+    def test_a_framework_is_covered_by_what_passed(self):
+        shown = report(check("IAM-05", "tools-1", "passed"), check("IAM-06", "tools-1", "failed"))
+        cis = next(each for each in shown.coverage if each.framework.id == "cis")
+        assert "6.5" in [each.id for each in cis.statements["covered"]]
+        assert "5.2" in [each.id for each in cis.statements["not_met"]]
+
     def test_commands_in_a_remedy_are_code(self):
         text = page.render(report(check("TIN-04", "tools-1", "failed", "exposed")))
         assert "<code>systemd-analyze security</code>" in text
@@ -305,6 +321,20 @@ class TestCommand:
         document.write(report(*MIXED), tmp_path / "report.json")
         assert main(["report", str(tmp_path / "report.json")]) == 0
         assert "75% compliant" in capsys.readouterr().out
+
+    def test_it_shows_frameworks_on_request(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        """A line each, with the level that the controls which passed reach."""
+        passed = [check(id_, "tools-1", "passed") for id_ in ("TIN-03", "TIN-04")]
+        document.write(report(*passed), tmp_path / "report.json")
+        assert main(["report", str(tmp_path / "report.json")]) == 0
+        assert "CoSAI" not in capsys.readouterr().out
+        assert main(["report", str(tmp_path / "report.json"), "--frameworks"]) == 0
+        lines = capsys.readouterr().out.splitlines()[-len(mappings.load()) :]
+        assert [line.split()[0] for line in lines][:2] == ["CIS", "CIS"]
+        (levels,) = (line for line in lines if "assurance levels" in line)
+        assert "level L1 reached; L2 lacks" in levels
 
     def test_it_converts_a_report(self, tmp_path: Path):
         document.write(report(*MIXED), tmp_path / "report.json")
