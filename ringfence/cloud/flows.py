@@ -18,7 +18,7 @@ from ringfence.manifest.model import Environment, Flow, Host, Protocol, Segment
 CALLERS = "accepted callers"
 """Of other accounts, over PrivateLink."""
 FIREWALL = "egress firewall"
-"""That leads to names outside. Which, its own rules say: tests/compliance/test_cloud_egress.py."""
+"""That leads to names outside. Which, its own rules say: tests/compliance/cloud/test_egress.py."""
 
 
 @dataclass(frozen=True, order=True)

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,11 +24,11 @@ from ringfence.identity.pki import Subject, principal_identity
 from ringfence.inventory import mcp_gateway
 from ringfence.manifest.model import Environment, Gateway, Principal, Server, Tool
 from ringfence.report import UnverifiedError
+from ringfence.verify import probes
 from ringfence.verify.targets import Target
 
 VERSION = "2026-07-28"
 TOKEN_SECONDS = 60
-SENDER = Path(__file__).with_name("unix_requests.py")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Caller:
             }
             for number, (each, identifier) in enumerate(zip(requests, identifiers, strict=True))
         ]
-        done = self.host.run("python3 -c %s %s", SENDER.read_text(), json.dumps(sent))
+        done = self.host.run("python3 -c %s %s", probes.source("unix_requests"), json.dumps(sent))
         if done.rc:
             raise UnverifiedError(
                 f"requests could not be sent on {self.host}: {done.stderr[-300:]}"

@@ -14,10 +14,11 @@ import pytest
 
 from ringfence.lab import Lab
 from ringfence.manifest.model import Environment
+from ringfence.verify import probes
 from tests.lab.commands import ROOT, run
 
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
-SEND = (ROOT / "tests/compliance/mirrored.py").read_text()
+SEND = probes.source("mirrored_packets")
 FLOOD = f"""{SEND.partition("def main")[0]}
 device, own = interface(sys.argv[1])
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
@@ -255,7 +256,7 @@ class TestSensor:
                 "pytest",
                 "-p",
                 "tests.lab.sabotage",
-                "tests/compliance/test_nids.py",
+                "tests/compliance/hosts/test_nids.py",
             ),
             *("--environment", site.lab.environment.path, "--sabotage"),
         )

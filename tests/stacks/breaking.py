@@ -17,7 +17,7 @@ from ringfence.rehearsal.record import Rehearsal
 from ringfence.report import NotApplicable, UnverifiedError
 from ringfence.verify.account.cloud import Cloud
 
-COMPLIANCE = Path(__file__).parents[1] / "compliance"
+COMPLIANCE = Path(__file__).parents[1] / "compliance/cloud"
 
 Aws = Callable[[str], Any]
 """Clients of the account by the name of the service."""
@@ -27,12 +27,13 @@ Checks = Mapping[str, Callable[..., None]]
 
 
 def checks(module: str) -> Checks:
-    """Of a module of the product, by name."""
-    spec = importlib.util.spec_from_file_location(module, COMPLIANCE / f"{module}.py")
+    """Return the checks of `tests/compliance/cloud/test_MODULE.py` by name."""
+    name = f"cloud_checks_{module}"
+    spec = importlib.util.spec_from_file_location(name, COMPLIANCE / f"test_{module}.py")
     assert spec
     assert spec.loader
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded  # dataclasses look for theirs there
+    sys.modules[name] = loaded  # dataclasses look for theirs there
     spec.loader.exec_module(loaded)
     return {name: f for name, f in vars(loaded).items() if name.startswith("test_")}
 

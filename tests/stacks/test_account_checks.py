@@ -20,7 +20,7 @@ from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
 REGION = "eu-central-1"
-CHECKS = checks("test_cloud_account")
+CHECKS = checks("account")
 RECORDED = {
     "test_access_is_analysed",
     "test_disks_are_encrypted_with_a_key_of_ours",

@@ -19,7 +19,7 @@ from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
-CHECKS = checks("test_cloud_alerts")
+CHECKS = checks("alerts")
 REGION = "eu-central-1"
 
 

@@ -24,8 +24,8 @@ FIREWALL = (
     "test_no_pattern_allows_everything",
     "test_nothing_is_answered_without_the_firewall",
 )
-CHECKS = {name: check for name, check in checks("test_cloud_dns").items() if name not in FIREWALL}
-OF_FIREWALL = {name: check for name, check in checks("test_cloud_dns").items() if name in FIREWALL}
+CHECKS = {name: check for name, check in checks("dns").items() if name not in FIREWALL}
+OF_FIREWALL = {name: check for name, check in checks("dns").items() if name in FIREWALL}
 
 
 def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:

@@ -27,10 +27,10 @@ REGION = "eu-central-1"
 ANYWHERE = "0.0.0.0/0"
 WITHOUT_EGRESS = Path(__file__).parents[1] / "unit" / "manifests" / "cloud.yaml"
 OF_RULES = ("test_only_declared_names_are_let_out", "test_everything_else_is_dropped")
-ALL = checks("test_cloud_egress")
+ALL = checks("egress")
 CHECKS = {name: check for name, check in ALL.items() if name not in OF_RULES}
 RULE_CHECKS = {name: check for name, check in ALL.items() if name in OF_RULES}
-NETWORK = checks("test_cloud_network")
+NETWORK = checks("network")
 
 
 def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:

@@ -153,7 +153,7 @@ def _values(condition: dict[str, dict[str, Any]]) -> set[str]:
 
 def test_keys_are_used_through_services_only(rehearsal: Rehearsal) -> None:
     found = rehearsal.of_type("aws:kms/key:Key")
-    # The others are of sessions and alerts: tests/compliance says what of those.
+    # The others are of sessions and alerts: tests/compliance/cloud says what of those.
     keys = [key for key in found if "ringfence:class" in key.inputs["tags"]]
     assert {key.name for key in found} - {key.name for key in keys} == {
         "payments-prod-alerts",

@@ -20,7 +20,7 @@ from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
-CHECKS = checks("test_cloud_machines")
+CHECKS = checks("machines")
 REGION = "eu-central-1"
 EC2 = {
     "Effect": "Allow",

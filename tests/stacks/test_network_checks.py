@@ -16,7 +16,7 @@ from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
 ANYWHERE = "0.0.0.0/0"
-CHECKS = checks("test_cloud_network")
+CHECKS = checks("network")
 ALARMS = ("an_undeclared_flow_raises_an_alarm", "usual_flows_raise_no_alarm")
 
 

@@ -26,11 +26,9 @@ from stacks.functions.mirroring import handler
 
 # moto has no rules of filters; the check that reads them is tried on documents below.
 CHECKS = {
-    name: check
-    for name, check in checks("test_cloud_nids").items()
-    if name != "test_all_traffic_is_mirrored"
+    name: check for name, check in checks("nids").items() if name != "test_all_traffic_is_mirrored"
 }
-EVERYTHING = checks("test_cloud_nids")["test_all_traffic_is_mirrored"]
+EVERYTHING = checks("nids")["test_all_traffic_is_mirrored"]
 ENVIRONMENT_NAME = "payments-prod"
 SENSOR = "host-sensor-1"
 

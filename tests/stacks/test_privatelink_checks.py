@@ -14,7 +14,7 @@ from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
-CHECKS = checks("test_cloud_privatelink")
+CHECKS = checks("privatelink")
 REGION = "eu-central-1"
 ELSEWHERE = f"com.amazonaws.vpce.{REGION}.vpce-svc-0eeeeeeeeeeeeeee0"
 ACCEPTED = "arn:aws:iam::111122223333:root"

@@ -17,7 +17,7 @@ from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
-CHECKS = checks("test_cloud_response")
+CHECKS = checks("response")
 
 
 def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> None:

@@ -20,7 +20,7 @@ from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 from ringfence.verify.account.tagged_resources import secrets
 
-CHECKS = checks("test_cloud_secrets")
+CHECKS = checks("secrets")
 REGION = "eu-central-1"
 
 

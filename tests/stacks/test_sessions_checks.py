@@ -17,7 +17,7 @@ from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.verify.account.cloud import Cloud
 
-CHECKS = checks("test_cloud_sessions")
+CHECKS = checks("sessions")
 REGION = "eu-central-1"
 
 

@@ -126,7 +126,7 @@ def test_controls_in_effect_at_the_gateway_have_checks(checks: Checks):
 
 
 def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, cloud_checks: Checks):
-    modules = {f"tests/compliance/{path.name}" for path in CHECKS.glob("test_cloud_*.py")}
+    modules = {f"tests/compliance/cloud/{path.name}" for path in CHECKS.glob("cloud/test_*.py")}
     assert {check["name"].split("::")[0] for check in cloud_checks} == modules
     assert not {c["name"] for c in checks} & {c["name"] for c in cloud_checks}
 
@@ -154,7 +154,7 @@ def test_every_assertion_tells_what_it_saw():
     """The report shows an assertion's message as evidence; without one there is none."""
     silent = [
         f"{path.name}:{node.lineno}"
-        for path in sorted(CHECKS.glob("*.py"))
+        for path in sorted(CHECKS.rglob("*.py"))
         for check in ast.walk(ast.parse(path.read_text()))
         if isinstance(check, ast.FunctionDef) and check.name.startswith("test_")
         for node in ast.walk(check)

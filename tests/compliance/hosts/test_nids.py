@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.inventory import nids
 from ringfence.manifest.model import Environment, Host
+from ringfence.verify import probes
+from ringfence.verify.collector import record_of
 from ringfence.verify.targets import Target, Targets, UnreachableError
-from tests.compliance.test_monitoring import record_of
 
 REMEDY = "apply role nids"
+SEND_MIRRORED = probes.source("mirrored_packets")
 CURRENT = "/var/lib/ringfence-nids/current"
 STAGED = "/etc/ringfence/nids/staged"
 COMMANDS = "/run/suricata/command.sock"
@@ -39,14 +39,9 @@ REPORTS = "systemctl cat ringfence-nids-events@alerts | grep -oP -m 1 'report-se
 """Seconds in which there has to be one."""
 
 
-@cache
-def script() -> str:
-    return (Path(__file__).parent / "mirrored.py").read_text()
-
-
 def send(host: Target, count: int, source_port: int, *ends: str) -> None:
     words = (str(count), str(host.manifest.address), str(source_port), *ends)
-    sent = host.run(f"python3 -c %s {' '.join(['%s'] * len(words))}", script(), *words)
+    sent = host.run(f"python3 -c %s {' '.join(['%s'] * len(words))}", SEND_MIRRORED, *words)
     assert sent.succeeded, f"no test packet could be sent: {sent.stderr.strip()[-300:]}"
 
 
@@ -226,7 +221,7 @@ def refused_connection(host: Target, environment: Environment) -> tuple[int, Hos
 @pytest.mark.hosts("sensor")
 @pytest.mark.sabotage(
     "systemctl kill -s STOP suricata && "
-    f"python3 -c {shlex.quote(script())} 200000 $(ip -4 -o address show eth0 | "
+    f"python3 -c {shlex.quote(SEND_MIRRORED)} 200000 $(ip -4 -o address show eth0 | "
     "sed 's,.*inet \\([0-9.]*\\)/.*,\\1,') 40000; "
     "systemctl kill -s CONT suricata; sleep 15",
     restore=RESTART,

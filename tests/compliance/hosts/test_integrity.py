@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.manifest.model import Server
 from ringfence.packages.wheelhouse import WheelhouseError, find_lock, locks_of
+from ringfence.paths import ROLES
 from ringfence.report import not_applicable
+from ringfence.verify import probes
 from ringfence.verify.targets import Target
 
 REMEDY = "apply role mcp_servers"
@@ -39,14 +39,9 @@ def unit_sabotage(*lines: str) -> pytest.MarkDecorator:
 # --- what is installed ----------------------------------------------------------------------------
 
 
-@cache
-def beside(name: str) -> str:
-    return (Path(__file__).parent / name).read_text()
-
-
 def installed(host: Target, server: Server) -> dict[str, Any]:
     """The environment that a server runs from, compared with what its wheels recorded."""
-    found = host.once("python3 -c %s %s", beside("packages.py"), server.name)
+    found = host.once("python3 -c %s %s", probes.source("packages"), server.name)
     assert found.succeeded, (
         f"{server.name} is not installed: {found.stderr.strip()[-200:]}; {REMEDY}"
     )
@@ -80,10 +75,9 @@ def test_installed_files_are_those_of_the_wheels(host: Target, server: Server) -
 def test_versions_are_those_of_the_lock(host: Target, server: Server, environment: Any) -> None:
     """What was reviewed is the lock; anything else came in unseen."""
     found = installed(host, server)
-    own = Path(__file__).parents[2] / "roles/mcp_servers/files/locks"
     try:
         lock = find_lock(
-            [locks_of(environment), own],
+            [locks_of(environment), ROLES / "mcp_servers/files/locks"],
             server.package.name,
             server.package.version,
             found["python"],
@@ -176,7 +170,7 @@ cat $answer
 
 def tried(host: Target, server: Server) -> dict[str, Any]:
     """What a program can do in the sandbox of a server."""
-    code = base64.b64encode(beside("sandbox.py").encode()).decode()
+    code = base64.b64encode(probes.source("sandbox").encode()).decode()
     found = host.once(
         "sh -c %s probe %s %s %s %s",
         IN_SANDBOX,

@@ -175,7 +175,7 @@ def test_endpoints_serve_this_account_only(cloud: Cloud):
     found = [
         f"{endpoint['VpcEndpointId']} ({endpoint['ServiceName']})"
         for endpoint in cloud.endpoints
-        # One of another account takes no policy: tests/compliance/test_cloud_privatelink.py.
+        # One of another account takes no policy: test_privatelink.py.
         if not endpoint["ServiceName"].startswith("com.amazonaws.vpce.")
         and (
             not (said := statements(endpoint.get("PolicyDocument")))

@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.manifest.model import Address, Egress, Environment, Host, Server
 from ringfence.report import UnverifiedError, not_applicable
+from ringfence.verify import probes
 from ringfence.verify.targets import Target
 
-PACKETS = Path(__file__).with_name("packets.py")
 UNUSED_PORT = 47999
 """Nothing listens there and no flow names it."""
 
@@ -178,8 +177,8 @@ def test_rules_in_force_are_those_of_the_next_boot(host):
 
 
 def on_host(host: Target, request: dict[str, Any]) -> list[Any]:
-    """Run `packets.py` on a host."""
-    done = host.run("python3 -c %s %s", PACKETS.read_text(), json.dumps(request))
+    """Run the probe `packets` on a host."""
+    done = host.run("python3 -c %s %s", probes.source("packets"), json.dumps(request))
     if done.rc:
         raise UnverifiedError(f"packets could not be sent from {host}: {done.stderr.strip()}")
     return json.loads(done.stdout)

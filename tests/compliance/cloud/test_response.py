@@ -233,7 +233,7 @@ def _function_policy(cloud: Cloud) -> Document:
 
 def _may_invoke(policy: Document, function: str, rule: str, account: str) -> bool:
     context = {"aws:SourceArn": rule, "aws:SourceAccount": account}
-    principal = Principal("Service", "event_patterns.amazonaws.com")
+    principal = Principal("Service", "events.amazonaws.com")
     request = Request("lambda:InvokeFunction", function, principal, context)
     return granted([policy], request) is Decision.ALLOWED
 

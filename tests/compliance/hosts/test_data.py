@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from cryptography import x509
 from ringfence.identity.pki import PkiError, Subject, authority_files, open_authority
 from ringfence.manifest.model import Environment, Server
 from ringfence.report import not_applicable
+from ringfence.verify import probes
 from ringfence.verify.targets import Target
 
 PKI = "/etc/ringfence/pki"
@@ -30,11 +29,6 @@ def frontend_sabotage(expression: str, file: str = FRONTEND) -> pytest.MarkDecor
     )
 
 
-@cache
-def script() -> str:
-    return (Path(__file__).parent / "handshakes.py").read_text()
-
-
 def frontend(host: Target, server: Server) -> dict[str, Any]:
     """What a server's TLS frontend answers to several kinds of callers; asked once."""
     return answers_at(host, server.port)
@@ -49,7 +43,7 @@ def gateway(host: Target, environment: Environment) -> dict[str, Any]:
 
 def answers_at(host: Target, port: int) -> dict[str, Any]:
     address = str(host.manifest.addresses[0])
-    asked = host.once("python3 -c %s server %s %s", script(), address, str(port))
+    asked = host.once("python3 -c %s server %s %s", probes.source("handshakes"), address, str(port))
     assert asked.succeeded, f"handshakes could not be tried: {asked.stderr.strip()[-400:]}"
     return json.loads(asked.stdout)
 
@@ -197,7 +191,7 @@ def test_private_key_is_for_few(host: Target) -> None:
 )
 def test_clients_of_the_host_refuse_older_tls(host: Target) -> None:
     """A server of somebody else's that is stuck in the past must not pull this host there."""
-    asked = host.once("python3 -c %s clients", script())
+    asked = host.once("python3 -c %s clients", probes.source("handshakes"))
     assert asked.succeeded, (
         f"clients could not be tried (does {PKI} exist?): {asked.stderr.strip()[-300:]}; "
         "apply role tls"
