@@ -274,7 +274,7 @@ def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate)
     like = "i-0123456789abcdef0"
     assert estate.decides(estate.instance, before) is Decision.ALLOWED
     estate.sends(estate.sender.guardduty(estate.instance))
-    # Those it fetches until its profile is gone as well: hence no limit in time.
+    # Also those it fetches until its profile is removed: so without a time limit.
     for issued in (before, later):
         assert estate.decides(estate.instance, issued) is Decision.DENIED
     assert estate.decides(like, before) is Decision.ALLOWED

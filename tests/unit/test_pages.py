@@ -18,6 +18,11 @@ PAGES = sorted(
     if ".venv" not in page.parts
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+NAMED_FILE = re.compile(
+    r"`((?:benchmarks|docs|inventories|playbooks|plugins|ringfence|roles|schemas|stacks|tests)"
+    r"/[a-z0-9_./-]+)`"
+)
+"""A path without placeholders."""
 TABLE_CODE = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 
 
@@ -46,6 +51,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_files_exist(page: Path) -> None:
+    named = NAMED_FILE.findall(prose(page))
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

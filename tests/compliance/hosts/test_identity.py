@@ -318,7 +318,7 @@ def wrong_code() -> str:
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage(
     "mv /var/lib/ringfence/totp/$ADMINISTRATOR /root/.sabotage",
-    # The attempts that proving costs are forgotten, lest they count as too many.
+    # The proof's attempts are removed, so that they do not count as too many.
     restore="mv /root/.sabotage /var/lib/ringfence/totp/$ADMINISTRATOR && "
     "sed -i -e 's/^\\(\" RATE_LIMIT 6 60\\).*/\\1/' -e 's/^\\(\" DISALLOW_REUSE\\).*/\\1/' "
     "/var/lib/ringfence/totp/$ADMINISTRATOR",
