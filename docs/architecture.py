@@ -24,7 +24,7 @@ HEAD = """digraph {
 
 def dot() -> str:
     """The picture as Graphviz reads it."""
-    graph = grimp.build_graph("ringfence", "stacks")
+    graph = grimp.build_graph("ringfence", "stacks", cache_dir=None)
     clusters = "".join(_cluster(title, arrows(graph, package)) for title, package in ROOMS.items())
     return f"{HEAD}{clusters}}}\n"
 
