@@ -29,23 +29,25 @@ from cryptography.hazmat.primitives import serialization
 from joserfc import jws
 from joserfc.jwk import import_key
 
-from ringfence.gateway.consent.grant_documents import (
+from ringfence.gateway.consent.documents import (
     APPROVAL,
     ID,
-    KEY_TYPES,
     REQUEST,
     REVOCATION,
-    Approval,
-    Facts,
-    Principal,
-    Request,
-    Revocation,
-    algorithm_of,
-    anchors,
+    GrantApproval,
+    GrantRequest,
+    GrantRevocation,
     check_approval,
     check_request,
     check_revocation,
     verify,
+)
+from ringfence.gateway.jose.signed_documents import (
+    KEY_TYPES,
+    Member,
+    Roster,
+    algorithm_of,
+    anchors,
 )
 from ringfence.gateway.refusal import Refusal
 from ringfence.identity.pki import Identity, PkiError, named_principal, principal_identity
@@ -103,7 +105,7 @@ class Signer:
         return cls(name, environment, principal_identity(environment, principal))
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> Roster:
         return facts_of(self.environment, self.identity.authority.read_bytes())
 
     def sign(self, typ: str, claims: Mapping[str, Any]) -> bytes:
@@ -127,17 +129,17 @@ class Signer:
         key = import_key(pem, KEY_TYPES[algorithm])
         return jws.serialize_compact(header, payload, key, registry=registry).encode()
 
-    def answer(self, typ: str, request: Request) -> bytes:
+    def answer(self, typ: str, request: GrantRequest) -> bytes:
         """An approval or a revocation of a request."""
         return self.sign(typ, {"request_id": request.id, "request_digest": request.digest})
 
 
-def facts_of(environment: Environment, authority: bytes) -> Facts:
+def facts_of(environment: Environment, authority: bytes) -> Roster:
     """What the gateways are told, from the manifest; `authority` is PEM."""
-    return Facts(
+    return Roster(
         environment.name,
         anchors(authority),
-        {name: Principal(p.kind, p.owner) for name, p in environment.principals.items()},
+        {name: Member(p.kind, p.owner) for name, p in environment.principals.items()},
         {
             (server.name, tool.name): frozenset(tool.approvers)
             for server in environment.servers.values()
@@ -221,7 +223,7 @@ async def _request(args: Namespace, environment: Environment) -> int:
     facts = signer.facts
     try:
         request = verify(document, facts)
-        assert isinstance(request, Request)
+        assert isinstance(request, GrantRequest)
         check_request(request, facts, float("inf"), time.time())
     except Refusal as refusal:
         raise GrantError(refusal.message) from refusal
@@ -244,7 +246,7 @@ async def _approve(args: Namespace, environment: Environment) -> int:
     approval = signer.answer(APPROVAL, request)
     try:
         signed = verify(approval, facts)
-        assert isinstance(signed, Approval)
+        assert isinstance(signed, GrantApproval)
         check_approval(signed, request, facts, time.time())
         check_request(request, facts, float("inf"), time.time())
     except Refusal as refusal:
@@ -264,7 +266,7 @@ async def _revoke(args: Namespace, environment: Environment) -> int:
     revocation = signer.answer(REVOCATION, request)
     try:
         signed = verify(revocation, signer.facts)
-        assert isinstance(signed, Revocation)
+        assert isinstance(signed, GrantRevocation)
         # Who approved it and is no approver any more is known to the gateways alone.
         check_revocation(signed, request, {signer.name}, signer.facts, time.time())
     except Refusal as refusal:
@@ -282,7 +284,7 @@ async def _list(args: Namespace, environment: Environment) -> int:
     names = [args.principal] if args.principal else with_certificate(environment, directory)
     if not names:
         raise PkiError(f"no principal has a certificate in {directory}: say who looks, by --as")
-    rows: dict[str, tuple[Request, dict[str, str]]] = {}
+    rows: dict[str, tuple[GrantRequest, dict[str, str]]] = {}
     status = 0
     for name in names:
         signer = Signer.of(environment, name)
@@ -325,7 +327,7 @@ def _check_tool(environment: Environment, principal: str, server: str, tool: str
     return tools[tool]
 
 
-async def _found(environment: Environment, signer: Signer, id: str) -> tuple[Request, bytes]:
+async def _found(environment: Environment, signer: Signer, id: str) -> tuple[GrantRequest, bytes]:
     """A request as its signer signed it, from whichever gateway has it."""
     outcomes = await ask(environment, signer)
     if not any(o.good for o in outcomes):
@@ -348,7 +350,7 @@ async def _found(environment: Environment, signer: Signer, id: str) -> tuple[Req
     return found.popitem()[1]
 
 
-def _shown(outcome: Outcome, facts: Facts) -> Iterator[tuple[Request, bytes, str]]:
+def _shown(outcome: Outcome, facts: Roster) -> Iterator[tuple[GrantRequest, bytes, str]]:
     """Requests in an answer whose signature verifies, their documents, and alleged states."""
     for entry in outcome.listed:
         document = str(entry.get("document", "")).encode()
@@ -361,12 +363,12 @@ def _shown(outcome: Outcome, facts: Facts) -> Iterator[tuple[Request, bytes, str
         yield request, document, state if state.isalpha() else "unknown"
 
 
-def _verified(document: bytes, facts: Facts) -> Request:
+def _verified(document: bytes, facts: Roster) -> GrantRequest:
     try:
         request = verify(document, facts)
     except Refusal as refusal:
         raise GrantError(refusal.message) from refusal
-    if not isinstance(request, Request):
+    if not isinstance(request, GrantRequest):
         raise GrantError("it is an answer to one")
     # Whoever has a certificate may have signed it; it comes to a terminal.
     if not f"{request.server}{request.tool}{request.reason}".isprintable():
@@ -472,7 +474,7 @@ def with_certificate(environment: Environment, directory: Path) -> list[str]:
     return [name for name in environment.principals if (directory / f"{name}.crt").exists()]
 
 
-def _summary(request: Request) -> str:
+def _summary(request: GrantRequest) -> str:
     start, end = (datetime.fromtimestamp(t, UTC) for t in (request.start, request.end))
     return (
         f"{request.id}  {request.principal}  {request.server} {request.tool}  "

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ringfence.cli import main
-from ringfence.gateway.consent.grants import Grants
+from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.refusal import Refusal
 from ringfence.identity import pki
 from ringfence.manifest.model import Environment, Host

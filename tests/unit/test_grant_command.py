@@ -15,8 +15,9 @@ import httpx2
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.consent import grant_documents as documents
-from ringfence.gateway.consent.grants import Grants
+from ringfence.gateway.consent import documents
+from ringfence.gateway.consent.store import Grants
+from ringfence.gateway.jose import signed_documents
 from ringfence.gateway.refusal import Refusal
 from ringfence.identity import pki
 from ringfence.identity.pki import Identity
@@ -276,7 +277,7 @@ def test_what_is_over_is_not_approved(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(grants.time, "time", lambda: later)
     status, _, err = world.run("approve", id, "--as", "dana")
     assert status == 1
-    assert "the time that was asked for is over" in err
+    assert "the requested time is over" in err
 
 
 def test_what_was_revoked_is_not_approved(world: World):
@@ -479,7 +480,7 @@ def test_what_the_manifest_says_is_what_the_gateway_is_told(environment: Environ
             for server in environment.servers.values()
         },
     }
-    facts = documents.Facts.of(rendered, authority)
+    facts = signed_documents.Roster.of(rendered, authority)
     assert grants.facts_of(environment, authority) == facts
     carol = pki.Subject.of_principal(environment, environment.principals["carol"])
     assert facts.uri("carol") == carol.uri

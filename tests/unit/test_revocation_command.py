@@ -26,7 +26,7 @@ REASON = "its key was on a laptop that is gone"
 @dataclass
 class Edge:
     revocations: Revocations
-    facts: grants.Facts
+    facts: grants.Roster
     fails: Exception | None = None
     answers: Any = None
     received: list[str] = field(default_factory=list)

@@ -1,1 +1,3 @@
-"""The hash-chained audit log (MON-01)."""
+"""The hash-chained audit log: each decision is recorded before it takes effect."""
+
+CONTROLS = ("MON-01",)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
+from ringfence.gateway import state
 from ringfence.gateway.audit.chain import Link, last_link
 
 RETRY_SECONDS = 0.25
@@ -56,7 +57,7 @@ class AuditFile:
         self._reserve_bytes = reserve_bytes
         self._segment = 0
         self._fd = -1
-        self._lock = -1
+        self._lock: IO[bytes] | None = None
         self._size = 0
         self._reserved = 0
         self._torn = False
@@ -64,14 +65,10 @@ class AuditFile:
         self._retry_at = 0.0
         self._looked_at = 0.0
         try:
-            self._lock = os.open(
-                directory / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640
-            )
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = state.lock(directory / f".{name}.lock", wait=False)
             files = self._files()
             self.before, self.torn_before = _end(path for _, _, path in reversed(files))
         except BlockingIOError:
-            os.close(self._lock)
             raise AuditError(
                 f"{directory}: another process writes as {name}; give each a name of its own"
             ) from None
@@ -92,7 +89,7 @@ class AuditFile:
         it is, as evidence; `recovery`: the disk refused it. Raises `AuditError` where the next
         attempt at a recovery is not due yet.
         """
-        if self._lock < 0:
+        if self._lock is None:
             raise AuditError(f"{self._directory}: the audit log is closed; start the gateway")
         if self._fd < 0:
             return "start"
@@ -195,9 +192,9 @@ class AuditFile:
             _release(self._fd, self._size)
             os.close(self._fd)
             self._fd = -1
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _reserve(self) -> None:
         if _fallocate(self._fd, _KEEP_SIZE, self._size, self._reserve_bytes) == 0:

@@ -25,7 +25,7 @@ from ringfence.gateway.calls.exchange import EMPTY_HEADERS, JSON_HEADERS, Answer
 from ringfence.gateway.calls.relay import Relay
 from ringfence.gateway.calls.results import error_message
 from ringfence.gateway.configuration.configuration import Configuration, ConfigurationError
-from ringfence.gateway.consent.grants import Grants
+from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.inspection import worker as isolation
 from ringfence.gateway.jose.keys import FileKeys, KeySetError, UrlKeys
 from ringfence.gateway.monotonic_clock import SteadyTime

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 import jsonschema_rs
 
-from ringfence.gateway.consent.grant_documents import Facts
 from ringfence.gateway.jose import keys
+from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.pins.definitions import Pins, PinsError, ambiguous_names
 from ringfence.gateway.policy.decisions import Policies, PolicyError
 
@@ -102,7 +102,7 @@ class Server:
 class Grants:
     ceiling_seconds: int
     directory: Path
-    facts: Facts
+    facts: Roster
 
 
 @dataclass(frozen=True)
@@ -427,7 +427,7 @@ class _Reader:
         if not authority:
             return None
         try:
-            facts = Facts.of(document, authority)
+            facts = Roster.of(document, authority)
         except ValueError as error:
             self._problem("gateway.json", where, f"{section['authority_file']}: {error}")
             return None

@@ -1,1 +1,3 @@
-"""Just-in-time grants for sensitive tools (IAM-03)."""
+"""Just-in-time grants for sensitive tools."""
+
+CONTROLS = ("IAM-03",)

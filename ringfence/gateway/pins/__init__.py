@@ -1,1 +1,3 @@
-"""Pinned tool definitions (TIN-01)."""
+"""Pinned tool definitions: a tool is what a person approved, or it is withheld."""
+
+CONTROLS = ("TIN-01",)

@@ -12,12 +12,9 @@ not pass. `pins/<server>.json`, written by `ringfence pins approve`:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from typing import Any, Literal, get_args
 import jsonschema_rs
 import orjson
 
+from ringfence.gateway import state
 from ringfence.gateway.inspection import hidden_characters
 from ringfence.gateway.protocol.mirrored_headers import AnnotationError, ParamHeader, declared
 from ringfence.gateway.refusal import Refusal
@@ -351,7 +349,9 @@ class Observations:
             "tools": kept,
         }
         try:
-            self._replace(f"{server}.json", json.dumps(document, ensure_ascii=True).encode())
+            self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            content = json.dumps(document, ensure_ascii=True).encode()
+            state.replace(self._directory / f"{server}.json", content, durable=False)
         except OSError as error:
             logger.warning(
                 "definitions of %s were not left for review in %s: %s; make room there",
@@ -360,19 +360,6 @@ class Observations:
             return False
         self._written[server] = identity
         return True
-
-    def _replace(self, name: str, content: bytes) -> None:
-        self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        descriptor, staged = tempfile.mkstemp(prefix=".", suffix=".new", dir=self._directory)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                os.fchmod(file.fileno(), 0o640)
-            Path(staged).replace(self._directory / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                Path(staged).unlink()
-            raise
 
 
 def _entries(server: str, document: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""What may be used once: ids of tokens at sensitive calls, ids of DPoP proofs.
+"""Ids that may be used once: those of tokens at sensitive calls, and of DPoP proofs.
 
-A record is an empty file, created or found to exist in one step by the kernel, so that all
-processes of a gateway agree without talking. Records outlive a restart of the gateway; whether
-they outlive the host depends on the directory. Gateways on several hosts do not share them.
+A record is an empty file that the kernel creates or finds in one step, so all processes of a
+gateway agree. Records outlive a restart of the gateway; whether they outlive the host depends on
+the directory. Gateways on several hosts do not share them.
 
-Records lie in one directory per minute of expiry. What is replayed is signed, so it expires when
-it did and is looked for where it was put; and what is over can be told by a directory's name.
+Records lie in one directory per minute of expiry. The time of expiry is signed too, so a replay is
+looked up where the first use was recorded; and the name of a directory says when it is over.
 """
 
 from __future__ import annotations
@@ -16,29 +16,27 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from ringfence.gateway import state
 from ringfence.gateway.monotonic_clock import SteadyTime
 
 BUCKET_SECONDS = 60
 GRACE_SECONDS = 60
 """After expiry, for processes that looked at the clock a moment ago."""
 FORGOTTEN_AT_ONCE = 4
-"""Records removed by each use: more than one comes in, and no call waits for many."""
+"""Expired records that each use removes: more than it adds, and no call waits for many."""
 
 
 class ReplaysUnavailableError(Exception):
-    """It is not known whether an id was used: the directory is full or cannot be written."""
+    """Unknown whether an id was used: the directory is full or cannot be written."""
 
 
 class Replays:
-    """Remembers ids until what they name has expired.
-
-    Of records that every process of a gateway makes, `capacity` is the bound of each.
-    """
+    """Remembers ids until they expire; at most `capacity` by each process of a gateway."""
 
     def __init__(
         self, directory: Path, *, capacity: int = 131072, steady: SteadyTime | None = None
     ) -> None:
-        """Makes the directory. Raises `OSError`."""
+        """Create the directory. Raises `OSError`."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._capacity = capacity
@@ -52,7 +50,7 @@ class Replays:
         self._over: tuple[int, Iterator[os.DirEntry[str]]] | None = None
 
     def first_use(self, *names: str, expires: float, now: float) -> bool:
-        """Record an id, qualified by whoever gave it. False: it was there.
+        """Record an id, qualified by its issuer; return False if it was there.
 
         Times are in Unix seconds. Raises `ReplaysUnavailableError`.
         """
@@ -68,10 +66,9 @@ class Replays:
                 with suppress(FileExistsError):
                     Path(bucket).mkdir(mode=0o700)
                 self._present[minute] = 0
-            # Never made a second time: what it held would be forgotten unnoticed.
-            os.close(os.open(f"{bucket}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return False
+            # A bucket is never made twice: that would lose its records unnoticed.
+            if not state.claim(f"{bucket}/{name}"):
+                return False
         except OSError as error:
             raise ReplaysUnavailableError(f"{bucket} cannot be used: {error.strerror}") from error
         self._present[minute] += 1
@@ -94,7 +91,7 @@ class Replays:
             if record is None:
                 self._over = None
                 del self._present[minute]
-                with suppress(OSError):  # not empty: somebody's clock was set back
+                with suppress(OSError):  # not empty: a clock was set back
                     (self._directory / str(minute)).rmdir()
                 return
             with suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
-"""The signed documents by which access is cut off, and given back.
+"""The signed documents that revoke access and restore it, and whether they count.
 
-They are signed as those of grants are (`grant_documents`): a gateway needs no trust in who brings
-them, and the log says who it was. Who may cut off whom is decided here: responders anybody, and
-everybody themselves and the agents they own. Only responders give back, and never to themselves.
+They are signed like those of grants: a gateway needs no trust in the sender, and the audit log
+names the signer. Responders may revoke anybody's access, everybody their own and that of agents
+they own. Only responders restore access, and never their own.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ringfence.gateway.consent.grant_documents import (
+from ringfence.gateway.jose import signed_documents
+from ringfence.gateway.jose.signed_documents import (
     LATEST,
     REASON_LENGTH,
     SKEW_SECONDS,
-    Facts,
     Form,
+    Roster,
     check_time,
     deny,
-    verify_signed,
 )
 
 Kind = Literal["token", "principal", "certificate"]
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("token", "principal", "certificate")
 REVOCATION = "ringfence-access-revocation+jwt"
 RESTORATION = "ringfence-access-restoration+jwt"
 FRESH_SECONDS = 300
-"""Within which a document has to arrive: an old one, sent again, changes nothing."""
+"""A document has to arrive within that time: an old one, sent again, changes nothing."""
 UNTIL_RESTORED = LATEST
 
 _ABOUT: Form = {"iss": str, "aud": str, "iat": int, "kind": str, "value": str, "reason": str}
@@ -40,13 +40,13 @@ _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Change:
-    """Access that is cut off until a time (Unix seconds), or given back."""
+    """Access that is revoked until a time (Unix seconds), or restored."""
 
     kind: Kind
     value: str
     """`jti` of a token, name of a principal, x5t#S256 of a certificate."""
     until: int | None
-    """None: given back."""
+    """None: restored."""
     reason: str
     signer: str
     certificate: str
@@ -55,9 +55,9 @@ class Change:
     certified_until: float
 
 
-def verify(document: bytes, facts: Facts) -> Change:
-    """What somebody signed, whether or not it may be. Raises `Refusal`."""
-    signed = verify_signed(document, facts, FORMS)
+def verify(document: bytes, roster: Roster) -> Change:
+    """Verify who signed which change, whether or not it may be. Raises `Refusal`."""
+    signed = signed_documents.verify(document, roster, FORMS)
     claims = signed.claims
     if claims["kind"] not in KINDS:
         deny("bad_kind", f"kind must be one of {', '.join(KINDS)}")
@@ -73,8 +73,8 @@ def verify(document: bytes, facts: Facts) -> Change:
     )
 
 
-def check(change: Change, facts: Facts, now: float) -> None:
-    """Raises `Refusal` unless this may be done now."""
+def check(change: Change, roster: Roster, now: float) -> None:
+    """Raise `Refusal` unless this may be done now."""
     check_time(change.issued, change.certified_until, now)
     if change.issued < now - FRESH_SECONDS - SKEW_SECONDS:
         deny("too_old", "the document was signed too long ago; sign it again")
@@ -83,22 +83,25 @@ def check(change: Change, facts: Facts, now: float) -> None:
         deny("bad_reason", f"the reason must be one printable line of {shortest} to {longest}")
     if wrong := malformed(change.kind, change.value):
         deny("bad_value", wrong)
-    if change.kind == "principal" and change.value not in facts.principals:
+    if change.kind == "principal" and change.value not in roster.principals:
         deny("unknown_principal", "this environment has no such principal")
-    responds = change.signer in facts.responders
+    responds = change.signer in roster.responders
     if change.until is None:
         own = change.value in (change.signer, change.certificate)
         if not responds or own:
-            deny("not_a_responder", "only another responder gives access back")
+            deny("not_a_responder", "only another responder restores access")
         return
     if change.until <= now:
-        deny("expired", "the time until which it would be cut off is over already")
-    if not responds and not (change.kind == "principal" and _own(change, facts)):
-        deny("not_a_responder", "only responders cut off others than themselves and their agents")
+        deny("expired", "the revocation would be over already")
+    if not responds and not (change.kind == "principal" and _own(change, roster)):
+        deny(
+            "not_a_responder",
+            "only responders revoke the access of others than themselves and their agents",
+        )
 
 
 def malformed(kind: Kind, value: str) -> str | None:
-    """What is wrong with the name of what is cut off."""
+    """What is wrong with the name of a token, principal or certificate; None: nothing."""
     if kind == "token" and _TOKEN.fullmatch(value):
         return "this is a token itself; name it by its jti, and treat it as disclosed"
     if kind == "token" and not _TOKEN_ID.fullmatch(value):
@@ -108,6 +111,6 @@ def malformed(kind: Kind, value: str) -> str | None:
     return None
 
 
-def _own(change: Change, facts: Facts) -> bool:
-    named = facts.principals[change.value]
+def _own(change: Change, roster: Roster) -> bool:
+    named = roster.principals[change.value]
     return change.signer in (change.value, named.owner)

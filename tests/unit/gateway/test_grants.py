@@ -30,10 +30,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joserfc import jwk, jws
 
-from ringfence.gateway.consent import grant_documents as documents
-from ringfence.gateway.consent import grants as store
-from ringfence.gateway.consent.grant_documents import Approval, Facts, Request, Revocation
-from ringfence.gateway.consent.grants import Event, Grants
+from ringfence.gateway.consent import documents, files, index, store
+from ringfence.gateway.consent.documents import GrantApproval, GrantRequest, GrantRevocation
+from ringfence.gateway.consent.store import Grants, Receipt
+from ringfence.gateway.jose import signed_documents
+from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.refusal import Refusal
 
 NOW = int(time.time())
@@ -43,7 +44,7 @@ CEILING = 3600
 REQUEST, APPROVAL, REVOCATION = documents.FORMS
 KINDS = (REQUEST, APPROVAL, REVOCATION)
 
-TYPE_OF_KEY: dict[str, Literal["EC", "OKP", "RSA"]] = {**documents.KEY_TYPES, "RS256": "RSA"}
+TYPE_OF_KEY: dict[str, Literal["EC", "OKP", "RSA"]] = {**signed_documents.KEY_TYPES, "RS256": "RSA"}
 
 CONFIGURATION = {
     "environment": "lab",
@@ -112,7 +113,7 @@ class Signer:
     def sign(self, typ: str, claims: Mapping[str, Any] | bytes, **header: Any) -> bytes:
         public = self.key.public_key()
         protected = {
-            "alg": documents.algorithm_of(public),
+            "alg": signed_documents.algorithm_of(public),
             "typ": typ,
             "x5c": [
                 base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode()
@@ -228,8 +229,8 @@ def person(name: str) -> Signer:
 
 
 @cache
-def facts() -> Facts:
-    return Facts.of(CONFIGURATION, authority().pem)
+def roster() -> Roster:
+    return Roster.of(CONFIGURATION, authority().pem)
 
 
 def naive(document: bytes) -> Mapping[str, Any]:
@@ -253,11 +254,11 @@ def refused(reason: str, action: Callable[[], object]) -> Refusal:
 
 
 def verified(document: bytes) -> Any:
-    return documents.verify(document, facts())
+    return documents.verify(document, roster())
 
 
 class Clock:
-    """Seconds since whenever; moves when told."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -272,8 +273,8 @@ class Gateway:
 
     directory: Path
     clock: Clock = field(default_factory=Clock)
-    told: list[str] = field(default_factory=list)
-    facts: Facts = field(default_factory=facts)
+    reported: list[str] = field(default_factory=list)
+    roster: Roster = field(default_factory=roster)
     keep: float = 86400
     revoked: set[str] = field(default_factory=set)
     """Principals and certificates."""
@@ -285,15 +286,15 @@ class Gateway:
     def __post_init__(self) -> None:
         self.grants = Grants(
             self.directory,
-            self.facts,
+            self.roster,
             CEILING,
             keep=self.keep,
             refuse_revoked=self.refuse_revoked,
-            report=self.told.append,
+            report=self.reported.append,
             monotonic=self.clock,
         )
 
-    def accept(self, document: bytes, now: float = NOW) -> Event:
+    def accept(self, document: bytes, now: float = NOW) -> Receipt:
         return self.grants.accept(document, now)
 
     def live(
@@ -302,7 +303,7 @@ class Gateway:
         who: str = "carol",
         tool: str = "write_query",
         server: str = "sqlite",
-    ) -> store.Grant | None:
+    ) -> index.Grant | None:
         return self.grants.live(who, server, tool, now)
 
     def settle(self) -> None:
@@ -353,7 +354,7 @@ class TestADocument:
         document = carol.request(jti="0" * 32)
         assert documents.read(document).algorithm == algorithm
         request = verified(document)
-        assert request == Request(
+        assert request == GrantRequest(
             id="0" * 32,
             digest=documents.read(document).digest,
             principal="carol",
@@ -375,7 +376,7 @@ class TestADocument:
             b"a.b",
             b"a.b.c",
             b"\xff\xfe\x00",
-            b"x" * (documents.DOCUMENT_BYTES + 1),
+            b"x" * (signed_documents.DOCUMENT_BYTES + 1),
             b".".join(base64.urlsafe_b64encode(p).rstrip(b"=") for p in (b"[]", b"[]", b"s")),
             b".".join([base64.urlsafe_b64encode(b"[" * 6000)] * 2 + [b"s"]),
             person("carol").request() + b"\n",
@@ -434,7 +435,7 @@ class TestADocument:
             {"x5c": []},
             {"x5c": "text"},
             {"x5c": [7]},
-            {"x5c": ["AAAA"] * (documents.CHAIN_LENGTH + 1)},
+            {"x5c": ["AAAA"] * (signed_documents.CHAIN_LENGTH + 1)},
         ],
         ids=str,
     )
@@ -505,7 +506,7 @@ class TestADocument:
         claims = person("dana").answer_claims(request)
         revocation = person("dana").sign(REVOCATION, claims)
         assert naive(revocation) == naive(person("dana").sign(APPROVAL, claims))
-        assert isinstance(verified(revocation), Revocation)
+        assert isinstance(verified(revocation), GrantRevocation)
         parts = revocation.split(b".")
         parts[0] = part(json.loads(unpart(parts[0])) | {"typ": APPROVAL})
         refused("bad_signature", lambda: verified(b".".join(parts)))
@@ -604,18 +605,18 @@ class TestACertificate:
         root = Issuer.create("company root")
         ours, theirs = Issuer.create("lab", root), Issuer.create("another", root)
         both = ours.pem + root.pem
-        documented = Facts.of(CONFIGURATION, both)
+        documented = Roster.of(CONFIGURATION, both)
         careless = replace(documented, anchors=tuple(x509.load_pem_x509_certificates(both)))
         signer = theirs.signer("dana")
         signer = replace(signer, chain=(*signer.chain, theirs.certificate))
         forged = signer.approve(person("carol").request())
-        assert isinstance(documents.verify(forged, careless), Approval)
+        assert isinstance(documents.verify(forged, careless), GrantApproval)
         refused("untrusted_certificate", lambda: documents.verify(forged, documented))
         assert documents.verify(ours.signer("carol").request(), documented)
 
     def test_of_either_authority_during_a_change(self):
         new = Issuer.create()
-        both = Facts.of(CONFIGURATION, authority().pem + new.pem)
+        both = Roster.of(CONFIGURATION, authority().pem + new.pem)
         assert documents.verify(person("carol").request(), both)
         assert documents.verify(new.signer("carol").request(), both)
 
@@ -646,22 +647,22 @@ class TestACertificate:
         request = person("carol").request(iat=NOW - 300, nbf=NOW - 300)
         gateway.accept(request)
         approval = expired.approve(request, iat=NOW - 120)
-        assert verified(approval).approver == "dana"
+        assert verified(approval).signer == "dana"
         refused("certificate_expired", lambda: gateway.accept(approval))
         put_pair(gateway.directory, request, approval)
         assert gateway.live() is None
 
     def test_tells_who_visits(self):
         der = person("dana").chain[0].public_bytes(serialization.Encoding.DER)
-        assert facts().principal_of(der) == "dana"
-        refused("untrusted_certificate", lambda: facts().principal_of(b"garbage"))
+        assert roster().principal_of(der) == "dana"
+        refused("untrusted_certificate", lambda: roster().principal_of(b"garbage"))
         nameless = authority().signer("dana", uris=()).chain[0]
         der = nameless.public_bytes(serialization.Encoding.DER)
-        refused("untrusted_certificate", lambda: facts().principal_of(der))
+        refused("untrusted_certificate", lambda: roster().principal_of(der))
 
     def test_there_must_be_an_authority(self):
         with pytest.raises(ValueError, match="Unable to load PEM file"):
-            Facts.of(CONFIGURATION, b"")
+            Roster.of(CONFIGURATION, b"")
 
 
 class TestARequest:
@@ -791,7 +792,7 @@ class TestAnApproval:
         assert gateway.live() is None
         approved = gateway.accept(person("dana").approve(request))
         grant = gateway.live()
-        assert grant == store.Grant(
+        assert grant == index.Grant(
             asked.id,
             "carol",
             "sqlite",
@@ -805,7 +806,7 @@ class TestAnApproval:
         assert (asked.step, asked.actor, asked.new) == ("requested", "carol", True)
         assert (approved.step, approved.actor, approved.principal) == ("approved", "dana", "carol")
         assert json.loads(json.dumps(approved.as_json()))["request_digest"] == asked.request_digest
-        assert gateway.told == []
+        assert gateway.reported == []
 
     def test_is_for_one_tool_of_one_server_and_one_principal(self, gateway: Gateway):
         request = person("carol").request()
@@ -848,7 +849,7 @@ class TestAnApproval:
         assert naive(approval)["request_id"] == naive(wanted)["jti"]
         put_pair(gateway.directory, wanted, approval)
         assert gateway.live() is None
-        assert any("wrong_request" in line for line in gateway.told)
+        assert any("wrong_request" in line for line in gateway.reported)
         refused("wrong_request", lambda: gateway.accept(approval))
 
     def test_is_not_moved_to_another_request(self, gateway: Gateway):
@@ -896,11 +897,11 @@ class TestAnApproval:
         ids=["arrives late", "signed late"],
     )
     def test_is_judged_by_itself(self, iat: int, now: int):
-        """Whoever asks about an approval alone, such as the command, is told as well."""
+        """The command checks an approval alone, and refuses it as well."""
         document = person("carol").request()
         request, approval = verified(document), verified(person("dana").approve(document, iat=iat))
-        documents.check_approval(replace(approval, issued=NOW), request, facts(), NOW)
-        refused("expired", lambda: documents.check_approval(approval, request, facts(), now))
+        documents.check_approval(replace(approval, issued=NOW), request, roster(), NOW)
+        refused("expired", lambda: documents.check_approval(approval, request, roster(), now))
 
     def test_of_what_is_not_there(self, gateway: Gateway):
         approval = person("dana").approve(person("carol").request())
@@ -922,14 +923,14 @@ class TestAnApproval:
         request = person("carol").request()
         put_pair(gateway.directory, request, person("dana").approve(request))
         assert gateway.live()
-        fewer = replace(facts(), approvers={("sqlite", "write_query"): frozenset({"erin"})})
+        fewer = replace(roster(), approvers={("sqlite", "write_query"): frozenset({"erin"})})
         gateway.grants.reconfigure(fewer, CEILING)
         assert gateway.live() is None
-        gateway.grants.reconfigure(replace(facts(), approvers={}), CEILING)
+        gateway.grants.reconfigure(replace(roster(), approvers={}), CEILING)
         assert gateway.live() is None
-        gateway.grants.reconfigure(facts(), HALF_AN_HOUR - 1)
+        gateway.grants.reconfigure(roster(), HALF_AN_HOUR - 1)
         assert gateway.live() is None
-        gateway.grants.reconfigure(facts(), CEILING)
+        gateway.grants.reconfigure(roster(), CEILING)
         assert gateway.live()
 
 
@@ -1021,7 +1022,7 @@ class TestARevocation:
 
     def test_by_an_approver_who_is_none_any_more(self, gateway: Gateway, granted: bytes):
         fewer = {("sqlite", "write_query"): frozenset({"erin"})}
-        gateway.grants.reconfigure(replace(facts(), approvers=fewer), CEILING)
+        gateway.grants.reconfigure(replace(roster(), approvers=fewer), CEILING)
         assert gateway.accept(person("dana").revoke(granted)).new
 
     def test_of_another_request(self, gateway: Gateway, granted: bytes):
@@ -1070,13 +1071,13 @@ class TestARevocation:
         assert gateway.live() is None
         next(gateway.directory.glob("*.revocation")).unlink()
         assert gateway.live() is None
-        gateway.grants.reconfigure(facts(), CEILING)
+        gateway.grants.reconfigure(roster(), CEILING)
         assert gateway.live() is None
 
     def test_that_was_forgotten_counts_while_it_is_there(
         self, gateway: Gateway, granted: bytes, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(store, "_REMEMBERED", 1)
+        monkeypatch.setattr(index, "REMEMBERED", 1)
         gateway.accept(person("dana").revoke(granted))
         put(gateway.directory, f"{'e' * 32}.revocation", b"")
         put(gateway.directory, f"{'f' * 32}.revocation", b"")
@@ -1142,14 +1143,14 @@ class TestTheDirectory:
         refusal = refused("grants_unavailable", lambda: gateway.accept(person("carol").request()))
         monkeypatch.undo()
         assert refusal.status == 503
-        assert "space" in gateway.told[0]
-        assert [p.name for p in gateway.directory.iterdir()] == [store.EXPIRED]
+        assert "space" in gateway.reported[0]
+        assert [p.name for p in gateway.directory.iterdir()] == [files.EXPIRED]
 
     def test_that_is_missing_holds_no_grants(self, tmp_path: Path):
         gateway = Gateway(tmp_path / "not" / "there")
         assert gateway.live() is None
         assert gateway.live() is None
-        assert len(gateway.told) == 1
+        assert len(gateway.reported) == 1
         refused("grants_unavailable", lambda: gateway.accept(person("carol").request()))
 
     def test_that_goes_away_takes_the_grants_with_it(self, gateway: Gateway, granted: bytes):
@@ -1190,14 +1191,14 @@ class TestTheDirectory:
             elif what == "directory":
                 path.mkdir()
             elif what == "large":
-                put(directory, path.name, document + b" " * documents.DOCUMENT_BYTES)
+                put(directory, path.name, document + b" " * signed_documents.DOCUMENT_BYTES)
             else:
                 put(directory, path.name, document[: len(document) // 2 if what == "half" else 0])
         for _ in range(3):
             gateway.settle()
             assert gateway.live() is None
-        assert len(gateway.told) == 1, gateway.told
-        assert which in gateway.told[0]
+        assert len(gateway.reported) == 1, gateway.reported
+        assert which in gateway.reported[0]
         if what != "directory":
             put(directory, f"{id}.{which}", content[which])
             assert gateway.live()
@@ -1240,8 +1241,8 @@ class TestTheDirectory:
         for _ in range(3):
             gateway.settle()
         assert gateway.live() is None
-        assert len(gateway.told) == 1
-        assert gateway.told[0].isprintable()
+        assert len(gateway.reported) == 1
+        assert gateway.reported[0].isprintable()
 
     def test_a_document_under_another_name_grants_nothing(self, directory: Path, gateway: Gateway):
         request = person("carol").request()
@@ -1252,7 +1253,7 @@ class TestTheDirectory:
         put(directory, f"{other}.request", request)
         put(directory, f"{other}.approval.erin", approval)
         assert gateway.live() is None
-        assert len(gateway.told) == 2
+        assert len(gateway.reported) == 2
 
     def test_a_request_that_is_overwritten_is_not_taken_for_what_it_was(
         self, directory: Path, gateway: Gateway
@@ -1300,7 +1301,7 @@ class TestTheDirectory:
         gateway.settle()
         gateway.accept(person("erin").revoke(request))
         assert gateway.live() is None
-        assert len(gateway.told) < 50
+        assert len(gateway.reported) < 50
         fresh = Gateway(directory)
         assert fresh.live() is None
 
@@ -1321,7 +1322,7 @@ def accept_at_once(
     directory: Path, authority_pem: bytes, document: bytes, now: int, together: Any, says: Any
 ) -> None:
     """In a process of its own, at the same moment as the others."""
-    gateway = Gateway(directory, facts=Facts.of(CONFIGURATION, authority_pem))
+    gateway = Gateway(directory, roster=Roster.of(CONFIGURATION, authority_pem))
     together.wait(60)
     try:
         says.put(gateway.accept(document, now).new)
@@ -1378,13 +1379,13 @@ class TestSweeping:
     LATER = NOW + HALF_AN_HOUR + 3601
 
     def names(self, directory: Path) -> set[str]:
-        return {p.name for p in directory.iterdir() if p.name != store.EXPIRED}
+        return {p.name for p in directory.iterdir() if p.name != files.EXPIRED}
 
     def test_what_ended_is_put_away_kept_and_deleted(self, gateway: Gateway, granted: bytes):
         unapproved = person("carol").request()
         gateway.accept(unapproved)
         id = documents.read(granted).claims["jti"]
-        expired = gateway.directory / store.EXPIRED
+        expired = gateway.directory / files.EXPIRED
         gateway.grants.sweep(NOW + HALF_AN_HOUR)
         assert len(self.names(gateway.directory)) == 3
         gateway.grants.sweep(self.LATER)
@@ -1453,7 +1454,7 @@ class TestListing:
         gateway.accept(person("carol").request(tool="create_table"))
         seen = {
             name: sorted(e.request.principal for e in gateway.grants.listing(NOW, name))
-            for name in (*facts().principals, "mallory")
+            for name in (*roster().principals, "mallory")
         }
         assert seen == {
             "carol": ["carol"],

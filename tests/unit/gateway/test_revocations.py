@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import pytest
 from test_grants import CONFIGURATION, NOW, Clock, Issuer, Signer, authority, person, refused
 
-from ringfence.gateway.consent.grant_documents import Facts
+from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.monotonic_clock import SteadyTime
 from ringfence.gateway.tokens import revocation_documents as documents
 from ringfence.gateway.tokens import revocations
 from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError
 
-FACTS = Facts.of({**CONFIGURATION, "responders": ["dana", "erin"]}, authority().pem)
+ROSTER = Roster.of({**CONFIGURATION, "responders": ["dana", "erin"]}, authority().pem)
 REASON = "its key was on a laptop that is gone"
 DAY = 86400
 
@@ -50,7 +51,7 @@ class Process:
         self.revocations = Revocations(directory / "revoked.json", SteadyTime(self.clock))
 
     def accept(self, document: bytes, now: float = NOW) -> bool:
-        return self.revocations.accept(document, FACTS, now)[1]
+        return self.revocations.accept(document, ROSTER, now)[1]
 
     def cut_off(
         self,
@@ -245,7 +246,7 @@ class TestFile:
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(revocations.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         refused("revocations_unreadable", lambda: process.accept(revoke("dana", "token", "t")))
         assert not process.revocations.path.exists()
 
@@ -282,5 +283,5 @@ def test_who_sees_what(process: Process):
         "carol": ["carol", "other-robot"],
         "frank": [],
     }.items():
-        listed = process.revocations.listing(FACTS, who, NOW)
+        listed = process.revocations.listing(ROSTER, who, NOW)
         assert [entry["value"] for entry in listed] == values
