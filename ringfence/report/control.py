@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from ringfence.controls import catalogue, index
+from ringfence.controls import catalogue, index, mappings
 from ringfence.controls.catalogue import Control
 from ringfence.controls.index import Kind, Place
 from ringfence.report import document
@@ -96,11 +96,12 @@ def markdown(controls: Iterable[Control]) -> str:
 
 
 def _references(control: Control) -> Mapping[str, list[str]]:
-    """Return the sections of each framework, by its title."""
-    found: dict[str, list[str]] = {}
-    for reference in control.references:
-        found.setdefault(reference.source, []).append(reference.section)
-    return found
+    """Return the ids of the statements that the control serves, by the framework's title."""
+    frameworks = mappings.load()
+    return {
+        frameworks[id_].title: [statement.id for statement in serving]
+        for id_, serving in mappings.references(frameworks, control.id).items()
+    }
 
 
 def _places(control: Control) -> Mapping[Kind, list[Place]]:
