@@ -37,6 +37,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 def pages() -> str:
     files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("roles/*/README.md")]
+    files += ROOT.glob("changes/*.md")
     return "\n".join(file.read_text().replace("\\\n", " ") for file in files)
 
 
