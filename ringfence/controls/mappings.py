@@ -48,7 +48,7 @@ class Statement:
     strength: Literal["must", "should"] | None = None
     applies: bool = True
     missing: str = ""
-    """What the statement asks for and no control serves."""
+    """The part of the statement that no control serves."""
 
     def standing(self, met: Set[str]) -> Standing:
         """Return how far `met`, the ids of controls that are met, cover the statement."""
