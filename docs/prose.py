@@ -1,7 +1,7 @@
 """Lint what people read: `proselint`, with the words that docs/glossary.md replaces.
 
 Pages are read without their code, Python files for their comments and strings, YAML files for
-their comments and for the values that people read.
+their comments and for the values that people read. `python docs/prose.py PATH…` lints a part.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ READ_BY_PEOPLE = re.compile(
     r"|remedy|why): .*$",
     re.MULTILINE,
 )
+LINTED = {".md", ".py", ".yml", ".yaml"}
 SPOKEN = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
@@ -45,17 +46,17 @@ CHECKS = {
     "redundancy": True,
     "spelling": True,
 }
-"""Of proselint, for pages. Repeated words are left out: tables and YAML repeat them."""
+"""Proselint checks for pages. Repeated words are left out: tables and YAML repeat them."""
 
 
-def main() -> int:
+def main(names: list[str]) -> int:
     registry = CheckRegistry()
     registry.register_many(proselint.checks.__register__)
     for where in ("everywhere", "pages"):
         words = types.PreferredForms(items=glossary(where))
         message = "'{1}' is not one of our words; write '{0}' (docs/glossary.md)."
         registry.register(Check(check_type=words, path=where, message=message))
-    problems = [line for path in files() for line in lint(path)]
+    problems = [line for path in files(names) for line in lint(path)]
     print("\n".join(problems) or "no poor words")
     return int(bool(problems))
 
@@ -70,17 +71,17 @@ def glossary(where: str) -> dict[str, str]:
     }
 
 
-def files() -> Iterator[Path]:
+def files(names: list[str]) -> Iterator[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "*.md", "*.py", "*.yml", "*.yaml"],
-        cwd=ROOT,
+        ["git", "ls-files", "--full-name", *names],
+        cwd=None if names else ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.exists() and path != GLOSSARY:
+        if path.suffix in LINTED and path != GLOSSARY and path.exists() and path.stat().st_size:
             yield path
 
 
@@ -137,4 +138,4 @@ def poor_openings(text: str) -> Iterator[tuple[int, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
