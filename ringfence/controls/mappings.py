@@ -61,10 +61,6 @@ class Statement:
             return "not_met"
         return "covered" if len(serving) == len(self.controls) and not self.missing else "partly"
 
-    def unmet(self, met: Set[str]) -> tuple[str, ...]:
-        """Return the controls that serve the statement and are not met."""
-        return tuple(control for control in self.controls if control not in met)
-
 
 @dataclass(frozen=True)
 class Framework:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from ringfence.controls import catalogue, mappings
 from ringfence.controls.mappings import Coverage, Framework, Source, Statement
@@ -43,6 +45,14 @@ def names(statements: tuple[Statement, ...]) -> list[str]:
 def test_every_file_is_a_framework():
     assert list(mappings.load()) == sorted(path.stem for path in mappings.MAPPINGS.iterdir())
     assert {path.suffix for path in mappings.MAPPINGS.iterdir()} == {".yaml"}
+
+
+def test_editors_find_the_schema():
+    for path in mappings.MAPPINGS.iterdir():
+        line = path.read_text().partition("\n")[0]
+        schema = line.removeprefix("# yaml-language-server: $schema=")
+        assert (path.parent / schema).resolve() == mappings.SCHEMA.resolve(), path.name
+    Draft202012Validator.check_schema(json.loads(mappings.SCHEMA.read_text()))
 
 
 def test_every_control_serves_a_statement():
