@@ -53,11 +53,12 @@ test: setup .venv/dev .venv/checkov/run .venv/conformance/run .venv/wheel/run po
 fuzz: setup .venv/dev ## Send the gateway requests at random, for MINUTES
 	@FUZZ_MINUTES=$(MINUTES) pytest tests/gateway/test_fuzz.py -s
 
-lint: setup .venv/dev ## Check style and types
+lint: setup .venv/dev ## Check style, types and words
 	ruff check
 	ruff format --check
 	basedpyright
 	lint-imports
+	codespell
 	yamllint --strict .
 	ansible-lint
 

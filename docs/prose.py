@@ -18,7 +18,7 @@ from pathlib import Path
 import proselint.checks
 from proselint.config import Config
 from proselint.registry import CheckRegistry
-from proselint.registry.checks import Check, types
+from proselint.registry.checks import Check, CheckFlags, types
 from proselint.tools import LintFile
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,8 @@ LINTED = {".md", ".py", ".yml", ".yaml"}
 SPOKEN = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
+UNREVIEWED = ("benchmarks/", "plugins/", "ringfence/", "roles/", "stacks/", "tests/")
+"""Where docstrings still begin so."""
 
 CHECKS = {
     "archaism": True,
@@ -55,7 +57,9 @@ def main(names: list[str]) -> int:
     for where in ("everywhere", "pages"):
         words = types.PreferredForms(items=glossary(where))
         message = "'{1}' is not one of our words; write '{0}' (docs/glossary.md)."
-        registry.register(Check(check_type=words, path=where, message=message))
+        # Docstrings stand in quotes.
+        flags = CheckFlags(allow_quotes=True)
+        registry.register(Check(check_type=words, path=where, message=message, flags=flags))
     problems = [line for path in files(names) for line in lint(path)]
     print("\n".join(problems) or "no poor words")
     return int(bool(problems))
@@ -92,7 +96,7 @@ def lint(path: Path) -> Iterator[str]:
     config = Config(max_errors=100, checks={**checks, "everywhere": True})
     for result in LintFile(str(name), prose(path.suffix, text)).lint(config):
         yield f"{name}:{result.pos[0]}: {result.check_result.message}"
-    if path.suffix == ".py":
+    if path.suffix == ".py" and not str(name).startswith(UNREVIEWED):
         for line, word in poor_openings(text):
             yield f"{name}:{line}: A docstring begins with a verb or a noun, not with '{word}'."
 
