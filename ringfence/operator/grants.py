@@ -49,7 +49,7 @@ from ringfence.gateway.jose.signed_documents import (
     algorithm_of,
     anchors,
 )
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.identity.pki import Identity, PkiError, named_principal, principal_identity
 from ringfence.manifest.model import Environment, Host, Tool
 from ringfence.operator.client import tls_context

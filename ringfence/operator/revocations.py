@@ -19,7 +19,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.revocation_documents import (
     KINDS,
     RESTORATION,

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ringfence.cli import main
 from ringfence.gateway.consent.store import Grants
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.identity import pki
 from ringfence.manifest.model import Environment, Host
 from ringfence.operator import grants

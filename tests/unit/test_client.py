@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from ringfence.cli import main
+from ringfence.gateway.refusals import REFUSALS, Refusal
 from ringfence.manifest.model import Environment
 from ringfence.operator import client
 
@@ -88,42 +89,36 @@ def test_a_server_that_does_not_run_is_told(manifest: Path):
         asyncio.run(attempt())
 
 
-def refusals() -> Iterator[tuple[str, list[ast.expr]]]:
-    """Every place in the gateway that says no: status, code, reason and words."""
-    for path in sorted((ROOT / "ringfence/gateway").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
-                named = {each.arg: each.value for each in node.keywords}
-                given = [*node.args, *(named[n] for n in FIELDS[len(node.args) :])]
-                yield f"{path.name}:{node.lineno}", given
-
-
-FIELDS = ("status", "code", "reason", "message")
-EITHER_SIDE = {400, 502}
-"""Where the status depends on who is to blame."""
 NOBODY_IS_THERE = 499
 
 
+def messages() -> Iterator[tuple[str, str]]:
+    """Every message of the gateway's refusals: those of the table, and those of call sites."""
+    for reason, answer in REFUSALS.items():
+        yield reason, answer.message
+    for path in sorted((ROOT / "ringfence/gateway").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Refusal", "deny"):
+                named = {each.arg: each.value for each in node.keywords}
+                for message in (*node.args[1:2], *filter(None, [named.get("message")])):
+                    words = [n.value for n in ast.walk(message) if isinstance(n, ast.Constant)]
+                    text = "".join(word for word in words if isinstance(word, str))
+                    yield f"{path.name}:{node.lineno}", text
+
+
 def test_every_status_that_the_gateway_refuses_with_has_a_meaning():
-    statuses: set[int] = set()
-    for place, (status, *_) in refusals():
-        numbers = {n.value for n in ast.walk(status) if isinstance(n, ast.Constant)}
-        numbers = {n for n in numbers if isinstance(n, int)}
-        if not numbers:
-            assert isinstance(status, ast.Name), place
-            assert place.startswith("strict_json.py"), f"{place}: which statuses are these?"
-            numbers = EITHER_SIDE
-        statuses |= numbers
-    assert len(statuses) > 10, "the refusals were not found"
+    statuses = {answer.status for answer in REFUSALS.values()}
+    statuses.add(Refusal.of_result("invalid_json").status)
+    assert len(statuses) > 10
     assert statuses - {NOBODY_IS_THERE} <= client.REFUSALS.keys()
 
 
 def test_what_the_gateway_says_is_shown_as_it_is():
-    for place, (*_, message) in refusals():
-        words = [n.value for n in ast.walk(message) if isinstance(n, ast.Constant)]
-        said = "".join(word for word in words if isinstance(word, str))
-        assert said.isprintable(), f"{place}: {said!a} would be replaced by a text of ours"
-        assert len(said) < client.LONGEST_REFUSAL - 100, place
+    found = list(messages())
+    assert len(found) > len(REFUSALS) + 30, "the messages of call sites were not found"
+    for place, message in found:
+        assert message.isprintable(), f"{place}: {message!a} would be replaced by a text of ours"
+        assert len(message) < client.LONGEST_REFUSAL - 100, place
 
 
 def answered(status: int, message: object) -> str | None:

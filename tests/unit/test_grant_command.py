@@ -18,7 +18,7 @@ from ringfence.cli import main
 from ringfence.gateway.consent import documents
 from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.jose import signed_documents
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.identity import pki
 from ringfence.identity.pki import Identity
 from ringfence.manifest.model import Environment, Gateway, Host, Principal

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from ringfence.cli import main
 from ringfence.gateway.jose.keys import KeySet, PublicKey, read_key_set
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.identity import issuer
 from ringfence.identity.pki import principal_identity

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.revocations import Revocations
 from ringfence.identity import pki
 from ringfence.identity.pki import Identity

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 BURST_SECONDS = 10
 """An idle caller may at once make the calls of so many seconds."""
@@ -26,9 +26,6 @@ FAILURES = 5
 """In a row, after which a server is left alone."""
 COOLING_SECONDS = 5.0
 LONGEST_COOLING_SECONDS = 60.0
-
-TOO_MANY = -32005
-UNAVAILABLE = -32006
 
 
 @dataclass(frozen=True)
@@ -124,13 +121,13 @@ class Slots:
             await self._semaphore.acquire()
             return
         if self._waiting >= self._concurrency:
-            raise _unavailable("server_busy", "the server is busy: try again later", 1)
+            raise Refusal("server_busy")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._semaphore.acquire()
         except TimeoutError:
-            raise _unavailable("server_busy", "the server is busy: try again later", 1) from None
+            raise Refusal("server_busy") from None
         finally:
             self._waiting -= 1
 
@@ -172,7 +169,7 @@ class Circuit:
         if self._state != "closed":
             if now < self._until:
                 wait = self._until - now if self._state == "open" else 1
-                raise _unavailable("circuit_open", "the server is unavailable for now", wait)
+                raise Refusal("circuit_open", headers=_retry_after(wait))
             self._turn("half_open")
             self._until = now + self.longest_cooling
         return Attempt(self._era)
@@ -251,17 +248,7 @@ class Limits:
         if tool is not None and (rate := self._tools.get((server, tool))):
             wanted[principal, server, tool] = rate
         if wait := self._buckets.take(wanted, now):
-            raise Refusal(
-                429,
-                TOO_MANY,
-                "rate_limited",
-                "too many calls: wait as long as Retry-After says",
-                headers=_retry_after(wait),
-            )
-
-
-def _unavailable(reason: str, message: str, wait: float) -> Refusal:
-    return Refusal(503, UNAVAILABLE, reason, message, headers=_retry_after(wait))
+            raise Refusal("rate_limited", headers=_retry_after(wait))
 
 
 def _retry_after(wait: float) -> tuple[tuple[str, str], ...]:

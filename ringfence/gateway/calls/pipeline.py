@@ -33,7 +33,7 @@ from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.policy.decisions import Decision
 from ringfence.gateway.protocol import mirrored_headers, sessions, strict_json
 from ringfence.gateway.protocol import requests as protocol
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 from ringfence.gateway.server.metrics import Metrics
 from ringfence.gateway.tokens import access_tokens as tokens
@@ -322,13 +322,7 @@ class Pipeline:
             exchange.count(inspected.findings)
             if inspected.action == "block":
                 exchange.treatment = "blocked"
-                raise Refusal(
-                    403,
-                    -32007,
-                    "arguments_withheld",
-                    "the arguments hold personal data or secrets, which this gateway does not "
-                    "pass on; leave them out",
-                )
+                raise Refusal("arguments_withheld")
             if inspected.findings:
                 exchange.treatment = "flagged"
         # 7. Limits
@@ -463,13 +457,7 @@ class Pipeline:
     def _unrecorded(self, error: AuditError) -> Refusal:
         self._metrics.audit_failed()
         logger.error("not recorded, so refused: %s", error)
-        return Refusal(
-            503,
-            -32006,
-            "audit_unavailable",
-            "the gateway cannot record calls now, and so makes none; try again later",
-            headers=(("Retry-After", "5"),),
-        )
+        return Refusal("audit_unavailable")
 
     def _event(self, exchange: Exchange, outcome: Outcome, status: int, reason: str) -> Event:
         identity, call = exchange.identity, exchange.call
@@ -532,7 +520,7 @@ class Pipeline:
         """Whatever happened: give back what the request holds, and record what was not yet."""
         await exchange.held.aclose()
         if not exchange.concluded:
-            refusal = gone or Refusal(499, -32603, "unfinished", "ended without an answer")
+            refusal = gone or Refusal("unfinished")
             # There is nobody left to tell; the log of the service has it.
             with suppress(Refusal):
                 self._conclude(exchange, refusal.status, refusal)
@@ -600,7 +588,7 @@ class Pipeline:
     def _still_allowed(self, identity: tokens.Identity) -> None:
         """For whoever was let in already. Raises `Refusal`."""
         if self.steady.latest(time.time()) >= identity.expires:
-            raise Refusal(401, -32001, "token_expired", "the access token has expired meanwhile")
+            raise Refusal("token_expired", "the access token has expired meanwhile")
         certificates = [identity.certificate] if identity.certificate else []
         try:
             revoked = self.revocations.revoked(
@@ -609,7 +597,7 @@ class Pipeline:
         except RevocationsUnreadableError:
             revoked = True
         if revoked:
-            raise Refusal(401, -32001, "token_revoked", "the access was revoked meanwhile")
+            raise Refusal("token_revoked", "the access was revoked meanwhile")
 
     async def list_grants(self, exchange: Exchange) -> Answer:
         """Those that the owner of the client's certificate may see."""
@@ -628,12 +616,7 @@ class Pipeline:
             thumbprint = tokens.certificate_thumbprint(exchange.certificate)
             self.revocations.refuse_revoked(principal, thumbprint, time.time())
             return principal
-        raise Refusal(
-            401,
-            -32001,
-            "no_certificate",
-            "show the client certificate of a principal of this environment",
-        )
+        raise Refusal("no_certificate")
 
 
 def _signed_by(principal: str) -> tokens.Identity:
@@ -677,17 +660,8 @@ def _der(value: bytes) -> bytes | None:
 def _denied(decision: Decision, call: protocol.Call) -> Refusal:
     if decision.reason == "no_grant":
         return Refusal(
-            403,
-            -32008,
             "no_grant",
-            "this tool is sensitive: somebody else has to agree first; run: ringfence grant "
+            "this tool is sensitive: another person has to agree first; run: ringfence grant "
             f"request {call.server} {call.name} --for 30m --reason '…'",
         )
-    if decision.reason == "unknown_method":
-        return Refusal(404, -32601, "unknown_method", "the method does not exist here")
-    return Refusal(
-        403,
-        -32003,
-        decision.reason,
-        "no role of this principal allows that; ask for one that names it",
-    )
+    return Refusal(decision.reason)

@@ -31,11 +31,11 @@ from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import mirrored_headers, strict_json
 from ringfence.gateway.protocol import requests as protocol
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Identity
 from ringfence.gateway.upstream import sse
 from ringfence.gateway.upstream.catalogue import Catalogue
-from ringfence.gateway.upstream.connections import Connections, Reply, broken
+from ringfence.gateway.upstream.connections import Connections, Reply
 
 SUBSCRIPTION = "subscriptions/listen"
 LISTENERS = 4
@@ -138,9 +138,7 @@ class Relay:
             conclude(exchange, 204)
             return Answer(204, EMPTY_HEADERS, b"")
         if reply.status == 405:
-            raise Refusal(
-                405, -32600, "method_not_allowed", "the server does not offer that for sessions"
-            )
+            raise Refusal("method_not_allowed")
         raise self._refused(reply, call)
 
     async def _send(
@@ -185,28 +183,19 @@ class Relay:
         """Listening lasts: it takes no slot from calls, and each principal has a few of its own."""
         if self._listeners[principal] >= LISTENERS:
             raise Refusal(
-                429,
-                -32005,
                 "too_many_listeners",
                 f"this principal listens {LISTENERS} times already; end one of them",
-                headers=(("Retry-After", "5"),),
             )
         self._listeners[principal] += 1
         exchange.held.callback(self._listeners.subtract, (principal,))
 
     def _refused(self, reply: Reply, call: protocol.Call) -> Refusal:
         if reply.status == 404 and call.session is not None:
-            return Refusal(404, -32600, "session_unknown", "the session has ended: begin a new one")
+            return Refusal("session_unknown")
         if reply.status in (429, 503):
             wait = reply.retry_after if (reply.retry_after or "").isdigit() else "1"
-            return Refusal(
-                503,
-                -32006,
-                "upstream_busy",
-                "the server behind the gateway is busy; try again later",
-                headers=(("Retry-After", wait or "1"),),
-            )
-        return broken("upstream_status", "answered with a status that MCP does not give it")
+            return Refusal("upstream_busy", headers=(("Retry-After", wait or "1"),))
+        return Refusal("upstream_status")
 
     # What comes back
 
@@ -220,7 +209,7 @@ class Relay:
         if isinstance(message, dict) and message.get("id") is None and "error" in message:
             message["id"] = call.id  # it could not read which call it was; there was only this one
         if not results.is_response(message, call):
-            raise broken("upstream_not_jsonrpc", "sent a notification for an answer")
+            raise Refusal("upstream_not_jsonrpc")
         message = await self._shaped(exchange, call, message)
         data_class = exchange.data_class or OWN_CLASS
         aside = results.set_aside(message, call.method)
@@ -233,11 +222,8 @@ class Relay:
         return results.put_back(inspected.document, aside)
 
     async def _parsed(self, body: bytes) -> Any:
-        """As strictly as a request; the caller is not the one to be told to mend it."""
-        try:
-            return await parse(body, depth=self._limits.depth, what="result")
-        except Refusal as refusal:
-            raise broken(refusal.reason, "sent a result that is not strict JSON") from refusal
+        """As strictly as a request; the fault is the server's."""
+        return await parse(body, depth=self._limits.depth, what="result")
 
     async def _shaped(
         self, exchange: Exchange, call: protocol.Call, message: dict[str, Any]
@@ -274,9 +260,7 @@ class Relay:
             return
         structured = result.get("structuredContent", pins.ABSENT)
         if not self._approved.check_output(call.name or "", structured):
-            raise broken(
-                "upstream_schema", "sent a result that the tool's own output schema does not allow"
-            )
+            raise Refusal("upstream_schema")
 
     def _check(self, call: protocol.Call) -> Callable[[Any], bool] | None:
         if call.method != "tools/call":
@@ -305,9 +289,7 @@ class Relay:
         try:
             async for chunk in reply.chunks():
                 if self._retired and listening:
-                    raise Refusal(
-                        503, -32006, "listening_ended", "the gateway is changing; listen again"
-                    )
+                    raise Refusal("listening_ended")
                 self._still_allowed(exchange.identity)
                 if not chunk:
                     for event in self._notifications(exchange, await stream.release()):
@@ -346,7 +328,7 @@ class Relay:
             if call.id is None:
                 conclude(exchange, 200)
                 return
-            raise broken("upstream_reset", "ended its stream without an answer")
+            raise Refusal("upstream_reset")
         except Refusal as refusal:
             yield self._failure(exchange, call, refusal, conclude)
 
@@ -365,7 +347,7 @@ class Relay:
     def _answers(self, message: Any, call: protocol.Call) -> bool:
         answers = results.is_response(message, call)
         if answers and call.id is None:
-            raise broken("upstream_other_id", "answered a request that was not made here")
+            raise Refusal("upstream_other_id")
         return answers
 
     def _notifications(self, exchange: Exchange, held: list[Inspected]) -> Iterator[bytes]:

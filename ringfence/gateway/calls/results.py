@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.gateway.protocol.requests import MODERN, OLDER, TASKS, Call, Kind
-from ringfence.gateway.refusal import Refusal
-from ringfence.gateway.upstream.connections import broken
+from ringfence.gateway.refusals import Refusal
 
 PROGRESS_TOKEN = "progressToken"  # noqa: S105  (a name of the protocol's)
 
@@ -57,26 +56,26 @@ def is_response(message: Any, call: Call) -> bool:
     own, what is not JSON-RPC.
     """
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-        raise broken("upstream_not_jsonrpc", "sent something that is not JSON-RPC")
+        raise Refusal("upstream_not_jsonrpc")
     if "method" in message:
         if "id" in message:
-            raise broken("upstream_request", "sent a request of its own, which is not passed on")
+            raise Refusal("upstream_request")
         if not isinstance(message["method"], str) or not isinstance(
             message.get("params", {}), dict
         ):
-            raise broken("upstream_not_jsonrpc", "sent something that is not JSON-RPC")
+            raise Refusal("upstream_not_jsonrpc")
         return False
     identifier = message.get("id")
     # Nobody else's answer: compared with its type, since 1 == True and 1 == 1.0 in Python.
     if type(identifier) is not type(call.id) or identifier != call.id:
-        raise broken("upstream_other_id", "answered another request than the one it was sent")
+        raise Refusal("upstream_other_id")
     if ("result" in message) == ("error" in message):
-        raise broken("upstream_not_jsonrpc", "sent something that is not JSON-RPC")
+        raise Refusal("upstream_not_jsonrpc")
     body = message.get("result", message.get("error"))
     if not isinstance(body, dict):
-        raise broken("upstream_not_jsonrpc", "sent something that is not JSON-RPC")
+        raise Refusal("upstream_not_jsonrpc")
     if "error" in message and type(body.get("code")) is not int:
-        raise broken("upstream_not_jsonrpc", "sent something that is not JSON-RPC")
+        raise Refusal("upstream_not_jsonrpc")
     return True
 
 
@@ -99,7 +98,7 @@ def filtered(
     """A page of a list with what is visible. The cursor stays: a page may be empty and not last."""
     entries = result.get(listed.key)
     if not isinstance(entries, list):
-        raise broken("upstream_not_mcp", f"sent a list without {listed.key}")
+        raise Refusal("upstream_not_mcp")
     named = [
         (entry[listed.name], entry)
         for entry in entries
@@ -167,7 +166,7 @@ def described(result: dict[str, Any]) -> dict[str, Any]:
 def initialised(result: Mapping[str, Any], versions: frozenset[str]) -> None:
     """Refuses a server that negotiated a version it was not opted in for."""
     if result.get("protocolVersion") not in versions:
-        raise broken("upstream_version", "chose a protocol version that is not enabled for it")
+        raise Refusal("upstream_version")
 
 
 def error_message(identifier: str | int | None, refusal: Refusal) -> dict[str, Any]:

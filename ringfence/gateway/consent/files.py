@@ -23,7 +23,7 @@ from ringfence.gateway.consent.documents import (
     verify,
 )
 from ringfence.gateway.jose.signed_documents import DOCUMENT_BYTES, Roster
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 EXPIRED = "expired"
 """Directory of the documents that are over."""
@@ -92,7 +92,7 @@ class GrantFiles:
         Raises `OSError`, and `Refusal` for a name that is none of a document.
         """
         if not NAME.fullmatch(name):
-            raise Refusal(403, -32003, "unknown_principal", "the signer's name is not usable here")
+            raise Refusal("unknown_principal", "the signer's name is not usable here")
         path = self.directory / name
         if state.create(path, document):
             return True

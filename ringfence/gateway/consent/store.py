@@ -45,7 +45,7 @@ from ringfence.gateway.consent.files import (
 from ringfence.gateway.consent.index import Entry, Grant, GrantIndex, Over
 from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.monotonic_clock import SteadyTime
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 REQUESTS = 1024
 """Requests in the directory, of all principals, including those that are over and not swept yet."""
@@ -226,9 +226,7 @@ class Grants:
             self._report(
                 f"cannot store a grant's document in {self._files.directory}: {error.strerror}"
             )
-            raise Refusal(
-                503, -32006, "grants_unavailable", "the document could not be stored; try again"
-            ) from error
+            raise Refusal("grants_unavailable") from error
 
     def listing(self, now: float, principal: str | None = None) -> tuple[RequestState, ...]:
         """Every request in the directory, oldest first; with `principal`, those that concern it.
@@ -282,7 +280,7 @@ class Grants:
             # Another process was faster, with the same one or not.
             return self._accept_request(request, document, now)
         if present.digest != request.digest:
-            raise Refusal(409, -32600, "id_taken", "another request has this id already")
+            raise Refusal("id_taken")
         return Receipt.of("requested", request, request.principal, new=False)
 
     def _accept_approval(self, approval: GrantApproval, document: bytes, now: float) -> Receipt:
@@ -308,14 +306,14 @@ class Grants:
             approved_by = self._index.approvers_of(request.id)
         check_revocation(revocation, request, approved_by, self._files.roster, now)
         if now >= request.end:
-            raise Refusal(403, -32003, "expired", "the requested time is over already")
+            raise Refusal("expired", "the requested time is over already")
         new = self._files.store(f"{request.id}.revocation", document, lambda: True)
         return Receipt.of("revoked", request, revocation.signer, new=new)
 
     def _request_of(self, answer: GrantApproval | GrantRevocation) -> GrantRequest:
         request = self._request(answer.request_id)
         if request is None:
-            raise Refusal(404, -32602, "unknown_request", "no request here has this id")
+            raise Refusal("unknown_request")
         return request
 
     def _request(self, id: str) -> GrantRequest | None:
@@ -327,7 +325,7 @@ class Grants:
     def _refuse_over(self, id: str) -> None:
         over = self._index.over.get(id)
         if over:
-            raise Refusal(403, -32003, over, f"the request is {over} already; make a new one")
+            raise Refusal(over, f"the request is {over} already; make a new one")
 
     def _check_number(self, principal: str) -> None:
         with self._lock:
@@ -335,13 +333,7 @@ class Grants:
             own = [e.id for e in entries.values() if e.claim.subject[0] == principal]
             total, is_open = len(entries), sum(id not in self._index.over for id in own)
         if total >= REQUESTS or len(own) >= REQUESTS_EACH or is_open >= OPEN_REQUESTS_EACH:
-            raise Refusal(
-                429,
-                -32005,
-                "too_many_requests",
-                "too many requests; revoke one that is open, or wait until some are put away",
-                headers=(("Retry-After", "60"),),
-            )
+            raise Refusal("too_many_requests")
 
     # The directory
 

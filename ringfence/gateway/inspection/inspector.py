@@ -26,7 +26,7 @@ from ringfence.gateway.inspection import plain_text
 from ringfence.gateway.inspection.detector import SHORTEST, Detector
 from ringfence.gateway.inspection.masking import Masking, Redaction
 from ringfence.gateway.inspection.plain_text import Plain
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 Action = Literal["pass", "flag", "redact", "block"]
 INLINE_BYTES = 16 * 1024
@@ -52,17 +52,7 @@ class Inspected:
     @property
     def refusal(self) -> Refusal | None:
         """For "block": what the caller is told."""
-        return withheld() if self.action == "block" else None
-
-
-def withheld() -> Refusal:
-    return Refusal(
-        status=403,
-        code=-32007,
-        reason="result_withheld",
-        message="The result was withheld by inspection: its data class does not allow what is in "
-        "it. Ask for less, or ask an administrator for the data class of this tool.",
-    )
+        return Refusal("result_withheld") if self.action == "block" else None
 
 
 @dataclass
@@ -340,7 +330,7 @@ _PROPAGATED_LENGTH = 128
 
 
 def _blocked(document: Mapping[str, Any], findings: Mapping[str, int]) -> Inspected:
-    refusal = withheld()
+    refusal = Refusal("result_withheld")
     answer: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": document.get("id"),

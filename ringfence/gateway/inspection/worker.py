@@ -31,7 +31,7 @@ from ringfence.gateway.inspection.inspector import (
     conforming,
 )
 from ringfence.gateway.protocol import strict_json
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 SEARCH_SECONDS = 5.0
 """Some ten times what 8 MiB of ordinary JSON take on a busy core."""
@@ -43,7 +43,7 @@ _LENGTH_BYTES = 8
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG")
 
 
-async def parse(body: bytes, *, depth: int, what: str = "request") -> Any:
+async def parse(body: bytes, *, depth: int, what: strict_json.What = "request") -> Any:
     """`strict_json.parse`, without the event loop where it may take a while."""
     if len(body) <= INLINE_BYTES:
         return strict_json.parse(body, depth=depth, what=what)
@@ -144,7 +144,7 @@ class Isolation:
                     await turn.enter_async_context(self._turns[of])
                     await turn.enter_async_context(self._free)
             except TimeoutError:
-                raise _busy() from None
+                raise Refusal("inspection_busy") from None
             return await self._search(frame)
 
     async def _search(self, frame: bytes) -> bytes:
@@ -158,7 +158,7 @@ class Isolation:
         except BaseException as error:
             # Also of who has gone: the answer would be taken for the next one's.
             self._dismiss(searcher)
-            raise _told(error, _too_long()) from None
+            raise _told(error, Refusal("inspection_timeout")) from None
 
     async def _begin(self) -> Process:
         searcher = await asyncio.create_subprocess_exec(
@@ -173,14 +173,18 @@ class Isolation:
                 await _received(searcher)
         except BaseException as error:
             self._dismiss(searcher)
-            raise _told(error, _failed()) from None
+            raise _told(error, Refusal("inspection_failed")) from None
         return searcher
 
 
 def _told(error: BaseException, late: Refusal) -> BaseException:
     if isinstance(error, TimeoutError):
         return late
-    return _failed() if isinstance(error, OSError | asyncio.IncompleteReadError) else error
+    return (
+        Refusal("inspection_failed")
+        if isinstance(error, OSError | asyncio.IncompleteReadError)
+        else error
+    )
 
 
 async def _send(searcher: Process, frame: bytes) -> None:
@@ -194,35 +198,6 @@ async def _received(searcher: Process) -> bytes:
     assert searcher.stdout is not None
     length = int.from_bytes(await searcher.stdout.readexactly(_LENGTH_BYTES), "big")
     return await searcher.stdout.readexactly(length)
-
-
-def _too_long() -> Refusal:
-    return Refusal(
-        403,
-        -32007,
-        "inspection_timeout",
-        "the data was withheld: searching it for personal data and secrets took too long; "
-        "send or ask for less at a time",
-    )
-
-
-def _failed() -> Refusal:
-    return Refusal(
-        403,
-        -32007,
-        "inspection_failed",
-        "the data was withheld: it could not be searched for personal data and secrets",
-    )
-
-
-def _busy() -> Refusal:
-    return Refusal(
-        503,
-        -32006,
-        "inspection_busy",
-        "the gateway has more to search than it can now; try again later",
-        headers=(("Retry-After", "5"),),
-    )
 
 
 # --- the searcher --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, import_key
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 KEY_TYPES: Mapping[str, Literal["EC", "OKP", "RSA"]] = {
     "ES256": "EC",
@@ -226,7 +226,7 @@ def verify(document: bytes, roster: Roster, forms: Mapping[str, Form]) -> Signed
             document, _jwk(key, unverified.algorithm), registry=_Registry(unverified.algorithm)
         )
     except (JoseError, ValueError) as error:
-        raise Refusal(403, -32003, "bad_signature", "the signature does not verify") from error
+        raise Refusal("bad_signature") from error
     if claims["iss"] != roster.uri(signer):
         deny("wrong_issuer", "iss is not the URI in the certificate")
     if claims["aud"] != roster.audience:
@@ -278,11 +278,11 @@ def anchors(authority: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def malform(message: str) -> NoReturn:
-    raise Refusal(400, -32600, "malformed_document", message)
+    raise Refusal("malformed_document", message)
 
 
 def deny(reason: str, message: str) -> NoReturn:
-    raise Refusal(403, -32003, reason, message)
+    raise Refusal(reason, message)
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -342,7 +342,7 @@ def _object(segment: bytes) -> dict[str, Any]:
             object_pairs_hook=_unique,
         )
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, -32600, "malformed_document", "a part is not JSON") from error
+        raise Refusal("malformed_document", "a part is not JSON") from error
     if not isinstance(value, dict):
         malform("header and claims are JSON objects")
     return value
@@ -356,9 +356,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _untrusted() -> Refusal:
-    return Refusal(
-        403,
-        -32003,
-        "untrusted_certificate",
-        "the certificate is not a principal's of this environment, or was not valid at the time",
-    )
+    return Refusal("untrusted_certificate")

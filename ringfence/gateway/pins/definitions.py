@@ -28,7 +28,7 @@ import orjson
 from ringfence.gateway import state
 from ringfence.gateway.inspection import hidden_characters
 from ringfence.gateway.protocol.mirrored_headers import AnnotationError, ParamHeader, declared
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 FIELDS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """What a model or a client acts on, and a person approves."""
@@ -127,12 +127,7 @@ class Judgement:
         """Raises `Refusal` (403) where the tool is withheld, or is not in the list any more."""
         if (tool := self.approved.get(name)) is not None:
             return tool
-        raise Refusal(
-            403,
-            -32003,
-            "tool_withheld",
-            "this tool is not available: its definition waits for approval by an operator",
-        )
+        raise Refusal("tool_withheld")
 
 
 def canonical(value: Any) -> bytes:

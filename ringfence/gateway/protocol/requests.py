@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from ringfence.gateway.protocol import mirrored_headers
 from ringfence.gateway.protocol.mirrored_headers import PARAM_PREFIX, AnnotationError, ParamHeader
 from ringfence.gateway.protocol.strict_json import fold
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 Kind = Literal["server", "tool", "resource", "prompt"]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -33,13 +33,6 @@ TASKS = "io.modelcontextprotocol/tasks"
 LARGEST_ID = mirrored_headers.LARGEST_SAFE
 """A server in JavaScript would answer a larger id with another one."""
 LONGEST_SESSION = 2048
-
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-UNKNOWN_METHOD = -32601
-INVALID_PARAMS = -32602
-HEADER_MISMATCH = -32020
-UNSUPPORTED_VERSION = -32022
 
 
 @dataclass(frozen=True)
@@ -175,7 +168,7 @@ def read(headers: Headers, document: Any, *, server: str, versions: frozenset[st
     _check_method_header(fields, method)
     subject = _MODERN_METHODS.get(method)
     if subject is None:
-        raise _unknown_method()
+        raise Refusal("unknown_method")
     params = document["params"]
     kind, name, resources = subject(params)
     _check_name_header(fields, name, required=method in _MIRRORED_NAMES)
@@ -197,13 +190,7 @@ def read_session(
     session by GET and end it by DELETE. Raises `Refusal`: 405 where no older version is served."""
     older = versions.intersection(OLDER)
     if not older:
-        raise Refusal(
-            405,
-            INVALID_REQUEST,
-            "verb",
-            "this server takes POST alone; it has no sessions",
-            headers=(("Allow", "POST"),),
-        )
+        raise Refusal("verb", headers=(("Allow", "POST"),))
     fields = _fields(headers)
     if verb == "GET":
         _check_accept(fields.get(b"accept", b""), b"text/event-stream")
@@ -212,9 +199,7 @@ def read_session(
         raise _unsupported(version, older)
     session = _session(fields)
     if session is None:
-        raise Refusal(
-            400, INVALID_REQUEST, "no_session", "Mcp-Session-Id is missing; initialize first"
-        )
+        raise Refusal("no_session")
     return version, session
 
 
@@ -249,18 +234,18 @@ def param_headers(
         name = name.lower()
         if name.startswith(PARAM_PREFIX):
             if name in sent:
-                raise _mismatch("duplicate_header", "an Mcp-Param header is there twice")
+                raise Refusal("duplicate_header", "an Mcp-Param header is there twice")
             sent[name] = value.strip(b" \t")
     for each in _declared(input_schema) if call.method == "tools/call" else ():
         value = _argument(call, each.path)
         raw = sent.pop(each.header, None)
         if raw is None:
             if mirrored_headers.render(value) is not None and call.version == MODERN:
-                raise _mismatch("missing_header", "an Mcp-Param header of an argument is missing")
+                raise Refusal("missing_header", "an Mcp-Param header of an argument is missing")
         elif not mirrored_headers.mirrors(each, _mirrored(raw, "an Mcp-Param header"), value):
-            raise _mismatch("header_mismatch", "an Mcp-Param header differs from its argument")
+            raise Refusal("header_mismatch", "an Mcp-Param header differs from its argument")
     if sent:
-        raise _mismatch("undeclared_header", "an Mcp-Param header is of no argument of this call")
+        raise Refusal("undeclared_header")
 
 
 def _declared(
@@ -278,13 +263,11 @@ def check_target(path: str, query: bytes | str) -> None:
     """No query: what belongs into headers (OAuth 2.1, section 5: tokens) must not be in logs; and
     no path that could be read in two ways. Raises `Refusal` 400."""
     if query:
-        raise Refusal(
-            400, INVALID_REQUEST, "query", "the address has a query; send tokens in Authorization"
-        )
+        raise Refusal("query")
     segments = path.split("/")
     plain = path.isascii() and path.replace("/", "").translate(_PUNCTUATION).isalnum()
     if segments[0] or not all(segments[1:]) or not plain or {".", ".."} & set(segments):
-        raise Refusal(400, INVALID_REQUEST, "path", "the path is not plain; send /<server>/mcp")
+        raise Refusal("path")
 
 
 _PUNCTUATION = str.maketrans("", "", "-._~")
@@ -296,13 +279,13 @@ def check_host(headers: Headers, hosts: Collection[str]) -> None:
     for another's (RFC 9110, section 7.4)."""
     values = [value.strip(b" \t") for name, value in headers if name.lower() == b"host"]
     if len(values) != 1:
-        raise Refusal(400, INVALID_REQUEST, "host", "send the Host header once")
+        raise Refusal("host_header")
     host = values[0].decode("latin-1").lower()
     name, colon, port = host.rpartition(":")
     if host not in hosts and not (
         colon and port.isascii() and port.isdecimal() and len(port) < 6 and name in hosts
     ):
-        raise Refusal(421, INVALID_REQUEST, "host", "this host is not served here")
+        raise Refusal("host")
 
 
 def check_origin(headers: Headers, origins: Collection[str]) -> None:
@@ -312,7 +295,7 @@ def check_origin(headers: Headers, origins: Collection[str]) -> None:
     """
     for name, value in headers:
         if name.lower() == b"origin" and value.strip(b" \t").decode("latin-1") not in origins:
-            raise Refusal(403, INVALID_REQUEST, "origin", "this Origin is not allowed here")
+            raise Refusal("origin")
 
 
 def _fields(headers: Headers) -> dict[bytes, bytes]:
@@ -322,7 +305,7 @@ def _fields(headers: Headers) -> dict[bytes, bytes]:
         name = name.lower()
         if name in _SINGLE:
             if name in fields:
-                raise _mismatch("duplicate_header", f"{name.decode()} is there twice; send it once")
+                raise Refusal("duplicate_header", f"{name.decode()} is there twice; send it once")
             fields[name] = value.strip(b" \t")
         elif name == b"accept":
             # A list may come in several lines (RFC 9110, section 5.3).
@@ -335,9 +318,7 @@ def _check_content_type(value: bytes) -> None:
         return
     media, _, parameters = value.lower().partition(b";")
     if media.strip(b" \t") != b"application/json" or parameters.strip(b' \t;"') not in _UTF_8:
-        raise Refusal(
-            415, INVALID_REQUEST, "content_type", "the body is not application/json in UTF-8"
-        )
+        raise Refusal("content_type")
 
 
 _UTF_8 = frozenset({b"", b"charset=utf-8", b'charset="utf-8'})
@@ -353,37 +334,28 @@ def _check_accept(value: bytes, *wanted: bytes) -> None:
             accepted.add(media)
     for media in wanted:
         if not accepted & {media, media.partition(b"/")[0] + b"/*", b"*/*"}:
-            raise Refusal(
-                406,
-                INVALID_REQUEST,
-                "accept",
-                f"Accept does not list {b' and '.join(wanted).decode()}",
-            )
+            raise Refusal("accept", f"Accept does not list {b' and '.join(wanted).decode()}")
 
 
 def _check_envelope(document: Any) -> str:
     """The method. JSON-RPC 2.0 with what MCP narrows: one message, params by name, no null id."""
     if isinstance(document, list):
-        raise _bad("batch", "the body is a batch; send one message in each request")
+        raise Refusal("batch")
     if not isinstance(document, dict):
-        raise _bad("no_object", "the body is not a JSON-RPC message; send an object")
+        raise Refusal("no_object")
     if "result" in document or "error" in document:
-        raise _bad(
-            "client_response",
-            "the body is a response; this gateway passes no requests of servers (sampling,"
-            " elicitation, roots) to clients, so there is none to answer",
-        )
+        raise Refusal("client_response")
     if not document.keys() <= _MEMBERS:
-        raise _bad("unknown_member", "the message has members that JSON-RPC does not define")
+        raise Refusal("unknown_member")
     if document.get("jsonrpc") != "2.0":
-        raise _bad("jsonrpc", 'the message is not of JSON-RPC 2.0; send "jsonrpc": "2.0"')
+        raise Refusal("jsonrpc")
     method = document.get("method")
     if not isinstance(method, str) or not method:
-        raise _bad("method", "the message has no method; send its name as a string")
+        raise Refusal("method")
     if "id" in document and not _is_id(document["id"]):
-        raise _bad("id", "the id is neither a string nor an integer of 53 bits")
+        raise Refusal("id")
     if not isinstance(document.get("params", {}), dict):
-        raise _bad("params", "params is not an object; send params by name")
+        raise Refusal("params")
     return method
 
 
@@ -407,7 +379,7 @@ def _version(
     version = _version_header(fields, versions)
     meta = document.get("params", {}).get("_meta")
     if isinstance(meta, dict) and meta.get(_META_VERSION, version) != version:
-        raise _mismatch(
+        raise Refusal(
             "header_mismatch", f"MCP-Protocol-Version differs from {_META_VERSION} in the body"
         )
     if version not in versions or version not in METHODS:
@@ -418,14 +390,14 @@ def _version(
 def _version_header(fields: Mapping[bytes, bytes], versions: frozenset[str]) -> str:
     raw = fields.get(_VERSION)
     if raw is None:
-        raise _mismatch(
+        raise Refusal(
             "missing_header",
             "MCP-Protocol-Version is missing; send one of the versions supported:"
             f" {', '.join(_newest_first(versions))}",
-            {"supported": _newest_first(versions)},
+            data={"supported": _newest_first(versions)},
         )
     if not raw or len(raw) > 32 or not raw.isascii() or not raw.decode().isprintable():
-        raise _mismatch("invalid_header", "MCP-Protocol-Version is not the name of a version")
+        raise Refusal("invalid_header", "MCP-Protocol-Version is not the name of a version")
     return raw.decode()
 
 
@@ -460,7 +432,7 @@ def _read_notification(
 ) -> Call:
     """MCP 2026-07-28 has none that does anything over HTTP: what is accepted goes nowhere."""
     if not method.startswith("notifications/"):
-        raise _bad("no_id", "the request has no id; send a string or an integer")
+        raise Refusal("no_id")
     if _METHOD in fields:
         _check_method_header(fields, method)
     _check_name_header(fields, None, required=False)
@@ -482,12 +454,12 @@ def _read_older(
     session = _session(fields)
     if "id" not in document:
         if method not in _OLDER_NOTIFICATIONS:
-            raise _unknown_method()
+            raise Refusal("unknown_method")
         _check_name_header(fields, None, required=False)
         return Call(server, version, None, method, params, "server", None, document, session)
     subject = METHODS[version].get(method)
     if subject is None:
-        raise _unknown_method()
+        raise Refusal("unknown_method")
     kind, name, resources = subject(params)
     _check_name_header(fields, name, required=False)
     if "task" in params:
@@ -522,32 +494,32 @@ def _session(fields: Mapping[bytes, bytes]) -> str | None:
     if raw is None:
         return None
     if not 0 < len(raw) <= LONGEST_SESSION or min(raw) < 0x21 or max(raw) > 0x7E:
-        raise _bad("session", "Mcp-Session-Id is not visible ASCII; send it as it was received")
+        raise Refusal("session")
     return raw.decode()
 
 
 def _check_method_header(fields: Mapping[bytes, bytes], method: str) -> None:
     raw = fields.get(_METHOD)
     if raw is None:
-        raise _mismatch("missing_header", "Mcp-Method is missing; send the method of the body")
+        raise Refusal("missing_header", "Mcp-Method is missing; send the method of the body")
     if raw != method.encode("utf-8"):
-        raise _mismatch("header_mismatch", "Mcp-Method differs from the method in the body")
+        raise Refusal("header_mismatch", "Mcp-Method differs from the method in the body")
 
 
 def _check_name_header(fields: Mapping[bytes, bytes], name: str | None, *, required: bool) -> None:
     raw = fields.get(_NAME)
     if raw is None:
         if required:
-            raise _mismatch("missing_header", "Mcp-Name is missing; send the name in the body")
+            raise Refusal("missing_header", "Mcp-Name is missing; send the name in the body")
     elif _mirrored(raw, "Mcp-Name") != name:
-        raise _mismatch("header_mismatch", "Mcp-Name differs from what the body names")
+        raise Refusal("header_mismatch", "Mcp-Name differs from what the body names")
 
 
 def _mirrored(raw: bytes, header: str) -> str:
     try:
         return mirrored_headers.decode(raw)
     except ValueError:
-        raise _mismatch(
+        raise Refusal(
             "invalid_header", f"{header} is neither plain ASCII nor canonical Base64 of UTF-8"
         ) from None
 
@@ -561,9 +533,7 @@ def _argument(call: Call, path: Sequence[str]) -> Any:
             return None
         folded = fold(name)
         if any(fold(each) == folded and each != name for each in node):
-            raise _mismatch(
-                "header_mismatch", "an argument with an Mcp-Param header is there twice"
-            )
+            raise Refusal("header_mismatch", "an argument with an Mcp-Param header is there twice")
         node = node.get(name)
     return node
 
@@ -580,29 +550,14 @@ def _text(level: Mapping[str, Any], where: str, name: str) -> str:
     return value
 
 
-def _bad(reason: str, message: str) -> Refusal:
-    return Refusal(400, INVALID_REQUEST, reason, message)
-
-
 def _invalid(message: str) -> Refusal:
-    return Refusal(400, INVALID_PARAMS, "invalid_params", message)
-
-
-def _mismatch(reason: str, message: str, data: dict[str, Any] | None = None) -> Refusal:
-    return Refusal(400, HEADER_MISMATCH, reason, message, data)
-
-
-def _unknown_method() -> Refusal:
-    return Refusal(404, UNKNOWN_METHOD, "unknown_method", "this method is not offered here")
+    return Refusal("invalid_params", message)
 
 
 def _unsupported(version: str, versions: Collection[str]) -> Refusal:
     return Refusal(
-        400,
-        UNSUPPORTED_VERSION,
         "unsupported_version",
-        "this version of the protocol is not supported; use one that data.supported names",
-        {"supported": _newest_first(versions), "requested": version},
+        data={"supported": _newest_first(versions), "requested": version},
     )
 
 

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 SHORTEST_KEY = 32
 LONGEST = 1024
@@ -31,9 +31,7 @@ def seal(key: bytes, upstream_id: str, principal: str, server: str) -> str:
     Raises `Refusal` 502 for an id that MCP does not allow.
     """
     if not _VISIBLE.fullmatch(upstream_id):
-        raise Refusal(
-            502, -32006, "session_id", "the server gave out a session id that MCP does not allow"
-        )
+        raise Refusal("session_id")
     return _code(key, upstream_id, principal, server) + upstream_id
 
 
@@ -44,9 +42,7 @@ def open(key: bytes, sealed: str, principal: str, server: str) -> str:
     plain = upstream_id if _VISIBLE.fullmatch(upstream_id) else ""
     expected = _code(key, plain, principal, server)
     if not hmac.compare_digest(expected.encode(), code.encode(errors="replace")):
-        raise Refusal(
-            404, -32600, "unknown_session", "this session does not exist; initialize a new one"
-        )
+        raise Refusal("unknown_session")
     return plain
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
+
+What = Literal["request", "result"]
 
 
 class _Names(NamedTuple):
@@ -79,38 +81,30 @@ _FLATTEN = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def parse(body: bytes, *, depth: int, what: str = "request") -> Any:
+def parse(body: bytes, *, depth: int, what: What = "request") -> Any:
     """The document, of JSON's types. `depth`: levels of arrays and objects, below 1000.
 
-    `what` names it in messages. Raises `Refusal` -32700: 400 for a request; for anything else the
-    server is to blame, and it is 502. Reasons: `invalid_json`, `nesting`, `duplicate_key`,
-    `ambiguous_key`, `nul`, `number_range`.
+    Raises `Refusal`: 400 for a request, 502 for a server's result. Reasons: `invalid_json`,
+    `nesting`, `duplicate_key`, `ambiguous_key`, `nul`, `number_range`.
     """
     if body.count(b"[") + body.count(b"{") > depth and _is_deeper(_outside_strings(body), depth):
-        raise _refusal(what, "nesting", f"is nested deeper than {depth} levels; flatten it")
+        raise _refusal(
+            what, "nesting", f"the request is nested deeper than {depth} levels; flatten it"
+        )
     try:
         document = orjson.loads(body)
     except (orjson.JSONDecodeError, RecursionError):
-        raise _refusal(
-            what, "invalid_json", "is not JSON in UTF-8 (RFC 8259); send one document, strictly"
-        ) from None
+        raise _refusal(what, "invalid_json") from None
     structure = _outside_strings(body)
     if structure.count(b":") != _members(document):
-        raise _refusal(what, "duplicate_key", "has a member twice; send each name once")
+        raise _refusal(what, "duplicate_key")
     # What is beyond a double, orjson refuses; integers beyond 64 bits it makes doubles of.
     if _NINETEEN_DIGITS in structure.translate(_DIGITS) and not _fit(structure):
-        raise _refusal(
-            what, "number_range", "has an integer beyond 64 bits; send it as a string instead"
-        )
+        raise _refusal(what, "number_range")
     if b"\\u0000" in body and any("\0" in text for text in _strings(document)):
-        raise _refusal(what, "nul", "has U+0000 in a string; leave it out")
+        raise _refusal(what, "nul")
     if document.__class__ is dict and _is_ambiguous(document):
-        raise _refusal(
-            what,
-            "ambiguous_key",
-            "has a member whose name differs from another, or from one that MCP defines, only in"
-            " case; use the exact names",
-        )
+        raise _refusal(what, "ambiguous_key")
     return document
 
 
@@ -119,9 +113,8 @@ def serialise(document: Any) -> bytes:
     return orjson.dumps(document)
 
 
-def _refusal(what: str, reason: str, message: str) -> Refusal:
-    status = 400 if what == "request" else 502
-    return Refusal(status, -32700, reason, f"the {what} {message}")
+def _refusal(what: What, reason: str, message: str | None = None) -> Refusal:
+    return Refusal(reason, message) if what == "request" else Refusal.of_result(reason)
 
 
 def _outside_strings(body: bytes) -> bytes:

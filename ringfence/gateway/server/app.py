@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.gateway.calls.exchange import Answer, Exchange, Headers
 from ringfence.gateway.calls.pipeline import Pipeline
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 
 Scope = MutableMapping[str, Any]
@@ -53,7 +53,7 @@ class Application:
                     await _send(send, answer)
             except Exception:
                 logger.exception("request %s failed", exchange.request_id)
-                await _send(send, pipeline.refuse(exchange, _internal()))
+                await _send(send, pipeline.refuse(exchange, Refusal("internal_error")))
             finally:
                 await pipeline.finish(exchange)
 
@@ -81,7 +81,7 @@ class Application:
         elif path.startswith(WELL_KNOWN):
             server = _server(path[len(WELL_KNOWN) - 1 :])
             if server is None or server not in pipeline.servers:
-                raise _not_found()
+                raise Refusal("no_such_path")
             if method == "OPTIONS" and cors.is_preflight(exchange.headers):
                 await _send(send, pipeline.preflight(exchange, ("GET",)))
             elif method != "GET":
@@ -105,7 +105,7 @@ class Application:
             else:
                 raise _method_not_allowed("GET", "POST")
         else:
-            raise _not_found()
+            raise Refusal("no_such_path")
 
 
 class _Connected:
@@ -133,7 +133,7 @@ class _Connected:
         self._watch.cancel()
         if kind is asyncio.CancelledError and self._gone and self._task is not None:
             self._task.uncancel()
-            raise _client_gone()
+            raise Refusal(CLIENT_GONE)
 
 
 async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
@@ -142,9 +142,7 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise _too_large(limit)
         if name == b"content-encoding":
-            raise Refusal(
-                415, -32600, "content_encoding", "send the body as it is, without encoding it"
-            )
+            raise Refusal("content_encoding")
     chunks: list[bytes] = []
     size = 0
     try:
@@ -152,7 +150,7 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise _client_gone()
+                    raise Refusal(CLIENT_GONE)
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 if size > limit:
@@ -162,8 +160,6 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
                     break
     except TimeoutError:
         raise Refusal(
-            408,
-            -32600,
             "body_timeout",
             f"send the whole body within {BODY_SECONDS:.0f} seconds",
             headers=(("Connection", "close"),),
@@ -209,7 +205,7 @@ async def _stream(send: Send, answer: Answer, client: _Connected) -> None:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             except TimeoutError:
-                raise _client_gone() from None
+                raise Refusal(CLIENT_GONE) from None
         client.answered = True
         await send({"type": "http.response.body", "body": b""})
     finally:
@@ -224,22 +220,8 @@ def _server(path: bytes) -> str | None:
     return parts[1].decode("latin-1")
 
 
-def _internal() -> Refusal:
-    return Refusal(500, -32603, "internal_error", "the gateway failed; its log says why")
-
-
-def _client_gone() -> Refusal:
-    return Refusal(499, -32603, CLIENT_GONE, "the client closed the connection")
-
-
-def _not_found() -> Refusal:
-    return Refusal(404, -32600, "no_such_path", "there is nothing at this address")
-
-
 def _method_not_allowed(*allowed: str) -> Refusal:
     return Refusal(
-        405,
-        -32600,
         "method_not_allowed",
         f"use {' or '.join(allowed)} here",
         headers=(("Allow", ", ".join(allowed)),),
@@ -249,8 +231,6 @@ def _method_not_allowed(*allowed: str) -> Refusal:
 def _too_large(limit: int) -> Refusal:
     # Closing spares reading what is still to come.
     return Refusal(
-        413,
-        -32600,
         "body_too_large",
         f"the body may have at most {limit} bytes",
         headers=(("Connection", "close"),),

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.keys import KeySource, KeysUnavailableError, PublicKey
 from ringfence.gateway.monotonic_clock import SteadyTime
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import REFUSALS, Refusal
 from ringfence.gateway.tokens.dpop import PROOF_SECONDS, Proof
 from ringfence.gateway.tokens.dpop import Request as ProofRequest
 from ringfence.gateway.tokens.dpop import verify as verify_proof
@@ -170,11 +170,11 @@ class Verifier:
         except _RejectedError as error:
             raise self._challenge(error, authorization, audience, scope) from None
         except KeysUnavailableError as error:
-            raise _unavailable("keys_unavailable") from error
+            raise Refusal("keys_unavailable") from error
         except ReplaysUnavailableError as error:
-            raise _unavailable("replays_unavailable") from error
+            raise Refusal("replays_unavailable") from error
         except RevocationsUnreadableError as error:
-            raise _unavailable("revocations_unreadable") from error
+            raise Refusal("revocations_unreadable") from error
         return identity if thumbprint is None else replace(identity, certificate=thumbprint)
 
     def _read(self, token: str, audience: str, now: float) -> _Token:
@@ -315,30 +315,17 @@ class Verifier:
         sent = (authorization or "").partition(" ")[0].lower()
         parameters = {"realm": self._realm}
         if rejected.error:
-            parameters |= {"error": rejected.error, "error_description": _SAYS[rejected.error]}
+            parameters |= {
+                "error": rejected.error,
+                "error_description": REFUSALS[rejected.reason].message,
+            }
         parameters |= {"scope": scope, "resource_metadata": metadata_url(audience)}
         scheme = "Bearer"
         if self._constraint == "dpop" or sent == "dpop":
             scheme = "DPoP"
             parameters["algs"] = " ".join(sorted(jws.ALGORITHMS))
         value = ", ".join(f'{name}="{text}"' for name, text in parameters.items())
-        forbidden = rejected.error == "insufficient_scope"
-        return Refusal(
-            status=403 if forbidden else 401,
-            code=-32003 if forbidden else -32001,
-            reason=rejected.reason,
-            message=_SAYS[rejected.error or "no_token"],
-            headers=(("WWW-Authenticate", f"{scheme} {value}"),),
-        )
-
-
-_SAYS = {
-    "no_token": "an access token is needed",
-    "invalid_token": "the access token is not valid here, or not any more",
-    "invalid_dpop_proof": "the DPoP proof is not valid for this request",
-    "insufficient_scope": "the access token lacks the scope that this server needs",
-}
-"""What callers are told: which check failed is for the audit log."""
+        return Refusal(rejected.reason, headers=(("WWW-Authenticate", f"{scheme} {value}"),))
 
 
 def authorization_header(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
@@ -349,10 +336,7 @@ def authorization_header(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     values = [value for name, value in headers if name == b"authorization"]
     if len(values) > 1:
         raise Refusal(
-            status=400,
-            code=-32600,
-            reason="authorization_repeated",
-            message="the request has more than one Authorization header; send one",
+            "authorization_repeated",
             headers=(("WWW-Authenticate", 'Bearer realm="mcp", error="invalid_request"'),),
         )
     return values[0].decode("latin-1") if values else None
@@ -407,13 +391,3 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     if isinstance(granted, list) and all(isinstance(each, str) for each in granted):
         return frozenset(granted)
     raise _RejectedError("token_scope_malformed")
-
-
-def _unavailable(reason: str) -> Refusal:
-    return Refusal(
-        status=503,
-        code=-32006,
-        reason=reason,
-        message="tokens cannot be verified at the moment; try again later",
-        headers=(("Retry-After", "5"),),
-    )

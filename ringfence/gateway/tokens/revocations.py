@@ -22,7 +22,7 @@ from ringfence.gateway import state
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.signed_documents import SKEW_SECONDS, Roster, deny
 from ringfence.gateway.monotonic_clock import SteadyTime
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.revocation_documents import (
     FRESH_SECONDS,
     KINDS,
@@ -152,19 +152,14 @@ class Revocations:
             deny("overtaken", "a later document about this is in force")
         if change.until is None:
             if present is None or present.until <= self.time.earliest(now):
-                raise Refusal(404, -32602, "not_revoked", "this is not revoked here")
+                raise Refusal("not_revoked")
             until = 0
         else:
             until = change.until
             if present is not None and present.until == until and present.by == change.signer:
                 return False
         if key not in entries and len(entries) >= ENTRIES:
-            raise Refusal(
-                429,
-                -32005,
-                "too_many_revocations",
-                "too many revocations are in force; change the manifest",
-            )
+            raise Refusal("too_many_revocations")
         entries[key] = RevocationEntry(
             change.kind, change.value, until, change.signer, change.reason, change.issued
         )
@@ -188,11 +183,8 @@ class Revocations:
 
 def _unavailable() -> Refusal:
     return Refusal(
-        503,
-        -32006,
         "revocations_unreadable",
         "revocations cannot be read or written now; an administrator has to look at it",
-        headers=(("Retry-After", "5"),),
     )
 
 

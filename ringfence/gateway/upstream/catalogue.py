@@ -16,9 +16,9 @@ from ringfence.gateway.configuration.configuration import Limits, Server
 from ringfence.gateway.pins.definitions import Judgement
 from ringfence.gateway.protocol import requests as protocol
 from ringfence.gateway.protocol import strict_json
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import UNKNOWN_METHOD, Refusal
 from ringfence.gateway.upstream import sse
-from ringfence.gateway.upstream.connections import Connections, broken
+from ringfence.gateway.upstream.connections import Connections
 
 FRESH_SECONDS = 60.0
 """How old a listing may be that a call is judged by."""
@@ -69,7 +69,7 @@ class Catalogue:
                 self._list()
             return self._judgement
         if not self._may_list():
-            raise _unlisted()
+            raise Refusal("upstream_unlisted")
         return await asyncio.shield(self._list())
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Catalogue:
             judgement = self._judge(definitions)
         except (Refusal, TimeoutError) as error:
             self._failed = time.monotonic()
-            raise _unlisted() from error
+            raise Refusal("upstream_unlisted") from error
         # The list may have changed again while it was read.
         self._judgement, self._listed = judgement, started
         return judgement
@@ -113,7 +113,7 @@ class Catalogue:
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": client}
         answer, session = await self._ask("initialize", params, {})
         if answer.get("protocolVersion") not in self._server.protocols:
-            raise broken("upstream_version", "chose a protocol version that is not enabled for it")
+            raise Refusal("upstream_version")
         headers = {"MCP-Protocol-Version": str(answer["protocolVersion"])}
         if session is not None:
             headers["Mcp-Session-Id"] = session
@@ -139,14 +139,14 @@ class Catalogue:
             page, _ = await self._ask("tools/list", params, {**headers, **modern})
             tools = page.get("tools")
             if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-                raise broken("upstream_not_mcp", "sent a list without tools")
+                raise Refusal("upstream_not_mcp")
             definitions.extend(tools)
             cursor = page.get("nextCursor")
             if cursor is None:
                 return definitions
             if not isinstance(cursor, str):
                 break
-        raise broken("upstream_not_mcp", "sent a list of tools that does not end")
+        raise Refusal("upstream_not_mcp")
 
     async def _ask(
         self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
@@ -168,20 +168,20 @@ class Catalogue:
         )
         try:
             if reply.status != 200:
-                raise broken("upstream_status", f"answered {method} with HTTP {reply.status}")
+                raise Refusal("upstream_status")
             if reply.media_type == "text/event-stream":
                 message = await self._last_event(reply, call)
             else:
                 body = await reply.read(self._limits.result_bytes)
                 message = strict_json.parse(body, depth=self._limits.depth, what="result")
             if not results.is_response(message, call):
-                raise broken("upstream_not_jsonrpc", "sent a notification for an answer")
+                raise Refusal("upstream_not_jsonrpc")
         finally:
             reply.close()
         if "error" in message:
-            if message["error"]["code"] == -32601 and method == "tools/list":
+            if message["error"]["code"] == UNKNOWN_METHOD and method == "tools/list":
                 return {"tools": []}, None
-            raise broken("upstream_error", f"answered {method} with an error")
+            raise Refusal("upstream_error")
         return message["result"], reply.session
 
     async def _last_event(self, reply: Any, call: protocol.Call) -> Any:
@@ -195,7 +195,7 @@ class Catalogue:
                 )
                 if results.is_response(message, call):
                     return message
-        raise broken("upstream_reset", "ended its stream without an answer")
+        raise Refusal("upstream_reset")
 
     async def _tell(self, method: str, headers: Mapping[str, str]) -> None:
         document = {"jsonrpc": "2.0", "method": method}
@@ -218,13 +218,3 @@ def _headers() -> dict[str, str]:
         "Accept": "application/json, text/event-stream",
         "X-Ringfence-Principal": OWN_NAME,
     }
-
-
-def _unlisted() -> Refusal:
-    return Refusal(
-        503,
-        -32006,
-        "upstream_unlisted",
-        "the server behind the gateway does not say which tools it has; try again later",
-        headers=(("Retry-After", "2"),),
-    )

@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from ringfence.gateway.configuration.configuration import Server, Upstream
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 IDLE_SECONDS = 4.0
 """How long an unused connection is kept: less than servers do (uvicorn: 5 s), so that a request
@@ -25,32 +25,6 @@ CONNECT_SECONDS = 5.0
 LISTENING = aiohttp.ClientTimeout(
     total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=None
 )
-RETRY_AFTER = (("Retry-After", "1"),)
-
-
-def unreachable() -> Refusal:
-    return Refusal(
-        503,
-        -32006,
-        "upstream_unreachable",
-        "the server behind the gateway does not answer; try again later",
-        headers=RETRY_AFTER,
-    )
-
-
-def timed_out() -> Refusal:
-    return Refusal(
-        503,
-        -32006,
-        "upstream_timeout",
-        "the server behind the gateway took too long; it may have carried out the call",
-        headers=RETRY_AFTER,
-    )
-
-
-def broken(reason: str, message: str) -> Refusal:
-    """What a server sent is not what MCP allows it to send."""
-    return Refusal(502, -32006, reason, f"the server behind the gateway {message}")
 
 
 def context(settings: Upstream) -> ssl.SSLContext:
@@ -76,7 +50,7 @@ class Reply:
         """The whole body. Raises `Refusal` where it is larger than `limit` bytes or breaks off."""
         declared = self._response.content_length
         if declared is not None and declared > limit:
-            raise broken("result_too_large", "sent more than the gateway passes on")
+            raise Refusal("result_too_large")
         content = self._response.content
         chunks: list[bytes] = []
         size = 0
@@ -84,12 +58,12 @@ class Reply:
             while chunk := await content.readany():
                 size += len(chunk)
                 if size > limit:
-                    raise broken("result_too_large", "sent more than the gateway passes on")
+                    raise Refusal("result_too_large")
                 chunks.append(chunk)
         except TimeoutError as error:
-            raise timed_out() from error
+            raise Refusal("upstream_timeout") from error
         except aiohttp.ClientError as error:
-            raise broken("upstream_reset", "broke off in the middle of its answer") from error
+            raise Refusal("upstream_reset") from error
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -112,9 +86,9 @@ class Reply:
                     return
                 yield chunk
         except TimeoutError as error:
-            raise timed_out() from error
+            raise Refusal("upstream_timeout") from error
         except aiohttp.ClientError as error:
-            raise broken("upstream_reset", "broke off in the middle of its answer") from error
+            raise Refusal("upstream_reset") from error
         finally:
             if reading is not None:
                 reading.cancel()
@@ -174,17 +148,17 @@ class Connections:
                 )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise unreachable() from error
-            raise timed_out() from error
+                raise Refusal("upstream_unreachable") from error
+            raise Refusal("upstream_timeout") from error
         except aiohttp.ClientConnectorError as error:
-            raise unreachable() from error
+            raise Refusal("upstream_unreachable") from error
         except aiohttp.ServerDisconnectedError as error:
-            raise broken("upstream_reset", "closed the connection without an answer") from error
+            raise Refusal("upstream_reset") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise broken("upstream_reset", "broke off before its answer") from error
+            raise Refusal("upstream_reset") from error
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             response.close()
-            raise broken("upstream_encoding", "answered in an encoding that nobody asked for")
+            raise Refusal("upstream_encoding")
         return Reply(response)
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile("\r\n|\r|\n")
@@ -106,7 +106,7 @@ class Parser:
     def _grow(self, size: int) -> None:
         self._size += size
         if self._size > self._limit:
-            raise _refusal("event_too_large", f"is larger than {self._limit} bytes")
+            raise Refusal("event_too_large")
 
     def _line(self, line: bytes, events: list[Event]) -> None:
         if not line:
@@ -139,7 +139,7 @@ class Parser:
             event = self._event.decode() if data is not None else ""
             identity = None if self._id is None else self._id.decode()
         except UnicodeDecodeError:
-            raise _refusal("event_not_utf8", "is not UTF-8") from None
+            raise Refusal("event_not_utf8") from None
         if data is not None or identity is not None or self._retry is not None:
             events.append(Event(data, event, identity, self._retry))
         self._data, self._event, self._id, self._retry = [], b"", None, None
@@ -168,7 +168,3 @@ def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
         raise ValueError("the type or id of an event has a line end in it")
     return text
-
-
-def _refusal(reason: str, what: str) -> Refusal:
-    return Refusal(502, -32006, reason, f"an event of the server {what}")

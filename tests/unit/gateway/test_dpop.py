@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64encode
 
 from ringfence.gateway.jose.keys import PublicKey, read_key_set
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens import access_tokens as tokens
 from ringfence.gateway.tokens import dpop
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier

@@ -35,7 +35,7 @@ from ringfence.gateway.consent.documents import GrantApproval, GrantRequest, Gra
 from ringfence.gateway.consent.store import Grants, Receipt
 from ringfence.gateway.jose import signed_documents
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 NOW = int(time.time())
 MINUTE = 60
@@ -281,7 +281,7 @@ class Gateway:
 
     def refuse_revoked(self, principal: str, certificate: str, now: float) -> None:
         if {principal, certificate} & self.revoked:
-            raise Refusal(403, -32003, "revoked", "cut off")
+            raise Refusal("revoked", "cut off")
 
     def __post_init__(self) -> None:
         self.grants = Grants(

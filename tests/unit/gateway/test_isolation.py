@@ -13,7 +13,7 @@ import pytest
 
 from ringfence.gateway.inspection.inspector import INLINE_BYTES, Action, Inspected, Inspector
 from ringfence.gateway.inspection.worker import Isolation
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 KEY = bytes(range(1, 33))
 CLASSES: dict[str, Action] = {"public": "flag", "internal": "redact", "restricted": "block"}

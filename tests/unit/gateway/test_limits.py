@@ -22,7 +22,7 @@ from ringfence.gateway.calls.limits import (
     Slots,
     TokenBuckets,
 )
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 
 def admitted(limits: Limits, principal: str, server: str, tool: str | None, *, now: float) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ringfence.gateway.inspection import hidden_characters
 from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.pins.definitions import ABSENT, Judgement, Observations, Pins, PinsError
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 CONVERT: dict[str, Any] = {
     "name": "convert_time",

@@ -19,7 +19,7 @@ from ringfence.gateway.protocol import mirrored_headers
 from ringfence.gateway.protocol import requests as protocol
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
 from ringfence.gateway.protocol.requests import MODERN, Call
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"

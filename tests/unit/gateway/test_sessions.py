@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ringfence.gateway.protocol import sessions
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 
 KEY = bytes(range(32))
 OWN = "1868a90c-7d5e-4e5b-8a4c-6f2f6c1b9f0e"

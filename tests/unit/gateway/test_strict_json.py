@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringfence.gateway.protocol import strict_json
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from tests.unit.gateway import json_readers
 
 DEPTH = 64
@@ -283,7 +283,7 @@ def test_the_server_is_to_blame_for_its_result():
     refusal = verdict(b"{", what="result")
     assert refusal
     assert refusal.status == 502
-    assert refusal.message.startswith("the result is not JSON")
+    assert refusal.message.startswith("the server behind the gateway sent a result")
 
 
 def test_a_refusal_repeats_nothing_of_the_document():

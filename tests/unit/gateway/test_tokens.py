@@ -22,7 +22,7 @@ from test_grants import Clock
 
 from ringfence.gateway.jose.keys import FileKeys, KeysUnavailableError, PublicKey, read_key_set
 from ringfence.gateway.monotonic_clock import SteadyTime
-from ringfence.gateway.refusal import Refusal
+from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens import access_tokens as tokens
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
