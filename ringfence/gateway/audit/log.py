@@ -28,6 +28,7 @@ from ringfence.gateway import VERSION
 from ringfence.gateway.audit.chain import GENESIS, Link, hash_of
 from ringfence.gateway.audit.file import AuditError, AuditFile
 from ringfence.gateway.audit.journald import Journal
+from ringfence.gateway.protocol.methods import METHODS, OPERATIONS, Activity
 
 __all__ = ["AUDITED_METHODS", "Audit", "AuditError", "Event"]
 
@@ -50,37 +51,14 @@ Outcome = Literal["allowed", "denied", "failed"]
 Treatment = Literal["none", "flagged", "redacted", "blocked"]
 """What inspection did to the result, or the arguments."""
 
-_OTHER, _READ, _UPDATE = 99, 2, 3
+_OCSF: Mapping[Activity, int] = {"read": 2, "update": 3, "other": 99}
 AUDITED_METHODS: Mapping[str, int] = {
-    **dict.fromkeys(
-        (
-            *("initialize", "ping", "server/discover", "completion/complete"),
-            *("tools/list", "prompts/list", "prompts/get", "resources/list", "resources/read"),
-            *("resources/templates/list", "tasks/get", "tasks/list", "tasks/result"),
-            *("grants/list", "access/list"),
-        ),
-        _READ,
-    ),
-    **dict.fromkeys(
-        (
-            *("logging/setLevel", "tasks/update", "tasks/cancel"),
-            *("grants/request", "grants/approve", "grants/revoke"),
-            *("access/revoke", "access/restore"),
-        ),
-        _UPDATE,
-    ),
-    **dict.fromkeys(
-        (
-            *("tools/call", "subscriptions/listen", "resources/subscribe", "resources/unsubscribe"),
-            *("notifications/initialized", "notifications/cancelled", "notifications/progress"),
-            "notifications/roots/list_changed",
-        ),
-        _OTHER,
-    ),
+    **{name: _OCSF[method.activity] for name, method in METHODS.items()},
+    **{name: _OCSF[activity] for name, activity in OPERATIONS.items()},
 }
 """OCSF activity by method. Others are recorded as `unknown`: their names are a caller's words."""
 
-_ACTIVITIES = {0: "Unknown", _READ: "Read", _UPDATE: "Update", _OTHER: "Other"}
+_ACTIVITIES = {0: "Unknown", 2: "Read", 3: "Update", 99: "Other"}
 _SEVERITIES = {"allowed": (1, "Informational"), "denied": (2, "Low"), "failed": (3, "Medium")}
 _PRIORITIES = {"allowed": b"6", "denied": b"5", "failed": b"4"}
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")

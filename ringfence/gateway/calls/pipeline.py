@@ -33,6 +33,7 @@ from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.policy.decisions import Decision
 from ringfence.gateway.protocol import mirrored_headers, sessions, strict_json
 from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 from ringfence.gateway.server.metrics import Metrics
@@ -277,7 +278,7 @@ class Pipeline:
         protocol.check_origin(exchange.headers, self._configuration.origins)
 
     def methods(self, server: str) -> tuple[str, ...]:
-        older = self.servers[server].protocols != {protocol.MODERN}
+        older = self.servers[server].protocols != {MODERN}
         return ("POST", "GET", "DELETE") if older else ("POST",)
 
     async def call(self, exchange: Exchange, body: bytes) -> Answer:
@@ -330,7 +331,7 @@ class Pipeline:
             identity.principal, server.name, call.name if tool else None, exchange.started
         )
         # A notification of the current protocol has no effect; nobody has to hear of it.
-        if call.id is None and call.version == protocol.MODERN:
+        if call.id is None and call.version == MODERN:
             self._conclude(exchange, 202)
             return Answer(202, EMPTY_HEADERS, b"")
         # 8. Audit, before it takes effect

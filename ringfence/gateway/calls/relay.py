@@ -31,6 +31,7 @@ from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import mirrored_headers, strict_json
 from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Identity
 from ringfence.gateway.upstream import sse
@@ -109,7 +110,7 @@ class Relay:
             listening=call.method == SUBSCRIPTION,
         )
         session: Headers = []
-        if reply.session is not None and call.version != protocol.MODERN:
+        if reply.session is not None and call.version != MODERN:
             session = [(b"mcp-session-id", seal(exchange, reply.session).encode())]
         if call.id is None and reply.status in (200, 202, 204):
             conclude(exchange, 202)
@@ -235,7 +236,7 @@ class Relay:
         if call.method == "tools/list":
             judgement = await self.catalogue.current()
             result = self._approved.filtered(result, judgement)
-        if (listed := results.LISTS.get(call.method)) is not None:
+        if (listed := results.listing_of(call.method)) is not None:
             identity, address = exchange.identity, exchange.address
             assert identity is not None
             result = results.filtered(

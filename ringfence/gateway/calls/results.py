@@ -7,46 +7,20 @@ and nothing is said to be fit for a cache that callers share.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ringfence.gateway.protocol.requests import MODERN, OLDER, TASKS, Call, Kind
+from ringfence.gateway.protocol.methods import (
+    METHODS,
+    MODERN,
+    OLDER,
+    SERVER_NOTIFICATIONS,
+    Kind,
+    Listing,
+)
+from ringfence.gateway.protocol.requests import TASKS, Call
 from ringfence.gateway.refusals import Refusal
 
 PROGRESS_TOKEN = "progressToken"  # noqa: S105  (a name of the protocol's)
-
-
-@dataclass(frozen=True)
-class List:
-    """Where a list has its entries, and what names one."""
-
-    key: str
-    kind: Kind
-    name: str
-
-
-LISTS: Mapping[str, List] = {
-    "tools/list": List("tools", "tool", "name"),
-    "resources/list": List("resources", "resource", "uri"),
-    "resources/templates/list": List("resourceTemplates", "resource", "uriTemplate"),
-    "prompts/list": List("prompts", "prompt", "name"),
-}
-CACHEABLE = frozenset({*LISTS, "resources/read", "server/discover"})
-"""Methods whose results say who may cache them (MCP 2026-07-28, `CacheableResult`)."""
-
-NOTIFICATIONS = frozenset(
-    {
-        "notifications/cancelled",
-        "notifications/message",
-        "notifications/progress",
-        "notifications/prompts/list_changed",
-        "notifications/resources/list_changed",
-        "notifications/resources/updated",
-        "notifications/subscriptions/acknowledged",
-        "notifications/tools/list_changed",
-    }
-)
-"""From server to client, of the versions that the gateway knows."""
 
 
 def is_response(message: Any, call: Call) -> bool:
@@ -82,7 +56,7 @@ def is_response(message: Any, call: Call) -> bool:
 def concerns(notification: Mapping[str, Any], call: Call) -> bool:
     """Whether a notification belongs on the stream of this call; others are dropped."""
     method = notification["method"]
-    if method not in NOTIFICATIONS:
+    if method not in SERVER_NOTIFICATIONS:
         return False
     if method == "notifications/progress":
         meta = call.params.get("_meta")
@@ -93,7 +67,7 @@ def concerns(notification: Mapping[str, Any], call: Call) -> bool:
 
 
 def filtered(
-    result: dict[str, Any], listed: List, visible: Callable[[Kind, list[str]], Iterable[str]]
+    result: dict[str, Any], listed: Listing, visible: Callable[[Kind, list[str]], Iterable[str]]
 ) -> dict[str, Any]:
     """A page of a list with what is visible. The cursor stays: a page may be empty and not last."""
     entries = result.get(listed.key)
@@ -108,6 +82,11 @@ def filtered(
     return {**result, listed.key: [entry for name, entry in named if name in allowed]}
 
 
+def listing_of(method: str) -> Listing | None:
+    known = METHODS.get(method)
+    return known.listing if known else None
+
+
 def set_aside(message: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Takes out of a list what is not to be searched, and returns it.
 
@@ -115,7 +94,7 @@ def set_aside(message: Mapping[str, Any], method: str) -> dict[str, Any]:
     definitions of tools are those that a person approved.
     """
     result = message.get("result")
-    if method not in LISTS or not isinstance(result, dict):
+    if listing_of(method) is None or not isinstance(result, dict):
         return {}
     names = ("tools", "nextCursor") if method == "tools/list" else ("nextCursor",)
     return {name: result.pop(name) for name in names if name in result}

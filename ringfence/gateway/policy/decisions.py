@@ -15,17 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cedarpy
 
-from ringfence.gateway.policy import source as policy_source
+from ringfence.gateway.policy import source
 from ringfence.gateway.policy.resource_patterns import LONGEST, PatternError, ResourcePatterns
 from ringfence.gateway.policy.source import NAMESPACE, PolicyError
+from ringfence.gateway.protocol.methods import METHODS, SUBSCRIPTION_FILTER, USES, Kind
 
 __all__ = ["Decision", "Policies", "PolicyError"]
-
-Kind = Literal["server", "tool", "resource", "prompt"]
 
 ENTITY_TYPES: Mapping[Kind, str] = {
     "server": "Server",
@@ -33,57 +32,6 @@ ENTITY_TYPES: Mapping[Kind, str] = {
     "resource": "Resource",
     "prompt": "Prompt",
 }
-USES: Mapping[Kind, str] = {
-    "server": "server/discover",
-    "tool": "tools/call",
-    "resource": "resources/read",
-    "prompt": "prompts/get",
-}
-"""The method that makes an entry of a list worth showing."""
-
-METHODS: Mapping[str, Kind] = {
-    "tools/call": "tool",
-    "resources/read": "resource",
-    "resources/subscribe": "resource",
-    "resources/unsubscribe": "resource",
-    "prompts/get": "prompt",
-    **dict.fromkeys(
-        (
-            "initialize",
-            "logging/setLevel",
-            "notifications/cancelled",
-            "notifications/initialized",
-            "notifications/progress",
-            "notifications/roots/list_changed",
-            "notifications/tasks/status",
-            "ping",
-            "prompts/list",
-            "resources/list",
-            "resources/templates/list",
-            "server/discover",
-            "tasks/cancel",
-            "tasks/get",
-            "tasks/list",
-            "tasks/result",
-            "tasks/update",
-            "tools/list",
-        ),
-        "server",
-    ),
-}
-"""What a method acts on, by the method; `completion/complete` and `subscriptions/listen` name it in
-their parameters. The actions of `schema.cedarschema`."""
-
-LISTENED = frozenset(
-    {
-        "promptsListChanged",
-        "resourcesListChanged",
-        "toolsListChanged",
-        "resourceSubscriptions",
-        "taskIds",
-    }
-)
-"""What a subscriptions/listen can ask for (MCP 2026-07-28, and its extension for tasks)."""
 MOST_SUBSCRIPTIONS = 256
 """Resources in one subscriptions/listen."""
 
@@ -118,7 +66,7 @@ class Caller(Protocol):
     def certificate(self) -> str | None: ...
 
 
-class Facts(Protocol):
+class CallFacts(Protocol):
     """What is decided on of a `protocol.Call`."""
 
     @property
@@ -143,7 +91,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Question:
     """One question to Cedar; the object is named as its entity is."""
 
     action: str
@@ -177,9 +125,9 @@ class Policies:
             (each["uid"]["type"].removeprefix(f"{NAMESPACE}::"), each["uid"]["id"]): each
             for each in _entities(principals, roles, servers)
         }
-        source = policy_source.read({**BUILT_IN, **texts}, self._schema, self._entities.keys())
-        self._policies = source.policies
-        self._ids = source.ids
+        read = source.read({**BUILT_IN, **texts}, self._schema, self._entities.keys())
+        self._policies = read.policies
+        self._ids = read.ids
         try:
             self._parsed_entities = cedarpy.Entities.from_json_str(
                 json.dumps(list(self._entities.values())), self._schema
@@ -194,7 +142,7 @@ class Policies:
         """Hits, misses and size of the memory of decisions, for metrics."""
 
     def decide(
-        self, identity: Caller, call: Facts, *, granted: bool, address: str | None = None
+        self, identity: Caller, call: CallFacts, *, granted: bool, address: str | None = None
     ) -> Decision:
         """Whether the call may be made.
 
@@ -234,7 +182,7 @@ class Policies:
         return [
             name
             for name in names
-            if isinstance(asked := self._question(server, USES[kind], kind, name), _Asked)
+            if isinstance(asked := self._question(server, USES[kind], kind, name), _Question)
             and self._ask(
                 identity, asked, self._is_sensitive(asked.kind, asked.entity), address
             ).allowed
@@ -248,28 +196,31 @@ class Policies:
         entity = self._entities[ENTITY_TYPES[kind], asked.entity]
         return entity["attrs"]["data_class"]["__entity"]["id"]
 
-    def _questions(self, call: Facts) -> Iterator[_Asked | Decision]:
-        if call.method == "subscriptions/listen":
-            yield from self._subscriptions(call)
-        elif call.method == "completion/complete":
+    def _questions(self, call: CallFacts) -> Iterator[_Question | Decision]:
+        method = METHODS.get(call.method)
+        if method is None:
+            return
+        if method.subject == "subscription":
+            yield from self._subscription(call)
+        elif method.subject == "reference":
             yield self._completion(call)
-        elif kind := METHODS.get(call.method):
-            yield self._question(call.server, call.method, kind, call.name)
+        else:
+            yield self._question(call.server, call.method, method.subject, call.name)
 
     def _question(
         self, server: str, action: str, kind: Kind, name: str | None
-    ) -> _Asked | Decision:
+    ) -> _Question | Decision:
         if kind == "server":
-            return _Asked(action, kind, server)
+            return _Question(action, kind, server)
         if kind == "resource" and name is not None and server in self._patterns:
             # What is longer would be remembered with the answer that it belongs to none.
             name = self._match(server, name) if len(name) <= LONGEST else None
         entity = f"{server}/{name}"
         if name is None or (ENTITY_TYPES[kind], entity) not in self._entities:
             return Decision(False, (), f"unknown_{kind}")
-        return _Asked(action, kind, entity)
+        return _Question(action, kind, entity)
 
-    def _completion(self, call: Facts) -> _Asked | Decision:
+    def _completion(self, call: CallFacts) -> _Question | Decision:
         match call.params.get("ref"):
             case {"type": "ref/prompt", "name": str(name)}:
                 return self._question(call.server, call.method, "prompt", name)
@@ -277,10 +228,10 @@ class Policies:
                 return self._question(call.server, call.method, "resource", uri)
         return Decision(False, (), "unknown_prompt")
 
-    def _subscriptions(self, call: Facts) -> Iterator[_Asked | Decision]:
-        yield _Asked(call.method, "server", call.server)
+    def _subscription(self, call: CallFacts) -> Iterator[_Question | Decision]:
+        yield _Question(call.method, "server", call.server)
         listened = call.params.get("notifications")
-        if not isinstance(listened, Mapping) or listened.keys() - LISTENED:
+        if not isinstance(listened, Mapping) or listened.keys() - SUBSCRIPTION_FILTER:
             yield Decision(False, (), "unknown_subscription")
             return
         uris = listened.get("resourceSubscriptions") or ()
@@ -290,8 +241,6 @@ class Policies:
         for uri in uris:
             name = uri if isinstance(uri, str) else None
             yield self._question(call.server, "resources/subscribe", "resource", name)
-        if listened.get("taskIds"):
-            yield _Asked("tasks/get", "server", call.server)
 
     def _pattern(self, server: str, uri: str) -> str | None:
         return self._patterns[server].match(uri)
@@ -299,7 +248,9 @@ class Policies:
     def _is_sensitive(self, kind: Kind, entity: str) -> bool:
         return self._entities[ENTITY_TYPES[kind], entity]["attrs"].get("sensitive", False)
 
-    def _ask(self, identity: Caller, asked: _Asked, granted: bool, address: str | None) -> Decision:
+    def _ask(
+        self, identity: Caller, asked: _Question, granted: bool, address: str | None
+    ) -> Decision:
         return self._remembered(
             identity.principal,
             identity.scopes,

@@ -5,9 +5,6 @@ Older versions (2025-11-25, 2025-06-18) only where a server's configuration name
 sessions, and what they ask for is in the body alone. Sections: basic/index, basic/versioning and
 basic/transports/streamable-http of the specification; of 2025-11-25, basic/lifecycle and
 basic/transports.
-
-Tasks are not offered: an id of a task names no tool and the specification leaves to each server
-who may use it (SEP-2663), so there is nothing to authorise a call of `tasks/*` by.
 """
 
 from __future__ import annotations
@@ -17,17 +14,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ringfence.gateway.protocol import mirrored_headers
+from ringfence.gateway.protocol.methods import (
+    LIST_CHANGES,
+    METHODS,
+    MODERN,
+    OLDER,
+    REQUESTS,
+    SUBSCRIPTION_FILTER,
+    Kind,
+    Subject,
+)
 from ringfence.gateway.protocol.mirrored_headers import PARAM_PREFIX, AnnotationError, ParamHeader
 from ringfence.gateway.protocol.strict_json import fold
 from ringfence.gateway.refusals import Refusal
 
-Kind = Literal["server", "tool", "resource", "prompt"]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names and values as ASGI has them."""
 
-MODERN = "2026-07-28"
-OLDER = ("2025-11-25", "2025-06-18")
-"""Newest first."""
 META = "io.modelcontextprotocol/"
 TASKS = "io.modelcontextprotocol/tasks"
 LARGEST_ID = mirrored_headers.LARGEST_SAFE
@@ -57,28 +60,28 @@ class Call:
     """URIs that a subscription is for, each to be authorised."""
 
 
-_Subject: TypeAlias = tuple[Kind, str | None, tuple[str, ...]]
+_Named: TypeAlias = tuple[Kind, str | None, tuple[str, ...]]
 
 
-def _server(params: Mapping[str, Any]) -> _Subject:
+def _server(params: Mapping[str, Any]) -> _Named:
     return "server", None, ()
 
 
-def _tool(params: Mapping[str, Any]) -> _Subject:
+def _tool(params: Mapping[str, Any]) -> _Named:
     _check_arguments(params)
     return "tool", _text(params, "params", "name"), ()
 
 
-def _prompt(params: Mapping[str, Any]) -> _Subject:
+def _prompt(params: Mapping[str, Any]) -> _Named:
     _check_arguments(params)
     return "prompt", _text(params, "params", "name"), ()
 
 
-def _resource(params: Mapping[str, Any]) -> _Subject:
+def _resource(params: Mapping[str, Any]) -> _Named:
     return "resource", _text(params, "params", "uri"), ()
 
 
-def _reference(params: Mapping[str, Any]) -> _Subject:
+def _reference(params: Mapping[str, Any]) -> _Named:
     reference = params.get("ref")
     if isinstance(reference, dict):
         if reference.get("type") == "ref/prompt" and "uri" not in reference:
@@ -88,16 +91,13 @@ def _reference(params: Mapping[str, Any]) -> _Subject:
     raise _invalid("params.ref is no reference; send a ref/prompt by name or a ref/resource by uri")
 
 
-_FLAGS = frozenset({"toolsListChanged", "promptsListChanged", "resourcesListChanged"})
-
-
-def _subscriptions(params: Mapping[str, Any]) -> _Subject:
+def _subscription(params: Mapping[str, Any]) -> _Named:
     """What a filter does not name is not sent, so a member unknown here would be one unauthorised
     (`taskIds` of the extension for tasks is one)."""
     wanted = params.get("notifications")
-    if not isinstance(wanted, dict) or not wanted.keys() <= _FLAGS | {"resourceSubscriptions"}:
+    if not isinstance(wanted, dict) or not wanted.keys() <= SUBSCRIPTION_FILTER:
         raise _invalid("params.notifications is no filter that MCP defines; list known types only")
-    if not all(isinstance(wanted[name], bool) for name in _FLAGS & wanted.keys()):
+    if not all(isinstance(wanted[name], bool) for name in LIST_CHANGES & wanted.keys()):
         raise _invalid("params.notifications has a type that is neither true nor false")
     uris = wanted.get("resourceSubscriptions", [])
     if not isinstance(uris, list) or not all(isinstance(each, str) and each for each in uris):
@@ -105,41 +105,16 @@ def _subscriptions(params: Mapping[str, Any]) -> _Subject:
     return "server", None, tuple(uris)
 
 
-_COMMON: Mapping[str, Callable[[Mapping[str, Any]], _Subject]] = {
-    "tools/list": _server,
-    "tools/call": _tool,
-    "prompts/list": _server,
-    "prompts/get": _prompt,
-    "resources/list": _server,
-    "resources/templates/list": _server,
-    "resources/read": _resource,
-    "completion/complete": _reference,
+_SUBJECTS: Mapping[Subject, Callable[[Mapping[str, Any]], _Named]] = {
+    "server": _server,
+    "tool": _tool,
+    "resource": _resource,
+    "prompt": _prompt,
+    "reference": _reference,
+    "subscription": _subscription,
 }
-_MODERN_METHODS = {
-    **_COMMON,
-    "server/discover": _server,
-    "subscriptions/listen": _subscriptions,
-}
-_OLDER_METHODS = {
-    **_COMMON,
-    "initialize": _server,
-    "ping": _server,
-    "logging/setLevel": _server,
-    "resources/subscribe": _resource,
-    "resources/unsubscribe": _resource,
-}
-METHODS = {MODERN: _MODERN_METHODS} | dict.fromkeys(OLDER, _OLDER_METHODS)
-"""By version: every request that there is, and what it is about."""
-_MIRRORED_NAMES = frozenset({"tools/call", "prompts/get", "resources/read"})
-_OLDER_NOTIFICATIONS = frozenset(
-    {
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    }
-)
-_ASKED_OF_CLIENTS = frozenset({"sampling", "elicitation", "roots", "tasks"})
+"""How the parameters of a method name what it acts on."""
+_CLIENT_CAPABILITIES = frozenset({"sampling", "elicitation", "roots", "tasks"})
 """Capabilities of older versions by which servers send requests to the client."""
 
 _VERSION = b"mcp-protocol-version"
@@ -166,12 +141,12 @@ def read(headers: Headers, document: Any, *, server: str, versions: frozenset[st
         return _read_notification(fields, document, method, server)
     document = _check_meta(document)
     _check_method_header(fields, method)
-    subject = _MODERN_METHODS.get(method)
-    if subject is None:
+    known = REQUESTS[MODERN].get(method)
+    if known is None:
         raise Refusal("unknown_method")
     params = document["params"]
-    kind, name, resources = subject(params)
-    _check_name_header(fields, name, required=method in _MIRRORED_NAMES)
+    kind, name, resources = _SUBJECTS[known.subject](params)
+    _check_name_header(fields, name, required=known.mirrored)
     return Call(
         server, MODERN, document["id"], method, params, kind, name, document, None, resources
     )
@@ -211,7 +186,7 @@ def upstream_headers(call: Call, params: Sequence[ParamHeader] = ()) -> dict[str
     if call.version != MODERN:
         return {} if call.method == "initialize" else {"MCP-Protocol-Version": call.version}
     headers = {"MCP-Protocol-Version": call.version, "Mcp-Method": call.method}
-    if call.method in _MIRRORED_NAMES and call.name is not None:
+    if call.name is not None and METHODS[call.method].mirrored:
         headers["Mcp-Name"] = mirrored_headers.encode(call.name)
     for each in params:
         text = mirrored_headers.render(_argument(call, each.path))
@@ -382,8 +357,8 @@ def _version(
         raise Refusal(
             "header_mismatch", f"MCP-Protocol-Version differs from {_META_VERSION} in the body"
         )
-    if version not in versions or version not in METHODS:
-        raise _unsupported(version, versions & METHODS.keys())
+    if version not in versions or version not in REQUESTS:
+        raise _unsupported(version, versions & REQUESTS.keys())
     return version
 
 
@@ -453,14 +428,15 @@ def _read_older(
     params = document.get("params", {})
     session = _session(fields)
     if "id" not in document:
-        if method not in _OLDER_NOTIFICATIONS:
+        known = METHODS.get(method)
+        if known is None or not known.notification:
             raise Refusal("unknown_method")
         _check_name_header(fields, None, required=False)
         return Call(server, version, None, method, params, "server", None, document, session)
-    subject = METHODS[version].get(method)
-    if subject is None:
+    known = REQUESTS[version].get(method)
+    if known is None:
         raise Refusal("unknown_method")
-    kind, name, resources = subject(params)
+    kind, name, resources = _SUBJECTS[known.subject](params)
     _check_name_header(fields, name, required=False)
     if "task" in params:
         raise _invalid("params.task asks for a task, and tasks are not offered; leave it out")
@@ -483,7 +459,7 @@ def _negotiated(document: dict[str, Any], versions: frozenset[str]) -> tuple[str
     older = [each for each in OLDER if each in versions]
     version = wanted if wanted in older else older[0]
     capabilities = {
-        name: each for name, each in capabilities.items() if name not in _ASKED_OF_CLIENTS
+        name: each for name, each in capabilities.items() if name not in _CLIENT_CAPABILITIES
     }
     params = {**params, "protocolVersion": version, "capabilities": capabilities}
     return version, {**document, "params": params}

@@ -16,6 +16,7 @@ from ringfence.gateway.configuration.configuration import Limits, Server
 from ringfence.gateway.pins.definitions import Judgement
 from ringfence.gateway.protocol import requests as protocol
 from ringfence.gateway.protocol import strict_json
+from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import UNKNOWN_METHOD, Refusal
 from ringfence.gateway.upstream import sse
 from ringfence.gateway.upstream.connections import Connections
@@ -95,7 +96,7 @@ class Catalogue:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._server.timeout_seconds):
-                if protocol.MODERN in self._server.protocols:
+                if MODERN in self._server.protocols:
                     definitions = await self._pages({}, None)
                 else:
                     definitions = await self._with_session()
@@ -132,10 +133,10 @@ class Catalogue:
             modern = {}
             if version is None:
                 params["_meta"] = {
-                    f"{META_PREFIX}protocolVersion": protocol.MODERN,
+                    f"{META_PREFIX}protocolVersion": MODERN,
                     f"{META_PREFIX}clientCapabilities": {},
                 }
-                modern = {"MCP-Protocol-Version": protocol.MODERN, "Mcp-Method": "tools/list"}
+                modern = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
             page, _ = await self._ask("tools/list", params, {**headers, **modern})
             tools = page.get("tools")
             if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

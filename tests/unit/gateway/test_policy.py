@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from ringfence.gateway.policy import decisions as policy
 from ringfence.gateway.policy.decisions import Decision, Policies, PolicyError
+from ringfence.gateway.protocol.methods import METHODS
 from ringfence.inventory.policies import policies as manifest_policies
 from ringfence.manifest.model import Environment, Role
 
@@ -130,10 +132,9 @@ class TestRoles:
 
     def test_without_policies_everything_is_denied(self):
         nothing = build()
-        for method, kind in policy.METHODS.items():
-            name = {"tool": "search", "resource": "file:///docs/a", "prompt": "review"}.get(kind)
-            decision = ask(nothing, CAROL, Call("notes", method, name), granted=True)
-            assert decision == Decision(False, (), "no_policy"), method
+        for call in calls_of_every_method():
+            decision = ask(nothing, CAROL, call, granted=True)
+            assert decision == Decision(False, (), "no_policy"), call.method
 
     def test_a_server_is_spoken_with_by_those_whose_roles_name_something_of_it(self, manifest):
         assert ask(manifest, DANA, Call("notes", "tools/list")).allowed
@@ -141,15 +142,34 @@ class TestRoles:
         assert not ask(manifest, BOT, Call("notes", "tools/list")).allowed
         assert not ask(manifest, NOBODY, Call("time", "server/discover")).allowed
 
-    @pytest.mark.parametrize("method", [m for m in policy.METHODS if "tasks/" in m])
-    def test_tasks_are_in_no_role(self, manifest, method):
-        assert ask(manifest, CAROL, Call("notes", method)).reason == "no_policy"
-
 
 @pytest.fixture(scope="module")
 def permissive() -> Policies:
     """Cedar itself would allow whatever it is asked."""
     return build('@id("all") permit (principal, action, resource);')
+
+
+def test_the_actions_of_the_schema_are_the_methods():
+    """And each applies to what the table says that its method acts on."""
+    text = re.sub(r"//.*", "", SCHEMA)
+    declared = re.findall(
+        r"action\s+([^;]*?)\s+in \[(\w+)\] appliesTo \{\s*principal: \[Principal\],"
+        r"\s*resource: \[([^]]*)\],\s*context: Context,\s*\};",
+        text,
+    )
+    assert len(declared) == text.count("appliesTo")
+    actions = {
+        name.strip(' "\n'): (group, tuple(resources.split(", ")))
+        for names, group, resources in declared
+        for name in names.split(",")
+    }
+    expected: dict[str, tuple[str, tuple[str, ...]]] = {
+        "server": ("connect", ("Server",)),
+        "subscription": ("connect", ("Server",)),
+        "reference": ("use", ("Prompt", "Resource")),
+        **{kind: ("use", (kind.title(),)) for kind in ("tool", "resource", "prompt")},
+    }
+    assert actions == {name: expected[method.subject] for name, method in METHODS.items()}
 
 
 class TestUnknown:
@@ -181,9 +201,13 @@ class TestUnknown:
         assert ask(permissive, NOBODY, SEARCH) == Decision(True, ("all",), "allowed")
 
     def test_every_method_is_an_action_of_the_schema(self, permissive):
-        for method, kind in policy.METHODS.items():
-            name = {"tool": "search", "resource": "file:///docs/a", "prompt": "review"}.get(kind)
-            assert ask(permissive, CAROL, Call("notes", method, name)).reason == "allowed", method
+        for call in calls_of_every_method():
+            assert ask(permissive, CAROL, call).reason == "allowed", call.method
+
+    @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "notifications/tasks/status"])
+    def test_tasks_are_offered_to_nobody(self, permissive, method):
+        decision = ask(permissive, CAROL, Call("notes", method, params={"taskId": "1"}))
+        assert decision == Decision(False, (), "unknown_method")
 
     def test_a_name_with_the_separator_reaches_nothing_of_another_server(self, permissive):
         assert ask(permissive, CAROL, Call("time", "tools/call", "../notes/search")).reason == (
@@ -252,6 +276,16 @@ class TestResources:
         assert not completion(type="ref/prompt", name=["review"]).allowed
 
 
+def calls_of_every_method() -> Iterator[Call]:
+    names = {"tool": "search", "resource": "file:///docs/a", "prompt": "review"}
+    params = {
+        "reference": {"ref": {"type": "ref/prompt", "name": "review"}},
+        "subscription": {"notifications": {"toolsListChanged": True}},
+    }
+    for name, method in METHODS.items():
+        yield Call("notes", name, names.get(method.subject), params=params.get(method.subject, {}))
+
+
 class TestSubscriptions:
     def listen(self, policies: Policies, identity: Identity, **listened: Any) -> Decision:
         params = {"notifications": listened}
@@ -267,8 +301,8 @@ class TestSubscriptions:
         for uris in ([good, bad], [bad, good], [good, 7], "file:///docs/a", 7):
             assert not self.listen(manifest, DANA, resourceSubscriptions=uris).allowed
 
-    def test_tasks_are_not_listened_to_without_a_policy(self, manifest):
-        assert self.listen(manifest, DANA, taskIds=["1"]).reason == "no_policy"
+    def test_tasks_are_not_listened_to(self, permissive):
+        assert self.listen(permissive, DANA, taskIds=["1"]).reason == "unknown_subscription"
 
     def test_what_is_not_known_is_denied(self, manifest):
         assert self.listen(manifest, DANA, rootsChanged=True).reason == "unknown_subscription"

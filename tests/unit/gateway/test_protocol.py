@@ -17,8 +17,9 @@ from mcp_types import methods as sdk
 
 from ringfence.gateway.protocol import mirrored_headers
 from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol.methods import MODERN, OLDER, REQUESTS
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
-from ringfence.gateway.protocol.requests import MODERN, Call
+from ringfence.gateway.protocol.requests import Call
 from ringfence.gateway.refusals import Refusal
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -27,7 +28,7 @@ META = {VERSION: MODERN, CAPABILITIES: {}}
 NOW = frozenset({MODERN})
 OLD = "2025-11-25"
 BOTH = frozenset({MODERN, OLD})
-ALL = frozenset({MODERN, *protocol.OLDER})
+ALL = frozenset({MODERN, *OLDER})
 
 Headers = dict[str, str | bytes | None]
 
@@ -192,7 +193,7 @@ def test_a_reference_that_does_not_say_to_what_is_refused(reference: Any):
 
 def test_the_methods_are_those_of_the_specification():
     """As the official SDK has them, so that a new one is noticed; tasks are not offered."""
-    for version, methods in protocol.METHODS.items():
+    for version, methods in REQUESTS.items():
         known = {method for method, each in sdk.CLIENT_REQUESTS if each == version}
         assert set(methods) == known, version
 
@@ -582,7 +583,7 @@ def test_of_an_older_version_the_body_says_what_it_is_and_headers_may_not_differ
     assert answer(refused(document, lie, BOTH)) == (400, -32020)
 
 
-@pytest.mark.parametrize("version", protocol.OLDER)
+@pytest.mark.parametrize("version", OLDER)
 @pytest.mark.parametrize(
     ("method", "kind", "name"),
     [
@@ -1048,7 +1049,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=6,
 )
-METHODS = sorted({method for methods in protocol.METHODS.values() for method in methods})
+METHODS = sorted({method for methods in REQUESTS.values() for method in methods})
 
 
 @st.composite
@@ -1099,7 +1100,7 @@ def test_any_message_is_a_call_or_a_refusal(message: Any, versions: frozenset[st
         assert json.dumps(refusal.data)
     if call:
         assert call.version in versions
-        assert call.id is None or call.method in protocol.METHODS[call.version]
+        assert call.id is None or call.method in REQUESTS[call.version]
         assert (call.name is None) == (call.kind == "server")
 
 
