@@ -9,7 +9,7 @@ from importlib import import_module
 from ringfence.manifest.validation import ManifestError
 
 VERBS = {
-    "validate": ("ringfence.manifest.validation", "check an environment.yaml"),
+    "validate": ("ringfence.manifest.validate", "check an environment.yaml"),
     "lab": ("ringfence.lab.cli", "boot an environment's hosts on this machine"),
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": (

@@ -31,8 +31,9 @@ ROOT_DEVICE = "/dev/xvda"
 
 def machine(environment: Environment, host: Host) -> Machine:
     assert environment.provisioning
-    known = environment.provisioning.machines
-    return next((known[g] for g in PRECEDENCE if g in host.groups and g in known), Machine())
+    place = environment.provisioning
+    named = (place.machines[g] for g in PRECEDENCE if g in host.groups and g in place.machines)
+    return next(named, place.default_machine)
 
 
 def architecture(environment: Environment, host: Host) -> instance_types.Architecture:

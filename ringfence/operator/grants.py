@@ -322,7 +322,7 @@ def _check_tool(environment: Environment, principal: str, server: str, tool: str
         raise PkiError(f"server {server} has no tool {tool!r}; it has: {', '.join(tools)}")
     if not tools[tool].sensitive:
         raise GrantError(f"{server} {tool} is not sensitive: who may call it needs no grant")
-    if (server, tool) not in environment.grants(environment.principals[principal]):
+    if (server, tool) not in environment.tools_of(environment.principals[principal]):
         raise GrantError(f"no role of {principal} names {server} {tool}: a grant would not help")
     return tools[tool]
 

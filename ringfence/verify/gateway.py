@@ -188,7 +188,7 @@ def listings(environment: Environment) -> Iterator[tuple[Principal, Server, froz
     """Who may list the tools of which server, and which those are."""
     for principal in environment.principals.values():
         for server in modern(environment):
-            granted = environment.grants(principal)
+            granted = environment.tools_of(principal)
             names = frozenset(tool for name, tool in granted if name == server.name)
             if names:
                 yield principal, server, names
@@ -200,7 +200,7 @@ def withheld(environment: Environment) -> Iterator[tuple[Principal, Server, Tool
         for server in modern(environment):
             for tool in server.tools.values():
                 pair = (server.name, tool.name)
-                if pair not in environment.grants(principal) and not tool.sensitive:
+                if pair not in environment.tools_of(principal) and not tool.sensitive:
                     yield principal, server, tool
                     break
 

@@ -76,7 +76,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """The lab with one gateway, on loopback."""
     lab = Environment.load(shutil.copy(LAB, tmp_path / "environment.yaml"))
     address = IPv4Address("127.0.0.1")
-    edge = Host("edge-1", lab.segments["clients"], frozenset({"edge"}), lab.domain, address)
+    segment = lab.segments["clients"]
+    edge = Host("edge-1", segment, frozenset({"edge"}), lab.domain, 22, address)
     others = {name: host for name, host in lab.hosts.items() if "edge" not in host.groups}
     environment = replace(lab, hosts={**others, "edge-1": edge})
     monkeypatch.setattr(grants.Environment, "load", lambda _: environment)

@@ -13,12 +13,13 @@ import pytest
 
 from ringfence.inventory import nids
 from ringfence.lab import unavailable
-from ringfence.manifest.model import Aws, Egress, Environment
+from ringfence.manifest.model import Egress, Environment
 from tests.nids import cases
 from tests.nids.captures import Packets, number_at, syn, udp, write
 from tests.nids.engine import Suricata, render
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "inventories/aws-example/environment.yaml"
 MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
 SIGNATURE = re.compile(r"^alert [^(]+\(.* sid:(\d+); rev:\d+;\)$", re.MULTILINE)
 SETTINGS = {
@@ -42,17 +43,16 @@ def environment() -> Environment:
     """The lab, with what a provisioned environment has besides: a resolver, names, metadata."""
     lab = Environment.load(MANIFEST)
     names = (
-        Egress(443, "rates", domain=cases.NAME),
-        Egress(80, "packages", domain=cases.PLAIN_NAME),
+        Egress(443, "rates", "tcp", domain=cases.NAME),
+        Egress(80, "packages", "tcp", domain=cases.PLAIN_NAME),
     )
-    place = Aws(
-        "eu-central-1", "organization/environment/lab", egress=IPv4Network("10.213.60.0/24")
-    )
+    place = Environment.load(EXAMPLE).provisioning
+    assert place
     return replace(
         lab,
         services=replace(lab.services, dns=(IPv4Address(cases.RESOLVER),)),
         servers={**lab.servers, "time": replace(lab.servers["time"], egress=names)},
-        provisioning=place,
+        provisioning=replace(place, egress=IPv4Network("10.213.60.0/24")),
     )
 
 

@@ -59,8 +59,8 @@ def test_flows_are_declared_and_derived(environment: Environment) -> None:
 
 def test_grants_follow_from_roles(environment: Environment) -> None:
     principals = environment.principals
-    assert environment.grants(principals["carol"]) == {("git", "git_log"), ("git", "git_commit")}
-    assert environment.grants(principals["dana"]) == frozenset()
+    assert environment.tools_of(principals["carol"]) == {("git", "git_log"), ("git", "git_commit")}
+    assert environment.tools_of(principals["dana"]) == frozenset()
     callers = environment.callers(environment.servers["git"])
     assert {p.name for p in callers} == {"carol", "agent"}
 
@@ -74,7 +74,7 @@ def test_defaults_are_those_of_the_schema(environment: Environment) -> None:
 
 
 def test_every_secret_says_how_it_is_rotated(path: Path) -> None:
-    assert Environment.load(path).secrets == {"api-key": Secret("api-key", "external", 90)}
+    assert Environment.load(path).secrets == {"api-key": Secret("api-key", "external", 90, ())}
     declared = "secrets:\n  api-key: {rotation: generated, rotation_days: 7, readers: [siem-1]}\n"
     path.write_text(SMALL.replace("roles:\n", f"{declared}roles:\n"))
     environment = Environment.load(path)

@@ -160,7 +160,7 @@ def test_an_http_server_on_the_hosts_network_reaches_its_own_loopback_port_and_n
 
 def test_egress_by_name_opens_the_outside_for_its_port_and_the_resolvers(load):
     environment = load(network__services={"dns": ["10.213.10.53"]})
-    egress = Egress(443, "asks the vendor", domain="api.example.com")
+    egress = Egress(443, "asks the vendor", "tcp", domain="api.example.com")
     server = replace(environment.servers["git"], egress=(egress,))
     account = firewall.account(environment, server, 20001)
     assert account["outside"] == [

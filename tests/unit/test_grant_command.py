@@ -21,7 +21,7 @@ from ringfence.gateway.jose import signed_documents
 from ringfence.gateway.refusals import Refusal
 from ringfence.identity import pki
 from ringfence.identity.pki import Identity
-from ringfence.manifest.model import Environment, Gateway, Host, Principal
+from ringfence.manifest.model import Environment, Host, Principal
 from ringfence.operator import grants
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
@@ -33,6 +33,7 @@ ASK = ["request", "sqlite", "write_query", "--as", "carol", "--for", "30m", "--r
 def environment(tmp_path: Path) -> Environment:
     """The lab with two gateways, and people and an approver that are the test's own."""
     lab = Environment.load(shutil.copy(LAB, tmp_path / "environment.yaml"))
+    assert lab.gateway
     segment = lab.segments["clients"]
     edges = {
         "edge-1": {"address": IPv4Address("10.213.20.41")},
@@ -46,11 +47,11 @@ def environment(tmp_path: Path) -> Environment:
     owner = ("database-owner",)
     return replace(
         lab,
-        gateway=Gateway(responders=("dana",)),
+        gateway=replace(lab.gateway, responders=("dana",)),
         hosts={
             **hosts,
             **{
-                name: Host(name, segment, frozenset({"edge"}), lab.domain, **address)
+                name: Host(name, segment, frozenset({"edge"}), lab.domain, 22, **address)
                 for name, address in edges.items()
             },
         },

@@ -101,13 +101,13 @@ def test_resources_and_prompts_are_used_where_roles_have_them():
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
 def test_a_description_stays_in_its_comment(end):
     description = f"Reads.{end}permit (principal, action, resource);"
-    role = Role("reader", description, {"time": ("now",)})
+    role = Role("reader", description, {"time": ("now",)}, {}, {})
     assert ids(policies(environment(reader=role))) == ["reader/time"]
 
 
 @pytest.mark.parametrize("name", ['"', '"] };', "\\", "\n", "\0", "é", "\u202e", "🙂", "\\u{41}"])
 def test_a_name_stays_in_its_string_and_keeps_its_characters(name):
-    role = Role("reader", "Reads.", {"time": (name,)})
+    role = Role("reader", "Reads.", {"time": (name,)}, {}, {})
     text = policies(environment(reader=role))
     (only,) = cedarpy.policies_to_pst(text).static_policies.values()
     assert ("Tool", f"time/{name}") in named(only)
@@ -115,4 +115,4 @@ def test_a_name_stays_in_its_string_and_keeps_its_characters(name):
 
 
 def test_a_role_that_names_nothing_permits_nothing():
-    assert ids(policies(environment(idle=Role("idle", "Nothing.", {"time": ()})))) == []
+    assert ids(policies(environment(idle=Role("idle", "Nothing.", {"time": ()}, {}, {})))) == []

@@ -52,7 +52,7 @@ def test_the_first_group_decides_and_without_any_the_smallest_machine_does(
     both = replace(environment.hosts["siem-1"], groups=frozenset({"siem", "edge"}))
     assert machines.machine(environment, both).type == "c7g.large"
     none = replace(both, groups=frozenset())
-    assert machines.machine(environment, none) == Machine()
+    assert machines.machine(environment, none) == Machine("t4g.small", 16)
 
 
 @pytest.mark.parametrize(("kind", "of"), [("t4g.small", "arm64"), ("m7i-flex.large", "amd64")])
@@ -60,7 +60,7 @@ def test_the_image_is_of_the_machines_architecture(
     environment: Environment, kind: str, of: str
 ) -> None:
     assert environment.provisioning
-    place = replace(environment.provisioning, machines={"edge": Machine(kind)})
+    place = replace(environment.provisioning, machines={"edge": Machine(kind, 16)})
     changed = replace(environment, provisioning=place)
     found = machines.architecture(changed, changed.hosts["edge-1"])
     assert machines.image(found) == f"resolve:ssm:/aws/service/debian/release/13/latest/{of}"

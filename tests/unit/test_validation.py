@@ -96,9 +96,9 @@ def test_every_rule_is_tried_by_a_fault(check: Check, monkeypatch: pytest.Monkey
 
     def watch(rule: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any) -> Any:
-            for finding in rule(*args):
+            for violation in rule(*args):
                 triggered.add(rule.__name__)
-                yield finding
+                yield violation
 
         return watched
 
@@ -128,7 +128,7 @@ def test_all_problems_come_at_once(check: Check) -> None:
 def test_no_more_than_the_first_problems_are_listed(check: Check) -> None:
     hosts = "".join(f"  host-{number}: {{}}\n" for number in range(3000))
     problems = check(SMALL.replace("hosts:\n", f"hosts:\n{hosts}"))
-    assert len(problems) == document.MAX_FINDINGS + 1
+    assert len(problems) == document.MAX_VIOLATIONS + 1
     assert problems[-1].endswith("more problems follow; correct these first")
 
 
@@ -140,7 +140,7 @@ def test_no_more_than_the_first_problems_are_listed(check: Check) -> None:
         (b"[1]\n", "1:1: document: must be a mapping, not a list; correct it"),
         (
             b"password: hunter2\n",
-            "1:1: document: no key of a manifest stands here; name an environment.yaml",
+            "1:1: document: no key of a manifest is in this file; name an environment.yaml",
         ),
         (
             b"\xef\xbb\xbfname: x\n",
@@ -203,13 +203,13 @@ def test_bombs_are_refused_at_once(bomb: str, check: Check) -> None:
 
 
 def test_devices_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
-    pipe, door = tmp_path / "pipe", tmp_path / "socket"
+    pipe, bound = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(door))
+        server.bind(str(bound))
         for path, reason in {
             pipe: "is not a regular file",
-            door: "cannot be opened (No such device or address)",
+            bound: "cannot be opened (No such device or address)",
             Path("/dev/zero"): "is not a regular file",
             tmp_path: "is a directory",
             tmp_path / "none": "there is no such file",
@@ -228,7 +228,7 @@ def test_unreadable_file_is_told(tmp_path: Path) -> None:
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("root may read every file")
-    with pytest.raises(validation.ManifestError, match="may not be read"):
+    with pytest.raises(validation.ManifestError, match="cannot be read"):
         validation.load(path)
 
 
@@ -247,7 +247,7 @@ def test_key_files_are_read_where_they_exist(check: Check, tmp_path: Path) -> No
     assert told() == ["the key file holds no key; put a public key in it"]
     file.write_text("ssh-ed25519 AAAA\n")
     assert told() == [
-        "the key is damaged, or not of the kind it says; copy the whole line of the .pub file"
+        "the key is damaged, or not of the kind it names; copy the whole line of the .pub file"
     ]
     file.unlink()
     file.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from ringfence.cloud import roles, secrets, sessions
 from ringfence.cloud.groups import host_group
-from ringfence.manifest.model import Environment, Package, Secret, Server, Tool
+from ringfence.manifest.model import Environment
 from ringfence.verify.account.access import Decision, Principal, Request, decide
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
@@ -57,16 +58,11 @@ def test_a_secret_belongs_to_the_highest_class_of_its_server(environment: Enviro
     assert found == {"ledger.ledger-password": "restricted", "ledger.rates-api-key": "restricted"}
 
 
-def test_secrets_of_two_servers_are_never_the_same() -> None:
-    """Hyphens alone would not tell them apart."""
-    segment: Any = None
-    host: Any = None
-    tool = Tool("t", "s", "public")
-    package = Package("pypi", "p", "1")
+def test_secrets_of_two_servers_are_never_the_same(environment: Environment) -> None:
+    """Hyphens alone would not distinguish them."""
+    ledger, password = environment.servers["ledger"], environment.secrets["ledger-password"]
     keys = {
-        secrets.OwnSecret(
-            Server(server, segment, 1, "http", package, (), {"t": tool}, host), Secret(secret)
-        ).key
+        secrets.OwnSecret(replace(ledger, name=server), replace(password, name=secret)).key
         for server, secret in (("a-b", "c"), ("a", "b-c"))
     }
     assert len(keys) == 2

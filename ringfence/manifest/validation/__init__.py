@@ -1,82 +1,59 @@
-"""Validation of the manifest at the border: form, then schema, then meaning.
-
-`load` is what the rest of the package calls; `ringfence validate` prints what it finds.
-"""
+"""Validation of the manifest: it can be read, it matches the schema, and its rules hold."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ringfence.manifest import defaults
+from ringfence.manifest.validation import conformance, rules
 from ringfence.manifest.validation.document import (
-    MAX_FINDINGS,
+    MAX_VIOLATIONS,
     Document,
     UnreadableError,
     parse,
     read,
 )
-from ringfence.manifest.validation.finding import Finding, Problem, dotted, quoted
+from ringfence.manifest.validation.problem import Problem, Violation, dotted
+from ringfence.manifest.validation.wording import quoted
 
 
 class ManifestError(ValueError):
-    """The manifest is not valid. As text: every problem on a line of its own."""
+    """The manifest is not valid. As text: every problem on its own line."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, problems)))
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """A valid manifest, with all defaults filled in."""
+
+    value: Mapping[str, Any]
+    warnings: tuple[Problem, ...]
+
+
 def load(path: Path | str) -> Mapping[str, Any]:
-    """The manifest as plain values. Raises `ManifestError` with every problem found."""
-    return _read(Path(path)).value
+    """Return the manifest with all defaults. Raises `ManifestError` with every problem."""
+    path = Path(path)
+    return _valid(_document(path), path.parent)
 
 
-def _read(path: Path) -> Document:
-    """A manifest without problems. Raises `ManifestError`."""
-    file = _shown(path)
-    try:
-        document = parse(read(path), file)
-    except UnreadableError as error:
-        place = (error.line, error.column, dotted(error.path))
-        raise ManifestError([Problem(file, *place, error.message)]) from None
-    if problems := _problems(document, path.parent):
-        raise ManifestError(problems)
-    return document
+def check(path: Path) -> Manifest:
+    """Return the manifest with its warnings. Raises `ManifestError` with every problem."""
+    document = _document(path)
+    value = _valid(document, path.parent)
+    warnings = sorted(map(document.problem, rules.warnings(value, path.parent)))
+    return Manifest(value, tuple(warnings))
 
 
-def _warnings(document: Document, directory: Path) -> list[Problem]:
-    from ringfence.manifest.validation import rules
-
-    return sorted(map(document.problem, rules.warnings(document.value, directory)))
-
-
-def _problems(document: Document, directory: Path) -> list[Problem]:
-    # Imported here: with nothing to check, a broken file is answered at once.
-    from ringfence.manifest.validation import rules, schema
-
-    refused = {finding.path for finding in document.findings}
-    against_schema = [f for f in schema.findings(document.value) if f.path not in refused]
-    # What the schema says about a value makes what rules say about the same value noise.
-    refused |= {finding.path for finding in against_schema}
-    meant = (f for f in rules.findings(document.value, directory) if f.path not in refused)
-    findings: list[Finding] = [*document.findings, *against_schema]
-    findings += islice(meant, MAX_FINDINGS)
-    problems = sorted({document.problem(finding) for finding in findings})
-    if len(problems) > MAX_FINDINGS:
-        last = problems[MAX_FINDINGS - 1]
-        more = "more problems follow; correct these first"
-        problems[MAX_FINDINGS:] = [Problem(last.file, last.line, last.column, last.path, more)]
-    return problems
-
-
-def _shown(path: Path) -> str:
-    """The file's name as a person would give it, safe to print."""
+def display_name(path: Path) -> str:
+    """Return the file's name as a person would write it, safe to print."""
     try:
         relative = path.relative_to(Path.cwd()) if path.is_absolute() else path
     except (ValueError, OSError):
@@ -85,49 +62,33 @@ def _shown(path: Path) -> str:
     return text if text.isprintable() else quoted(text)
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="environment.yaml")
-    parser.add_argument(
-        "--format",
-        choices=("text", "json"),
-        default="text",
-        help="json: one list of {file, line, column, path, message} on standard output",
-    )
+def _document(path: Path) -> Document:
+    file = display_name(path)
+    try:
+        return parse(read(path), file)
+    except UnreadableError as error:
+        place = (error.line, error.column, dotted(error.path))
+        raise ManifestError([Problem(file, *place, error.message)]) from None
 
 
-def run(args: argparse.Namespace) -> int:
-    """Checks every file and prints all problems. Exit status 2 if there are any.
-
-    Warnings are for people: they are not in the JSON, and change no status.
-    """
-    problems: list[Problem] = []
-    for file in args.files:
-        try:
-            document = _read(file)
-        except ManifestError as error:
-            problems += error.problems
-        else:
-            if args.format == "text":
-                print(f"{_shown(file)}: valid: {_summary(document.value)}")
-                for warning in _warnings(document, file.parent):
-                    print(f"warning: {warning}", file=sys.stderr)
-    if args.format == "json":
-        print(json.dumps([problem.as_dict() for problem in problems], indent=2))
-    else:
-        for problem in problems:
-            print(problem, file=sys.stderr)
-    return 2 if problems else 0
+def _valid(document: Document, directory: Path) -> Mapping[str, Any]:
+    value = defaults.fill(document.value)
+    misread = {violation.path for violation in document.violations}
+    nonconforming = [v for v in conformance.violations(document.value) if v.path not in misread]
+    # A rule has nothing to add about a value that the schema already refuses.
+    known = misread | {violation.path for violation in nonconforming}
+    broken = (v for v in rules.violations(value, directory) if v.path not in known)
+    violations: list[Violation] = [*document.violations, *nonconforming]
+    violations += islice(broken, MAX_VIOLATIONS)
+    if violations:
+        raise ManifestError(_problems(document, violations))
+    return value
 
 
-def _summary(document: Mapping[str, Any]) -> str:
-    tools = sum(len(server["tools"]) for server in document["servers"].values())
-    counts = [
-        (len(document["hosts"]), "host"),
-        (len(document["servers"]), "MCP server"),
-        (tools, "tool"),
-        (len(document["roles"]), "role"),
-        (len(document["principals"]), "principal"),
-        (len(document["administrators"]), "administrator"),
-    ]
-    listed = ", ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
-    return f"{document['name']} ({document['stage']}): {listed}"
+def _problems(document: Document, violations: list[Violation]) -> list[Problem]:
+    problems = sorted({document.problem(violation) for violation in violations})
+    if len(problems) > MAX_VIOLATIONS:
+        last = problems[MAX_VIOLATIONS - 1]
+        more = "more problems follow; correct these first"
+        problems[MAX_VIOLATIONS:] = [Problem(last.file, last.line, last.column, last.path, more)]
+    return problems

@@ -1,8 +1,7 @@
-"""A way through a document that may be wrong anywhere.
+"""A reader of a document that may be wrong anywhere.
 
-Rules judge what is sound and pass over what the schema already refuses, so that both
-kinds of findings come in one run. A cursor therefore never raises: what is missing or
-of another type is simply not there.
+Rules and the schema report their violations in one run, so rules read documents that the schema
+refuses. A cursor therefore never raises: a value that is missing or has another type is absent.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.manifest.validation.finding import DocumentPath, Finding
+from ringfence.manifest.validation.problem import DocumentPath, Violation
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,13 @@ class Cursor:
         return isinstance(self.value, dict) and key in self.value
 
     def entries(self) -> Iterator[tuple[str, Cursor]]:
-        """Keys and values of a mapping; none of anything else."""
+        """Yield keys and values of a mapping; nothing for any other value."""
         if isinstance(self.value, dict):
             for key in self.value:
                 yield key, self[key]
 
     def elements(self) -> Iterator[Cursor]:
-        """Elements of a list; none of anything else."""
+        """Yield the elements of a list; nothing for any other value."""
         if isinstance(self.value, list):
             for number, element in enumerate(self.value):
                 yield Cursor(element, (*self.path, number))
@@ -50,7 +49,7 @@ class Cursor:
 
     @property
     def name(self) -> str:
-        """The key under which this stands."""
+        """The key of this value."""
         return str(self.path[-1])
 
     @property
@@ -65,5 +64,5 @@ class Cursor:
     def texts(self) -> list[str]:
         return [element.value for element in self.elements() if element.text is not None]
 
-    def finding(self, message: str, on_key: bool = False) -> Finding:
-        return Finding(self.path, message, on_key)
+    def violation(self, message: str, on_key: bool = False) -> Violation:
+        return Violation(self.path, message, on_key)

@@ -1,9 +1,9 @@
-"""Reading one YAML document from an untrusted file, with the place of every value.
+"""Reads one YAML document from an untrusted file, with the place of every value.
 
-The file is read within bounds and parsed event by event, so that neither size nor
-nesting nor aliases can exhaust the machine. What YAML 1.1 and 1.2 readers understand
-differently (`no`, `022`, `1.10`, `2026-07-28`) is refused rather than guessed: an editor,
-Ansible and this package must see the same document.
+The size is limited and the file is parsed event by event, so that neither size nor nesting nor
+aliases can exhaust the machine. Values that YAML 1.1 and 1.2 readers understand differently (`no`,
+`022`, `1.10`, `2026-07-28`) are refused: an editor, Ansible and this package must read the same
+document.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any
 import yaml
 from yaml.resolver import Resolver
 
-from ringfence.manifest.validation.finding import DocumentPath, Finding, Problem, dotted, quoted
+from ringfence.manifest.validation.problem import DocumentPath, Problem, Violation, dotted
+from ringfence.manifest.validation.wording import quoted
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 50_000
 MAX_DEPTH = 32
-MAX_FINDINGS = 200
-"""Beyond that the rest is not listed: the file is not a manifest."""
+MAX_VIOLATIONS = 200
+"""No more than these are listed: the file is not a manifest."""
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -57,7 +58,7 @@ REMEDIES = {
 
 
 class UnreadableError(Exception):
-    """The file cannot be read as one YAML document; nothing more can be said about it."""
+    """The file cannot be read as one YAML document."""
 
     def __init__(self, message: str, line: int = 0, column: int = 0, path: DocumentPath = ()):
         super().__init__(message)
@@ -66,18 +67,18 @@ class UnreadableError(Exception):
 
 @dataclass
 class Node:
-    """A part of the file as it is written, and where."""
+    """A YAML node and its place."""
 
     line: int
     column: int
     event: Any
     items: list[Node] = field(default_factory=list)
-    """Elements of a list; keys and values of a mapping in turns."""
+    """Elements of a list; keys and values of a mapping, alternating."""
 
 
 @dataclass
 class Place:
-    """Where a value stands, where its key stands, and what is in it."""
+    """Line and column of a value and of its key, and the places inside it."""
 
     at: tuple[int, int]
     key: tuple[int, int] | None = None
@@ -89,32 +90,35 @@ class Document:
     file: str
     value: Any
     place: Place
-    findings: list[Finding]
-    """What was refused in reading; the value goes on as if it had been written rightly."""
+    violations: list[Violation]
+    """What the reader refused; the value contains the likely meaning."""
 
-    def problem(self, finding: Finding) -> Problem:
-        """The finding at its line, or at that of the nearest thing around what is missing."""
+    def problem(self, violation: Violation) -> Problem:
+        """Add line and column to a violation: those of the nearest value around a missing one."""
         place = self.place
         missing = False
-        for step in finding.path:
+        for step in violation.path:
             if step not in place.children:
                 missing = True
                 break
             place = place.children[step]
-        at_key = finding.on_key or missing or place.children
-        at = finding.at or (place.key if at_key and place.key else place.at)
-        return Problem(self.file, *at, dotted(finding.path), finding.message)
+        at_key = violation.on_key or missing or place.children
+        at = violation.at or (place.key if at_key and place.key else place.at)
+        return Problem(self.file, *at, dotted(violation.path), violation.message)
 
 
 def read(path: Path) -> str:
-    """The text of a regular file. Raises `UnreadableError`; never waits on a pipe or a device."""
+    """Read the text of a regular file; never wait for a pipe or a device.
+
+    Raises `UnreadableError`.
+    """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UnreadableError("there is no such file; name an environment.yaml") from None
     except PermissionError:
-        raise UnreadableError("may not be read; give yourself permission to read it") from None
+        raise UnreadableError("cannot be read: permission denied; change its permissions") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(f"cannot be opened ({reason}); name an environment.yaml") from None
@@ -158,7 +162,7 @@ def _place(before: str) -> tuple[int, int]:
 
 
 def parse(text: str, file: str) -> Document:
-    """The one document in a text. Raises `UnreadableError` where there is none."""
+    """Parse the one document in a text. Raises `UnreadableError`."""
     stack: list[Node] = []
     try:
         root = _tree(text, stack)
@@ -170,11 +174,11 @@ def parse(text: str, file: str) -> Document:
         raise UnreadableError("the document is empty; begin with 'ringfence: 1'", 1, 1)
     reader = _Reader()
     value, place = reader.read(root, ())
-    return Document(file, value, place, reader.findings)
+    return Document(file, value, place, reader.violations)
 
 
 def _tree(text: str, stack: list[Node]) -> Node | None:
-    """The nodes of a text, by a stack of its own: no input can exhaust Python's."""
+    """Return the root node of a text. Nodes are kept on `stack`: no input can exhaust Python's."""
     root = None
     count = documents = 0
     for event in yaml.parse(text, Loader=LOADER):
@@ -204,7 +208,7 @@ def _tree(text: str, stack: list[Node]) -> Node | None:
 
 
 def _path(stack: list[Node]) -> DocumentPath:
-    """Where the parser is, as far as keys are text."""
+    """Return the path of the parser's position, as far as keys are text."""
     path: list[str | int] = []
     for node in stack:
         if isinstance(node.event, yaml.SequenceStartEvent):
@@ -239,10 +243,10 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, path: DocumentPath) ->
 
 
 class _Reader:
-    """Values from nodes. What is refused becomes a finding, and its likely meaning the value."""
+    """Turns nodes into values; for a refused one notes a violation and takes the likely meaning."""
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
+        self.violations: list[Violation] = []
 
     def read(self, node: Node, path: DocumentPath) -> tuple[Any, Place]:
         place = Place((node.line, node.column))
@@ -269,7 +273,7 @@ class _Reader:
             if name in entries:
                 first = place.children[name].key or place.at
                 message = (
-                    f"this key stands already on line {first[0]}, column {first[1]}; "
+                    f"this key is already on line {first[0]}, column {first[1]}; "
                     "remove or rename one of the two"
                 )
                 self._note(key, child, message)
@@ -324,12 +328,12 @@ class _Reader:
         return text
 
     def _note(self, node: Node, path: DocumentPath, message: str) -> None:
-        if len(self.findings) <= MAX_FINDINGS:
-            self.findings.append(Finding(path, message, at=(node.line, node.column)))
+        if len(self.violations) <= MAX_VIOLATIONS:
+            self.violations.append(Violation(path, message, at=(node.line, node.column)))
 
 
 def _ambiguity(text: str) -> str | None:
-    """What a reader could take text without quotes for, where it is neither text nor plain."""
+    """Return why text without quotes is ambiguous; None if every reader agrees on it."""
     resolvers = Resolver.yaml_implicit_resolvers
     candidates = resolvers.get(text[0], []) + resolvers.get(None, [])
     kinds = [tag.rpartition(":")[2] for tag, pattern in candidates if pattern.match(text)]

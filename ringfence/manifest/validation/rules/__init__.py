@@ -1,7 +1,8 @@
-"""What a schema cannot say: one small function per rule, each yielding findings.
+"""Rules that a schema cannot express: one function each, which yields violations.
 
-A rule takes a cursor on the whole document and the manifest's directory, trusts nothing
-about it, and never raises.
+A rule takes a cursor on the whole document, with all defaults filled in, and some take the
+manifest's directory. It must accept any document, since the schema's violations are reported in
+the same run. To add a rule, write its function in the module of its subject and enter it below.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.manifest.validation.cursor import Cursor
-from ringfence.manifest.validation.finding import Finding
+from ringfence.manifest.validation.problem import Violation
 from ringfence.manifest.validation.rules import (
     accounts,
     callers,
@@ -26,8 +27,8 @@ from ringfence.manifest.validation.rules import (
     trust,
 )
 
-Rule = Callable[[Cursor], Iterator[Finding]]
-FileRule = Callable[[Cursor, Path], Iterator[Finding]]
+Rule = Callable[[Cursor], Iterator[Violation]]
+FileRule = Callable[[Cursor, Path], Iterator[Violation]]
 
 RULES: tuple[Rule, ...] = (
     network.segments_are_networks,
@@ -37,7 +38,7 @@ RULES: tuple[Rule, ...] = (
     network.services_are_addresses,
     network.proxy_is_an_address,
     hosts.names_are_free,
-    hosts.own_hosts_are_free,
+    hosts.names_of_own_hosts_are_free,
     hosts.full_names_fit,
     hosts.segments_exist,
     hosts.addresses_are_given,
@@ -51,31 +52,31 @@ RULES: tuple[Rule, ...] = (
     servers.names_are_free,
     servers.places_exist,
     servers.places_are_for_servers,
-    servers.egress_is_held,
+    servers.egress_is_enforceable,
     servers.egress_is_unique,
     servers.programs_are_the_packages,
     servers.placeholders_are_known,
     servers.arguments_hold_no_secrets,
     gateway.has_a_host,
-    gateway.edge_hosts_have_it,
-    gateway.edge_hosts_stand_apart,
+    gateway.edge_hosts_have_a_gateway,
+    gateway.edge_hosts_are_in_an_edge_segment,
     gateway.is_not_bypassed,
-    gateway.callers_can_prove_themselves,
-    gateway.responders_can_be_held_to_it,
+    gateway.token_binding_fits_certificates,
+    gateway.responders_are_no_agents,
     gateway.issuers_differ,
     gateway.issuers_can_be_reached,
     secrets.are_used,
     secrets.readers_exist,
-    secrets.readers_are_at_the_other_end,
+    secrets.readers_run_no_servers,
     callers.roles_grant_what_exists,
     callers.principals_have_roles_that_exist,
     callers.agents_have_a_person,
-    callers.people_are_told_apart,
+    callers.people_are_distinct,
     callers.sensitive_tools_have_approvers,
     callers.approvers_are_people,
     callers.someone_else_can_approve,
     accounts.are_free,
-    accounts.people_are_told_apart,
+    accounts.people_are_distinct,
     keys.literal_keys_are_strong,
     trust.sink_is_a_collector,
     trust.sink_has_an_address,
@@ -88,7 +89,7 @@ RULES: tuple[Rule, ...] = (
     cloud.addresses_can_be_reached,
     cloud.machines_are_known,
     cloud.egress_network_fits,
-    cloud.domains_have_a_way_out,
+    cloud.domains_have_an_egress_firewall,
     cloud.domains_are_reached_over_tcp,
     cloud.private_links_exist,
     cloud.published_gateway_exists,
@@ -101,10 +102,10 @@ FILE_RULES: tuple[FileRule, ...] = (
 )
 
 WARNINGS: tuple[FileRule, ...] = (gateway.definitions_are_approved,)
-"""What is allowed, and worth knowing before it is met."""
+"""Rules about what is allowed, but will surprise."""
 
 
-def findings(document: Any, directory: Path) -> Iterator[Finding]:
+def violations(document: Any, directory: Path) -> Iterator[Violation]:
     manifest = Cursor(document)
     for rule in RULES:
         yield from rule(manifest)
@@ -112,7 +113,7 @@ def findings(document: Any, directory: Path) -> Iterator[Finding]:
         yield from rule(manifest, directory)
 
 
-def warnings(document: Any, directory: Path) -> Iterator[Finding]:
-    """Of a document without findings."""
+def warnings(document: Any, directory: Path) -> Iterator[Violation]:
+    """Yield the warnings about a document without violations."""
     for rule in WARNINGS:
         yield from rule(Cursor(document), directory)

@@ -1,11 +1,12 @@
-"""Login accounts: of people and of automation."""
+"""Login accounts of people and of automation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ringfence.manifest.validation.cursor import Cursor
-from ringfence.manifest.validation.finding import Finding, quoted
+from ringfence.manifest.validation.problem import Violation
+from ringfence.manifest.validation.wording import quoted
 
 _SYSTEM = """
     root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats
@@ -15,28 +16,28 @@ _SYSTEM = """
     rsyslog ntp ntpsec chrony aide auditd clamav postfix unattended-upgrades lxd libvirt
 """
 SYSTEM = frozenset(_SYSTEM.split())
-"""Users and groups of Debian and of packages on these hosts: `useradd` refuses them, or worse."""
+"""Users and groups of Debian and of packages on these hosts; `useradd` refuses most of them."""
 PREFIXES = ("mcp-", "systemd-", "ringfence-", "debian-")
 
 
 def _taken(name: str) -> str | None:
     if name in SYSTEM:
-        return "the system has an account or a group of that name"
+        return "the system has an account or a group with this name"
     for prefix in PREFIXES:
         if name.startswith(prefix):
             return f"names that begin with {prefix} are for services"
     return None
 
 
-def are_free(manifest: Cursor) -> Iterator[Finding]:
+def are_free(manifest: Cursor) -> Iterator[Violation]:
     automation = manifest.at("access", "automation", "account")
     bootstrap = manifest.at("access", "bootstrap", "user")
     if automation.text:
         if taken := _taken(automation.text):
-            yield automation.finding(f"{taken}; choose another, ringfence for example")
+            yield automation.violation(f"{taken}; choose another, ringfence for example")
         elif automation.text == bootstrap.text:
-            yield automation.finding(
-                "this is the bootstrap user, whose door is closed by hardening; choose another"
+            yield automation.violation(
+                "this is the bootstrap user, whose SSH access ends with hardening; choose another"
             )
     for name, administrator in manifest["administrators"].entries():
         if name == automation.text:
@@ -44,18 +45,18 @@ def are_free(manifest: Cursor) -> Iterator[Finding]:
         elif taken := _taken(name):
             reason = taken
         elif name == bootstrap.text:
-            reason = "this is the bootstrap user, whose door is closed by hardening"
+            reason = "this is the bootstrap user, whose SSH access ends with hardening"
         else:
             continue
-        yield administrator.finding(f"{reason}; choose another for this person", on_key=True)
+        yield administrator.violation(f"{reason}; choose another for this person", on_key=True)
 
 
-def people_are_told_apart(manifest: Cursor) -> Iterator[Finding]:
+def people_are_distinct(manifest: Cursor) -> Iterator[Violation]:
     seen: dict[str, str] = {}
     for name, administrator in manifest["administrators"].entries():
         email = administrator["email"].text
         other = seen.setdefault(email.casefold(), name) if email else name
         if other != name:
-            yield administrator["email"].finding(
-                f"this is the address of {quoted(other)} already; give every person their own"
+            yield administrator["email"].violation(
+                f"this address belongs to {quoted(other)} already; give each person their own"
             )

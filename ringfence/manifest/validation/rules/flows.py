@@ -1,13 +1,13 @@
-"""Declared flows: both ends exist, and no flow opens what another rule closes."""
+"""Declared flows: both ends exist, and none opens SSH beside the management segment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ringfence.manifest.validation.cursor import Cursor
-from ringfence.manifest.validation.finding import Finding, dotted, quoted
-from ringfence.manifest.validation.rules.hosts import SSH_PORT
+from ringfence.manifest.validation.problem import Violation, dotted
 from ringfence.manifest.validation.rules.reference import exists
+from ringfence.manifest.validation.wording import quoted
 
 
 def _flows(manifest: Cursor) -> Iterator[Cursor]:
@@ -19,13 +19,13 @@ def _target_host(manifest: Cursor, flow: Cursor) -> str | None:
     return manifest.at("servers", server, "host").text if server else flow.at("to", "host").text
 
 
-def _target_port(manifest: Cursor, flow: Cursor) -> tuple[int | None, str]:
+def _target_port(manifest: Cursor, flow: Cursor) -> tuple[int | None, str | None]:
     if server := flow.at("to", "server").text:
         return manifest.at("servers", server, "port").number, "tcp"
-    return flow.at("to", "port").number, flow.at("to", "protocol").text or "tcp"
+    return flow.at("to", "port").number, flow.at("to", "protocol").text
 
 
-def ends_exist(manifest: Cursor) -> Iterator[Finding]:
+def ends_exist(manifest: Cursor) -> Iterator[Violation]:
     segments = manifest.at("network", "segments")
     for flow in _flows(manifest):
         yield from exists(flow.at("from", "segment"), segments, "segment")
@@ -34,18 +34,18 @@ def ends_exist(manifest: Cursor) -> Iterator[Finding]:
         yield from exists(flow.at("to", "host"), manifest["hosts"], "host")
 
 
-def ends_differ(manifest: Cursor) -> Iterator[Finding]:
+def ends_differ(manifest: Cursor) -> Iterator[Violation]:
     for flow in _flows(manifest):
         origin = flow.at("from", "host").text
         if origin is not None and origin == _target_host(manifest, flow):
-            yield flow.finding(
+            yield flow.violation(
                 f"the flow leads from host {quoted(origin)} to itself; remove it: "
-                "a host may always talk to itself"
+                "a host may always connect to itself"
             )
 
 
-def are_unique(manifest: Cursor) -> Iterator[Finding]:
-    """Also where one flow names a server and another its host and port."""
+def are_unique(manifest: Cursor) -> Iterator[Violation]:
+    """A server's name and its host with its port are the same target."""
     seen: dict[object, Cursor] = {}
     for flow in _flows(manifest):
         host = _target_host(manifest, flow)
@@ -56,26 +56,25 @@ def are_unique(manifest: Cursor) -> Iterator[Finding]:
             continue
         first = seen.setdefault((*origins, target), flow)
         if first is not flow:
-            yield flow.finding(f"the same flow as {dotted(first.path)}; remove one of the two")
+            yield flow.violation(f"the same flow as {dotted(first.path)}; remove one of the two")
 
 
-def leave_ssh_to_management(manifest: Cursor) -> Iterator[Finding]:
-    """Administration is derived from the management segment and opens nowhere else (IAM-05)."""
+def leave_ssh_to_management(manifest: Cursor) -> Iterator[Violation]:
+    """Only the management segments may reach SSH, by derived flows (IAM-05)."""
     segments, hosts = manifest.at("network", "segments"), manifest["hosts"]
     for flow in _flows(manifest):
         target = flow.at("to", "host").text
         if target is None or target not in hosts:
             continue
-        port = hosts.at(target, "ssh_port").number
-        if _target_port(manifest, flow) != (SSH_PORT if port is None else port, "tcp"):
+        if _target_port(manifest, flow) != (hosts.at(target, "ssh_port").number, "tcp"):
             continue
         origin = flow.at("from", "host").text
         segment = hosts.at(origin, "segment").text if origin else flow.at("from", "segment").text
         purpose = segments.at(segment or "", "purpose").text
         if purpose == "management":
-            yield flow.finding("administration is derived and needs no flow; remove it")
+            yield flow.violation("administration is derived and needs no flow; remove it")
         elif purpose:
-            yield flow.finding(
+            yield flow.violation(
                 f"this opens SSH of host {quoted(target)} to segment {quoted(segment)}; remove it: "
                 "hosts are administered from a segment with purpose management only"
             )

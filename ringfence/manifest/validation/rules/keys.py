@@ -1,7 +1,7 @@
 """SSH keys of administrators, in the manifest and in files beside it.
 
-A key file that does not exist is no error here: a lab makes its keys after its manifest
-has been validated. Whoever uses the key reports that.
+A missing key file is no problem here: a lab makes its keys after its manifest has been validated.
+Whoever uses the key reports it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from pathlib import Path
 
 from ringfence.manifest.validation.cursor import Cursor
 from ringfence.manifest.validation.document import UnreadableError, read
-from ringfence.manifest.validation.finding import Finding, quoted
+from ringfence.manifest.validation.problem import Violation
+from ringfence.manifest.validation.wording import quoted
 
 MIN_RSA_BITS = 3072
 REPLACE = "make one with ssh-keygen -t ed25519"
 
 
 def fault(line: str, second_factor: str | None) -> str | None:
-    """Why a public key cannot be used, and what to do; None if it can."""
-    # Loading the library takes a tenth of a second, and most manifests name files.
+    """Return why a public key cannot be used, and what to do; None if it can."""
+    # Importing the library takes a tenth of a second, and most manifests contain no keys.
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -29,7 +30,7 @@ def fault(line: str, second_factor: str | None) -> str | None:
         key = load_ssh_public_key(line.encode())
     except (ValueError, UnsupportedAlgorithm):
         return (
-            "the key is damaged, or not of the kind it says; copy the whole line of the .pub file"
+            "the key is damaged, or not of the kind it names; copy the whole line of the .pub file"
         )
     if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
         return f"the RSA key has {key.key_size} bits, {MIN_RSA_BITS} are needed; {REPLACE}"
@@ -41,15 +42,15 @@ def fault(line: str, second_factor: str | None) -> str | None:
     return None
 
 
-def literal_keys_are_strong(manifest: Cursor) -> Iterator[Finding]:
+def literal_keys_are_strong(manifest: Cursor) -> Iterator[Violation]:
     for _, administrator in manifest["administrators"].entries():
         for key in administrator["ssh_keys"].elements():
             if key.text and (reason := fault(key.text, administrator["second_factor"].text)):
-                yield key.finding(reason)
+                yield key.violation(reason)
 
 
 def _file_keys(name: str, directory: Path) -> tuple[list[str], str | None]:
-    """Keys of a file, and why it cannot be used."""
+    """Return the keys of a file, and why it cannot be used."""
     try:
         path = directory / Path(name).expanduser()
         if not path.exists():
@@ -58,7 +59,7 @@ def _file_keys(name: str, directory: Path) -> tuple[list[str], str | None]:
     except UnreadableError as error:
         return [], f"the key file {error.message.partition(';')[0]}; name a .pub file"
     except (OSError, ValueError, RuntimeError):
-        return [], None  # a rule about paths tells
+        return [], None  # `trust.paths_can_be_resolved` reports it.
     if "PRIVATE KEY-----" in text:
         return [], f"this is a private key; name the public one, {quoted(f'{name}.pub')}"
     lines = [line.strip() for line in text.splitlines()]
@@ -66,7 +67,7 @@ def _file_keys(name: str, directory: Path) -> tuple[list[str], str | None]:
     return keys, None if keys else "the key file holds no key; put a public key in it"
 
 
-def key_files_hold_public_keys(manifest: Cursor, directory: Path) -> Iterator[Finding]:
+def key_files_hold_public_keys(manifest: Cursor, directory: Path) -> Iterator[Violation]:
     for _, administrator in manifest["administrators"].entries():
         for file in administrator["ssh_key_files"].elements():
             if file.text is None:
@@ -74,11 +75,11 @@ def key_files_hold_public_keys(manifest: Cursor, directory: Path) -> Iterator[Fi
             keys, reason = _file_keys(file.text, directory)
             faults = (fault(key, administrator["second_factor"].text) for key in keys)
             if found := reason or next(filter(None, faults), None):
-                yield file.finding(found)
+                yield file.violation(found)
 
 
-def keys_are_personal(manifest: Cursor, directory: Path) -> Iterator[Finding]:
-    """A key that two people hold proves neither."""
+def keys_are_personal(manifest: Cursor, directory: Path) -> Iterator[Violation]:
+    """A key of two people identifies neither."""
     owners: dict[str, str] = {}
     for name, administrator in manifest["administrators"].entries():
         for key in administrator["ssh_keys"].elements():
@@ -89,10 +90,10 @@ def keys_are_personal(manifest: Cursor, directory: Path) -> Iterator[Finding]:
                 yield from _claim(owners, name, line, file)
 
 
-def _claim(owners: dict[str, str], name: str, line: str, place: Cursor) -> Iterator[Finding]:
+def _claim(owners: dict[str, str], name: str, line: str, place: Cursor) -> Iterator[Violation]:
     blob = " ".join(line.split(" ")[:2])
     owner = owners.setdefault(blob, name)
     if owner != name:
-        yield place.finding(
-            f"this is the key of {quoted(owner)} already; {REPLACE} for each person"
+        yield place.violation(
+            f"this key belongs to {quoted(owner)} already; {REPLACE} for each person"
         )

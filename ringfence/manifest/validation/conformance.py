@@ -1,29 +1,21 @@
-"""What the JSON Schema says against a document, in words for the person who wrote it.
+"""Explains what the JSON Schema says against a document, to the person who wrote it.
 
-The schema stays the single source: titles, descriptions, examples and enums in it are
-what the messages are made of.
+Messages are made of the schema's own titles, descriptions, examples and enums.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
-
-from ringfence.manifest.validation.document import MAX_FINDINGS
-from ringfence.manifest.validation.finding import Finding, listed, quoted, suggestion
-from ringfence.paths import SCHEMAS
-
-SCHEMA = SCHEMAS / "environment.schema.json"
-
-Schema = Mapping[str, Any]
+from ringfence.manifest import schema
+from ringfence.manifest.schema import Schema
+from ringfence.manifest.validation.document import MAX_VIOLATIONS
+from ringfence.manifest.validation.problem import Violation
+from ringfence.manifest.validation.validator import validator
+from ringfence.manifest.validation.wording import listed, quoted, suggestion
 
 TYPES = {
     "object": "a mapping",
@@ -34,97 +26,26 @@ TYPES = {
 }
 
 
-def findings(document: Any) -> list[Finding]:
-    """Everything in which a document departs from the schema."""
-    if isinstance(document, dict) and not document.keys() & _validator().schema["properties"]:
-        # Some other file: its content is no business of a terminal or a log.
-        message = "no key of a manifest stands here; name an environment.yaml"
-        return [Finding((), message)]
-    errors = _validator().iter_errors(document)
-    return list(islice((f for error in errors for f in _explain(error)), MAX_FINDINGS))
+def violations(document: Any) -> list[Violation]:
+    """Return every difference between a document and the schema."""
+    if isinstance(document, dict) and not document.keys() & schema.root()["properties"]:
+        # Some other file, whose content may be secret: show none of it.
+        message = "no key of a manifest is in this file; name an environment.yaml"
+        return [Violation((), message)]
+    errors = validator().iter_errors(document)
+    found = (violation for error in errors for violation in _explain(error))
+    return list(islice(found, MAX_VIOLATIONS))
 
 
-@cache
-def _validator() -> Any:
-    return _Validator(json.loads(SCHEMA.read_text()))
-
-
-# Keywords that jsonschema reports once per object, or not as the standard has it.
-
-
-def _required(validator: Any, names: list[str], value: Any, schema: Schema) -> Iterator[Any]:
-    """Reports each missing key at its own path."""
-    if validator.is_type(value, "object"):
-        for name in names:
-            if name not in value:
-                yield ValidationError("missing", path=[name])
-
-
-def _additional(validator: Any, allowed: Any, value: Any, schema: Schema) -> Iterator[Any]:
-    """Reports each unknown key at its own path, in the order of the file."""
-    if not validator.is_type(value, "object"):
-        return
-    known = schema.get("properties", {})
-    for name in value:
-        if name not in known:
-            if allowed is False:
-                yield ValidationError("unknown", path=[name])
-            else:
-                yield from validator.descend(value[name], allowed, path=name)
-
-
-def _property_names(validator: Any, names: Schema, value: Any, _: Schema) -> Iterator[Any]:
-    """Reports a bad key at its own path."""
-    if validator.is_type(value, "object"):
-        for name in value:
-            for error in validator.descend(name, names, path=name):
-                error.on_key = True
-                yield error
-
-
-def _unique(validator: Any, unique: bool, value: Any, _: Schema) -> Iterator[Any]:
-    """Reports each repetition at its own path, in linear time (jsonschema's is quadratic)."""
-    if not (unique and validator.is_type(value, "array")):
-        return
-    seen: dict[str, int] = {}
-    for number, element in enumerate(value):
-        first = seen.setdefault(json.dumps(element, sort_keys=True), number)
-        if first != number:
-            yield ValidationError(f"the same as element {first}", path=[number])
-
-
-def _pattern(validator: Any, pattern: str, value: Any, _: Schema) -> Iterator[Any]:
-    """Matches as ECMA-262 does: Python's `$` and `\\d` accept a line end and other digits."""
-    if validator.is_type(value, "string") and not _ecma(pattern).search(value):
-        yield ValidationError("pattern")
-
-
-@cache
-def _ecma(pattern: str) -> re.Pattern[str]:
-    if pattern.endswith("$") and not pattern.endswith("\\$"):
-        pattern = pattern[:-1] + r"\Z"
-    return re.compile(pattern, re.ASCII)
-
-
-_Validator = extend(
-    Draft202012Validator,
-    {
-        "required": _required,
-        "additionalProperties": _additional,
-        "propertyNames": _property_names,
-        "uniqueItems": _unique,
-        "pattern": _pattern,
-    },
-)
-
-
-def _explain(error: Any) -> Iterator[Finding]:
+def _explain(error: Any) -> Iterator[Violation]:
     if error.validator in ("oneOf", "anyOf"):
         yield from _explain_choice(error)
         return
     path = tuple(error.absolute_path)
-    message = EXPLANATIONS.get(error.validator, _plainly)(error)
-    yield Finding(path, message, on_key=error.validator == "additionalProperties" or _on_key(error))
+    message = EXPLANATIONS.get(error.validator, _verbatim)(error)
+    yield Violation(
+        path, message, on_key=error.validator == "additionalProperties" or _on_key(error)
+    )
 
 
 def _on_key(error: Any) -> bool:
@@ -135,7 +56,7 @@ def _on_key(error: Any) -> bool:
     return False
 
 
-def _plainly(error: Any) -> str:
+def _verbatim(error: Any) -> str:
     return f"{error.message}; see schemas/environment.schema.json"
 
 
@@ -146,9 +67,9 @@ def _unknown(error: Any) -> str:
 
 def _missing(error: Any) -> str:
     name = error.absolute_path[-1]
-    wanted = _subschema(tuple(error.absolute_path))
-    told = [_example(name, wanted), wanted.get("description", "").rstrip(".")]
-    hint = ": ".join(part for part in told if part)
+    wanted = schema.at(tuple(error.absolute_path))
+    parts = [_example(name, wanted), wanted.get("description", "").rstrip(".")]
+    hint = ": ".join(filter(None, parts))
     return f"is missing; add {hint or 'it'}"
 
 
@@ -250,19 +171,19 @@ EXPLANATIONS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _explain_choice(error: Any) -> Iterator[Finding]:
-    """Why none (or more than one) of the forms fits, by the form that was probably meant."""
+def _explain_choice(error: Any) -> Iterator[Violation]:
+    """Explain why none (or more than one) of the forms fits, by the form most likely meant."""
     path = tuple(error.absolute_path)
-    forms: list[Schema] = [_resolve(form) for form in error.validator_value]
+    forms: list[Schema] = [schema.resolve(form) for form in error.validator_value]
     wanted = [form.get("required", []) for form in forms]
     if isinstance(error.instance, dict) and not any("properties" in form for form in forms):
         given = [names for names in wanted if all(name in error.instance for name in names)]
         several = " and ".join(quoted(name) for names in given for name in names)
         choices = " or ".join(quoted(name) for names in wanted for name in names)
         if given:
-            yield Finding(path, f"{several} exclude each other; keep one of them")
+            yield Violation(path, f"{several} exclude each other; keep one of them")
         else:
-            yield Finding(path, f"{choices} is missing; add one of them")
+            yield Violation(path, f"{choices} is missing; add one of them")
         return
     if not isinstance(error.instance, dict):
         lists = [number for number, form in enumerate(forms) if form.get("type") == "array"]
@@ -271,7 +192,7 @@ def _explain_choice(error: Any) -> Iterator[Finding]:
                 if part.schema_path[0] == lists[0]:
                     yield from _explain(part)
             return
-        yield Finding(path, _no_form(error, forms))
+        yield Violation(path, _no_form(error, forms))
         return
     best = max(range(len(forms)), key=lambda number: _likeness(error.instance, forms[number]))
     mine = [e for e in error.context if e.schema_path[0] == best]
@@ -285,30 +206,30 @@ def _explain_choice(error: Any) -> Iterator[Finding]:
 
 def _discriminator(
     error: Any, forms: list[Schema], path: tuple[Any, ...], choices: str
-) -> Iterator[Finding]:
-    """No form is meant: the key that tells them apart is misspelt, or has none of its values."""
+) -> Iterator[Violation]:
+    """Explain a misspelt key or value that distinguishes the forms."""
     known = {name for form in forms for name in form["properties"]}
     for name in error.instance:
         values = [form["properties"].get(name, {}).get("const") for form in forms]
         if all(value is not None for value in values):
-            yield Finding((*path, name), _choose(error.instance[name], values))
+            yield Violation((*path, name), _choose(error.instance[name], values))
             return
         if name not in known:
-            yield Finding(
+            yield Violation(
                 (*path, name), f"unknown key {quoted(name)}{suggestion(name, known)}", True
             )
             return
     if "kind" not in forms[0]["properties"]:
-        yield Finding(path, f"fits none of the forms; give {choices}")
+        yield Violation(path, f"fits none of the forms; give {choices}")
 
 
 def _likeness(value: Mapping[str, Any], form: Schema) -> int:
-    """How much a mapping looks like a form: its fixed values decide, then its keys."""
+    """Return how much a mapping looks like a form: constants decide, then keys."""
     properties = form.get("properties", {})
     score = sum(name in properties for name in value)
-    for name, schema in properties.items():
-        if "const" in schema:
-            score += 100 if value.get(name) == schema["const"] else -100
+    for name, described in properties.items():
+        if "const" in described:
+            score += 100 if value.get(name) == described["const"] else -100
     return score
 
 
@@ -322,7 +243,7 @@ def _no_form(error: Any, forms: list[Schema]) -> str:
 
 
 def _instead(error: Any) -> str:
-    """What to write, from the schema's examples."""
+    """Return what to write, from the schema's examples."""
     examples = error.schema.get("examples") or error.schema.get("enum")
     return f"; write for example {json.dumps(examples[0])}" if examples else ""
 
@@ -336,30 +257,3 @@ def _example(name: str, schema: Schema) -> str:
         return f"'{name}: {schema['const']}'"
     kind = TYPES.get(schema.get("type", ""))
     return f"'{name}:' with {kind}" if kind else f"'{name}:'"
-
-
-def _resolve(schema: Schema) -> Schema:
-    """A schema with what it refers to; what stands beside the reference wins."""
-    root = _validator().schema
-    while "$ref" in schema:
-        target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
-    return schema
-
-
-def _subschema(path: tuple[str | int, ...]) -> Schema:
-    """What the schema says about a place of the document; empty where it says nothing."""
-    schemas = [_resolve(_validator().schema)]
-    for step in path:
-        below = []
-        for schema in schemas:
-            for form in (schema, *schema.get("oneOf", []), *schema.get("anyOf", [])):
-                form = _resolve(form)
-                if isinstance(step, int):
-                    child = form.get("items")
-                else:
-                    child = form.get("properties", {}).get(step) or form.get("additionalProperties")
-                if isinstance(child, dict):
-                    below.append(_resolve(child))
-        schemas = below
-    return schemas[0] if schemas else {}
