@@ -22,7 +22,7 @@ ALERTS, RATE = 400, 10
 """Alerts a second."""
 BACKGROUND = 2000
 """Packets a second that no rule is for, after the first."""
-MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 RULE = 'alert udp any any -> $HOSTS 9 (msg:"Benchmark"; sid:100; rev:1;)\n'
 ROLES = "tls,siem,log_shipping,nids,firewall"
 

@@ -26,11 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvloop
-from scratch import ROOT, report
-
-sys.path.insert(0, str(ROOT))
-
-from tests.gateway.conftest import (
+from gateway_site import (
     ISSUER,
     RESOURCE,
     Site,
@@ -42,6 +38,7 @@ from tests.gateway.conftest import (
     pinned,
     wait_for,
 )
+from scratch import ROOT, report
 
 SERVER = "tools"
 ONE_BY_ONE = 3000

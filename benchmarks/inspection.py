@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from cpex_pii_filter.pii_filter_rust import PIIDetectorRust
-from scratch import ROOT, report, say
+from labelled_texts import Score, Span, load, scores
+from scratch import report, say
 
 from ringfence.gateway.inspection.detector import BUILT_IN
 from ringfence.gateway.inspection.inspector import Inspector
-
-sys.path.insert(0, str(ROOT / "tests/unit/gateway"))
-from labelled_texts import Score, Span, load, scores  # pyright: ignore[reportMissingImports]
 
 OF_THE_ENGINE = {"driver_license": "driving_licence", "bsn": "national_id"}
 OF_DETECT_SECRETS = {
@@ -167,7 +164,7 @@ def _detect_secrets() -> Callable[[str], set[Span]] | None:
             for secret in scan.scan_line(line):
                 value = secret.secret_value or ""
                 start = text.find(value)
-                kind = OF_DETECT_SECRETS.get(secret.type, secret.type)
+                kind = OF_DETECT_SECRETS.get(secret.type, secret.type or "")
                 found.add((kind, start, start + len(value)))
         return found
 

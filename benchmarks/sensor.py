@@ -9,26 +9,23 @@ And the same sensor with 1,000 declared connections more.
 from __future__ import annotations
 
 import resource
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from captures import Packets, tls, write
 from scratch import ROOT, report, say
+from suricata import Suricata, render
 
 from ringfence.cloud import signatures
 from ringfence.inventory import nids
 from ringfence.manifest.model import Environment
 
-sys.path.insert(0, str(ROOT))
-from tests.nids import cases
-from tests.nids.captures import Packets, tls, write
-from tests.nids.engine import Suricata, render
-
-MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 CONNECTIONS, RUNS = 4000, 3
-ENDS = ((cases.CLIENT, cases.EDGE, 443), (cases.EDGE, cases.TOOLS, 8441))
+CLIENT, EDGE, TOOLS, SENSOR = "10.213.20.10", "10.213.50.11", "10.213.30.11", "10.213.40.12"
+ENDS = ((CLIENT, EDGE, 443), (EDGE, TOOLS, 8441))
 STOCK = ("-c", "/etc/suricata/suricata.yaml", "-S", "/etc/suricata/rules/*.rules", "-k", "none")
 
 
@@ -74,8 +71,8 @@ def main() -> None:
     rates: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        write(folder / "all.pcap", [[p for call in calls for p in call]], cases.SENSOR)
-        write(folder / "none.pcap", [calls[0][:1]], cases.SENSOR)
+        write(folder / "all.pcap", [[p for call in calls for p in call]], SENSOR)
+        write(folder / "none.pcap", [calls[0][:1]], SENSOR)
         for name, told in kinds.items():
             if told:
                 render(told, folder)

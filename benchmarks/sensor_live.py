@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from captures import mirrored, tls
 from scratch import alone, report, say
-from sensor import CONNECTIONS, ENDS, MANIFEST, STOCK
+from sensor import CONNECTIONS, ENDS, MANIFEST, SENSOR, STOCK
+from suricata import Suricata, configured, render
 
 from ringfence.inventory import nids
 from ringfence.manifest.model import Environment
-from tests.nids import cases
-from tests.nids.captures import mirrored, tls
-from tests.nids.engine import Suricata, configured, render
 
 WIRE, INTERFACE = "wire", "eth0"
 SECONDS = 10
@@ -143,7 +142,7 @@ def main() -> None:
     variables = nids.variables(environment, environment.hosts["sensor-1"])
     variables |= {"nids_denied_ja4": [], "nids_denied_sni": []}
     frames = [
-        bytes(mirrored(packet, cases.SENSOR, number))
+        bytes(mirrored(packet, SENSOR, number))
         for number in range(CONNECTIONS)
         for packet in tls(*ENDS[number % len(ENDS)])
     ]

@@ -130,14 +130,9 @@ class Caller:
         bound: bool = True,
     ) -> str:
         """Of the embedded issuer, also one that it would not issue: that is refused, or not."""
-        from joserfc import jwt
-        from joserfc.jwk import ECKey
-
         if self.gateway.tokens.issuers:
             raise UnverifiedError("tokens come from an identity provider, which issues none here")
         now = int(time.time())
-        with issuer._keys(self.environment, now) as keys:
-            signer = issuer._signer(keys, now)
         claims = {
             "iss": issuer.issuer_url(self.environment),
             "sub": principal.name,
@@ -150,10 +145,7 @@ class Caller:
         }
         if bound:
             claims["cnf"] = {"x5t#S256": _thumbprint(self._certificate(principal))}
-        header = {"alg": issuer.ALGORITHM, "typ": "at+jwt", "kid": signer.kid}
-        return jwt.encode(
-            header, claims, ECKey.import_key(signer.jwk), algorithms=[issuer.ALGORITHM]
-        )
+        return issuer.signed(self.environment, claims, now)
 
     def _certificate(self, principal: Principal) -> bytes:
         identity = principal_identity(self.environment, principal)

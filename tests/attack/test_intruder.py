@@ -25,7 +25,7 @@ from tests.attack.ground import Ground
 from tests.attack.results import Result, page, table
 from tests.lab.commands import ROOT, run
 
-MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 PINS = ROOT / "inventories/lab/pins"
 REPORT = ROOT / "reports" / "attack"
 CALLS = 20

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
-from tests.gateway.conftest import ROOT, Person, Site, free_port, mcp_headers, wait_for
+from benchmarks.gateway_site import ROOT, Person, Site, free_port, mcp_headers, wait_for
 
 TEMPLATES = ROOT / "roles/tls/templates/etc/haproxy/ringfence"
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")

@@ -19,8 +19,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from benchmarks.gateway_site import Person, Site, make_site, mcp, mcp_headers, pinned
 from ringfence.gateway.tokens import access_tokens as tokens
-from tests.gateway.conftest import Person, Site, make_site, mcp, mcp_headers, pinned
 from tests.gateway.scripted import Handler, scripted
 
 Stage = tuple[Site, type[Handler]]

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.gateway.conftest import Site, mcp, mcp_headers
+from benchmarks.gateway_site import Site, mcp, mcp_headers
 
 
 def test_a_permitted_call_comes_to_its_result(site: Site):

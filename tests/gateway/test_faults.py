@@ -19,8 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from ringfence.gateway.audit.chain import verify_all
-from tests.gateway.conftest import (
+from benchmarks.gateway_site import (
     Site,
     free_port,
     make_site,
@@ -29,6 +28,7 @@ from tests.gateway.conftest import (
     pinned,
     wait_for,
 )
+from ringfence.gateway.audit.chain import verify_all
 from tests.gateway.scripted import TOOL, Handler, scripted
 
 Stage = tuple[Site, type[Handler]]

@@ -32,9 +32,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc import jws
 
+from benchmarks.gateway_site import MODERN, ROOT, Person, Site, make_site, mcp, pinned
 from ringfence.inventory import mcp_gateway, policies
 from ringfence.manifest.model import Environment
-from tests.gateway.conftest import MODERN, ROOT, Person, Site, make_site, mcp, pinned
 from tests.gateway.reference_policy import Reference
 from tests.gateway.scripted import Handler, scripted
 

@@ -21,8 +21,8 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from benchmarks.gateway_site import MODERN, Site, definitions, make_site, mcp, pinned, wait_for
 from tests.gateway import haproxy
-from tests.gateway.conftest import MODERN, Site, definitions, make_site, mcp, pinned, wait_for
 from tests.gateway.haproxy import Front, in_front_of
 from tests.gateway.scripted import TOOL, Handler, scripted
 

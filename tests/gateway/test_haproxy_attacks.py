@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from benchmarks.gateway_site import make_site, mcp, pinned
 from tests.gateway import haproxy
-from tests.gateway.conftest import make_site, mcp, pinned
 from tests.gateway.haproxy import Front, in_front_of
 from tests.gateway.lenient_http import (
     Length,

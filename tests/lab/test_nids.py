@@ -17,7 +17,7 @@ from ringfence.manifest.model import Environment
 from ringfence.verify import probes
 from tests.lab.commands import ROOT, run
 
-MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 SEND = probes.source("mirrored_packets")
 FLOOD = f"""{SEND.partition("def main")[0]}
 device, own = interface(sys.argv[1])

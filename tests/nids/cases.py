@@ -34,7 +34,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet, Raw
 
-from tests.nids.captures import Handshake, Packets, http, ip, syn, tcp, tls, udp
+from benchmarks.captures import Handshake, Packets, http, ip, syn, tcp, tls, udp
 
 CLIENT, CLIENT6 = "10.213.20.10", "fd0d:213:20::10"
 EDGE, EDGE6 = "10.213.50.11", "fd0d:213:50::11"

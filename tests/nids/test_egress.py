@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.captures import Handshake, Packets, http, number_at, tcp, tls, write
+from benchmarks.suricata import Suricata, render
 from ringfence.cloud import addressing, egress
 from ringfence.inventory import nids
 from ringfence.inventory.provisioned import Instance, located
 from ringfence.lab import unavailable
 from ringfence.manifest.model import Environment
-from tests.nids.captures import Handshake, Packets, http, number_at, tcp, tls, write
-from tests.nids.engine import Suricata, render
 
 MANIFEST = Path(__file__).parents[2] / "inventories/aws-example/environment.yaml"
 OUTSIDE, DOMAIN = "203.0.113.9", "rates.example.com"

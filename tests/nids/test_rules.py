@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from benchmarks.captures import Packets, number_at, syn, udp, write
+from benchmarks.suricata import Suricata, render
 from ringfence.inventory import nids
 from ringfence.lab import unavailable
 from ringfence.manifest.model import Egress, Environment
 from tests.nids import cases
-from tests.nids.captures import Packets, number_at, syn, udp, write
-from tests.nids.engine import Suricata, render
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "inventories/aws-example/environment.yaml"
-MANIFEST = ROOT / "tests/unit/manifests/sensor.yaml"
+MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 SIGNATURE = re.compile(r"^alert [^(]+\(.* sid:(\d+); rev:\d+;\)$", re.MULTILINE)
 SETTINGS = {
     "nids_large_transfer_bytes": cases.LARGE,

@@ -22,7 +22,7 @@ from ringfence.rehearsal.engine.rehearse import rehearsed
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal, Resource
 from ringfence.verify.account.access import Decision, Principal, Request, decide
-from ringfence.verify.account.findings import Sender
+from ringfence.verify.account.sample_events import SampleEvents
 from stacks.components.response.containment import Containment, ContainmentArgs
 from stacks.functions.containment.handler import IncompleteError, Outcome, respond
 from stacks.functions.containment.machine import Settings
@@ -44,8 +44,8 @@ class Estate:
         return self.place.account.client
 
     @property
-    def sender(self) -> Sender:
-        return Sender(self.place.account.id, self.place.account.region)
+    def samples(self) -> SampleEvents:
+        return SampleEvents(self.place.account.id, self.place.account.region)
 
     @property
     def settings(self) -> Settings:
@@ -236,9 +236,9 @@ def quarantined(estate: Estate) -> bool:
 
 
 FINDINGS: dict[str, Callable[[Estate], Any]] = {
-    "GuardDuty": lambda estate: estate.sender.guardduty(estate.instance),
-    "Security Hub": lambda estate: estate.sender.security_hub(estate.instance),
-    "a request": lambda estate: estate.sender.request(estate.instance),
+    "GuardDuty": lambda estate: estate.samples.guardduty(estate.instance),
+    "Security Hub": lambda estate: estate.samples.security_hub(estate.instance),
+    "a request": lambda estate: estate.samples.request(estate.instance),
 }
 
 
@@ -256,7 +256,7 @@ def test_an_instance_is_contained(estate: Estate, kind: str) -> None:
 
 
 def test_snapshots_are_of_all_disks_and_encrypted(estate: Estate) -> None:
-    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.sends(event := estate.samples.guardduty(estate.instance))
     snapshots = estate.snapshots()
     volumes = {each["Ebs"]["VolumeId"] for each in estate.found()["BlockDeviceMappings"]}
     assert len(volumes) == 2
@@ -273,7 +273,7 @@ def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate)
     before, later = "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
     like = "i-0123456789abcdef0"
     assert estate.decides(estate.instance, before) is Decision.ALLOWED
-    estate.sends(estate.sender.guardduty(estate.instance))
+    estate.sends(estate.samples.guardduty(estate.instance))
     # Also those it fetches until its profile is removed: so without a time limit.
     for issued in (before, later):
         assert estate.decides(estate.instance, issued) is Decision.DENIED
@@ -282,7 +282,7 @@ def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate)
 
 
 def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> None:
-    estate.sends(estate.sender.guardduty(estate.instance))
+    estate.sends(estate.samples.guardduty(estate.instance))
     (message,) = estate.told()
     assert f"Instance {estate.instance} of payments-prod was contained." in message
     assert "CryptoCurrency:EC2/BitcoinTool.B!DNS (8), says GuardDuty" in message
@@ -290,7 +290,7 @@ def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> No
         assert snapshot["SnapshotId"] in message
     command = message.splitlines()[-1]
     entry = json.loads(command.partition("--entries '")[2].removesuffix("'"))[0]
-    event = estate.sender.event(
+    event = estate.samples.event(
         entry["Source"], entry["DetailType"], json.loads(entry["Detail"]), "release"
     )
     assert estate.sends(event)
@@ -299,7 +299,7 @@ def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> No
 
 def test_a_second_event_changes_nothing(estate: Estate) -> None:
     """EventBridge delivers at least once, and a finding is sent again whenever it is updated."""
-    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.sends(event := estate.samples.guardduty(estate.instance))
     estate.told()
     state, snapshots = estate.state(), estate.snapshots()
     assert estate.sends(event) == [{}]
@@ -310,7 +310,7 @@ def test_a_second_event_changes_nothing(estate: Estate) -> None:
 
 
 def test_what_somebody_opened_again_is_shut_again(estate: Estate) -> None:
-    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.sends(event := estate.samples.guardduty(estate.instance))
     estate.aws("ec2").modify_network_interface_attribute(
         NetworkInterfaceId=estate.second_interface,
         Groups=[estate.place.exports["group_ids"]["base"]],
@@ -322,8 +322,8 @@ def test_what_somebody_opened_again_is_shut_again(estate: Estate) -> None:
 
 def test_release_puts_everything_back(estate: Estate) -> None:
     before = estate.state()
-    estate.sends(estate.sender.guardduty(estate.instance))
-    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    estate.sends(estate.samples.guardduty(estate.instance))
+    release = estate.samples.request(estate.instance, kind=containment.RELEASE)
     assert estate.state() != before
     assert estate.recorded()
     (done,) = estate.sends(release)
@@ -337,8 +337,8 @@ def test_release_puts_everything_back(estate: Estate) -> None:
 
 def test_credentials_from_before_stay_worthless_after_a_release(estate: Estate) -> None:
     """Somebody may have copied them; they live for hours."""
-    estate.sends(estate.sender.guardduty(estate.instance))
-    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    estate.sends(estate.samples.guardduty(estate.instance))
+    estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
     assert estate.decides(estate.instance, "2026-01-01T00:00:00Z") is Decision.DENIED
     assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.ALLOWED
 
@@ -347,18 +347,18 @@ def test_protection_that_was_there_before_stays(estate: Estate) -> None:
     estate.aws("ec2").modify_instance_attribute(
         InstanceId=estate.instance, DisableApiTermination={"Value": True}
     )
-    estate.sends(estate.sender.guardduty(estate.instance))
-    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    estate.sends(estate.samples.guardduty(estate.instance))
+    estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
     assert estate.state()["protected"] is True
 
 
 def test_an_instance_can_be_contained_again(estate: Estate) -> None:
     """A new incident has its own evidence."""
-    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
-    estate.sends(estate.sender.guardduty(estate.instance, id_="first"))
+    release = estate.samples.request(estate.instance, kind=containment.RELEASE)
+    estate.sends(estate.samples.guardduty(estate.instance, id_="first"))
     estate.sends(release)
     before = estate.state()
-    estate.sends(estate.sender.guardduty(estate.instance, id_="second"))
+    estate.sends(estate.samples.guardduty(estate.instance, id_="second"))
     assert quarantined(estate)
     assert len(estate.snapshots()) == 4
     assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.DENIED
@@ -370,13 +370,13 @@ def test_an_instance_leaves_its_scaling_group_and_comes_back(estate: Estate) -> 
     name = _scaling_group(estate, largest=2)
     before = estate.state()
     assert before["scaling_group"] == name
-    (done,) = estate.sends(estate.sender.guardduty(estate.instance))
+    (done,) = estate.sends(estate.samples.guardduty(estate.instance))
     assert "scaling_group" in done
     assert estate.scaling_group(estate.instance) is None
     # Another has taken its place.
     found = estate.aws("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[name])
     assert len(found["AutoScalingGroups"][0]["Instances"]) == 1
-    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
     assert estate.state() == before
 
 
@@ -395,8 +395,8 @@ def test_an_instance_is_left_alone(
     instance = REFUSED[which](estate)
     groups = estate.groups(instance) if which != "that is not there" else {}
     events = {
-        "contain": estate.sender.guardduty(instance),
-        "release": estate.sender.request(instance, kind=containment.RELEASE),
+        "contain": estate.samples.guardduty(instance),
+        "release": estate.samples.request(instance, kind=containment.RELEASE),
     }
     assert estate.sends(events[kind]) == [{}]
     if groups:
@@ -409,20 +409,20 @@ def test_an_instance_is_left_alone(
 
 def test_an_instance_that_is_not_contained_is_not_released(estate: Estate) -> None:
     before = estate.state()
-    assert estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE)) == [{}]
+    assert estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE)) == [{}]
     assert estate.state() == before
 
 
 IGNORED: dict[str, Callable[[Estate], Any]] = {
-    "severity 6.9 is below 7": lambda e: e.sender.guardduty(e.instance, severity=6.9),
-    "no instance is named": lambda e: e.sender.guardduty("i-99999999; x"),
+    "severity 6.9 is below 7": lambda e: e.samples.guardduty(e.instance, severity=6.9),
+    "no instance is named": lambda e: e.samples.guardduty("i-99999999; x"),
     "no finding tells of an attack on an instance that nobody has handled": (
-        lambda e: e.sender.security_hub(
+        lambda e: e.samples.security_hub(
             e.instance, kind="Software and Configuration Checks/Vulnerabilities/CVE"
         )
     ),
-    "the request has no requested_by": lambda e: e.sender.request(e.instance, requested_by=""),
-    "nothing is done for Scheduled Event of aws.events": lambda e: e.sender.event(
+    "the request has no requested_by": lambda e: e.samples.request(e.instance, requested_by=""),
+    "nothing is done for Scheduled Event of aws.events": lambda e: e.samples.event(
         "aws.events", "Scheduled Event", {}, "1"
     ),
 }
@@ -450,7 +450,7 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
-    event = estate.sender.guardduty(estate.instance)
+    event = estate.samples.guardduty(estate.instance)
     with (
         refused(estate, *STEPS[step]),
         pytest.raises(IncompleteError, match=f"is not contained completely: {step}: .*is down"),
@@ -469,7 +469,7 @@ def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "record"])
 def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
     before = estate.state()
-    event = estate.sender.guardduty(estate.instance)
+    event = estate.samples.guardduty(estate.instance)
     with refused(estate, *STEPS[step]), pytest.raises(IncompleteError):
         estate.sends(event)
     estate.told()
@@ -480,7 +480,7 @@ def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
     state = estate.state()
     assert state["profile"] is None
     assert state["tags"]["ringfence:containment"] == event["id"]
-    estate.sends(estate.sender.request(estate.instance, kind=containment.RELEASE))
+    estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
     assert estate.state() == before
 
 
@@ -489,19 +489,19 @@ def test_a_network_that_cannot_be_cut_does_not_save_the_credentials(estate: Esta
         refused(estate, "ec2", "ModifyNetworkInterfaceAttribute"),
         pytest.raises(IncompleteError, match="network: "),
     ):
-        estate.sends(estate.sender.guardduty(estate.instance))
+        estate.sends(estate.samples.guardduty(estate.instance))
     assert estate.state()["profile"] is None
     assert len(estate.snapshots()) == 2
 
 
 def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
     """It would be what a release restores. The state is in the message and the log, at least."""
-    event = estate.sender.guardduty(estate.instance)
+    event = estate.samples.guardduty(estate.instance)
     with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteError):
         estate.sends(event)
     (message,) = estate.told()
     assert estate.place.exports["group_ids"]["server-time"] in message
-    for again in (event, estate.sender.request(estate.instance, kind=containment.RELEASE)):
+    for again in (event, estate.samples.request(estate.instance, kind=containment.RELEASE)):
         with pytest.raises(IncompleteError, match="how it was before is not recorded"):
             estate.sends(again)
     assert quarantined(estate)
@@ -509,8 +509,8 @@ def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
 
 def test_a_release_that_fails_leaves_the_rest_shut(estate: Estate) -> None:
     before = estate.state()
-    estate.sends(estate.sender.guardduty(estate.instance))
-    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    estate.sends(estate.samples.guardduty(estate.instance))
+    release = estate.samples.request(estate.instance, kind=containment.RELEASE)
     with (
         refused(estate, "ec2", "AssociateIamInstanceProfile"),
         pytest.raises(IncompleteError, match=r"is not released completely: profile: .*is down"),
@@ -522,7 +522,7 @@ def test_a_release_that_fails_leaves_the_rest_shut(estate: Estate) -> None:
 
 
 def test_every_step_is_a_line_of_json(estate: Estate, capsys: pytest.CaptureFixture[str]) -> None:
-    estate.sends(event := estate.sender.guardduty(estate.instance))
+    estate.sends(event := estate.samples.guardduty(estate.instance))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["step"] for line in lines] == [
         *("record", "network", "scaling_group", "credentials", "profile", "protection"),
@@ -548,8 +548,8 @@ def test_the_role_may_do_what_the_function_does_and_no_more(
     settings = estate.settings
     for client in clients:
         client.meta.events.register("before-call", note)
-    respond(estate.sender.guardduty(estate.instance), settings, estate.aws)
-    release = estate.sender.request(estate.instance, kind=containment.RELEASE)
+    respond(estate.samples.guardduty(estate.instance), settings, estate.aws)
+    release = estate.samples.request(estate.instance, kind=containment.RELEASE)
     respond(release, settings, estate.aws)
     for client in clients:
         client.meta.events.unregister("before-call", note)

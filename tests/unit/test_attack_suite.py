@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.suricata import render
 from ringfence.controls import catalogue as controls
 from ringfence.inventory import nids
 from ringfence.manifest.model import Environment
 from tests.attack.attacks import ATTACKS, FIREWALL, Attack
 from tests.attack.results import Result, page, table
-from tests.nids.engine import render
 
-MANIFEST = Path(__file__).parent / "manifests/sensor.yaml"
+MANIFEST = Path(__file__).parents[2] / "inventories/sensor/environment.yaml"
 SIGNATURE = re.compile(r'^alert .*msg:"([^"]+)";.*metadata:control ([A-Z]+-\d+)', re.MULTILINE)
 NONE = Result("it", False, "", None, None, None, "", ())
 

@@ -74,7 +74,7 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
     """Of hosts of every kind."""
-    return collected(tmp_path_factory.mktemp("collect"), "tests/unit/manifests/sensor.yaml")
+    return collected(tmp_path_factory.mktemp("collect"), "inventories/sensor/environment.yaml")
 
 
 @pytest.fixture(scope="module")

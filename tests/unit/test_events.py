@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from moto.events.models import EventPattern
+from ringfence.verify.account.findings import Sender
 
 from ringfence.cloud.containment import RELEASE, triggers
 from ringfence.verify.account.event_patterns import PatternError, matches
-from ringfence.verify.account.findings import Sender
 
 SENDER = Sender("111122223333", "eu-central-1")
 INSTANCE = "i-0123456789abcdef0"

@@ -234,7 +234,7 @@ SENSOR = "10.213.40.12"
 
 @pytest.fixture(scope="module")
 def watched() -> Environment:
-    return Environment.load(Path(__file__).parent / "manifests/sensor.yaml")
+    return Environment.load(MANIFEST.parents[1] / "sensor/environment.yaml")
 
 
 ADDRESSES = {

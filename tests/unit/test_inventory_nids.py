@@ -11,7 +11,7 @@ from ringfence import inventory
 from ringfence.inventory import nids
 from ringfence.manifest.model import Environment, Flow
 
-MANIFEST = Path(__file__).parent / "manifests/sensor.yaml"
+MANIFEST = Path(__file__).parents[2] / "inventories/sensor/environment.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from ringfence.manifest.model import Environment, Host, Segment
 from tests.readable import assert_readable
 
 MANIFESTS = Path(__file__).parent / "manifests"
-SENSOR = MANIFESTS / "sensor.yaml"
+SENSOR = Path(__file__).parents[2] / "inventories/sensor/environment.yaml"
 LONG = "h" * 32
 LONG_ADDRESS = "2001:db8:1234:5678:9abc:def0:1234:{:x}"
 SVG = {"": "http://www.w3.org/2000/svg"}
@@ -206,7 +206,7 @@ def test_it_can_be_read(name: str, request: pytest.FixtureRequest):
     environment = (
         request.getfixturevalue(name)
         if name in ("crowded", "alone")
-        else Environment.load(MANIFESTS / f"{name}.yaml")
+        else Environment.load({"sensor": SENSOR, "direct": MANIFESTS / "direct.yaml"}[name])
     )
     declared = ways.declared(environment)
     found = (*ways.arrows(environment, declared), *picture.mirrored(environment))
@@ -248,7 +248,7 @@ def test_it_is_the_same_every_time(tmp_path: Path):
 
 def test_hosts_without_addresses_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "page.html"
-    cloud = SENSOR.parents[3] / "inventories/aws-example/environment.yaml"
+    cloud = SENSOR.parents[1] / "aws-example/environment.yaml"
     assert main(["diagram", str(file), "--environment", str(cloud)]) == 2
     assert "no address in the manifest" in capsys.readouterr().err
     assert not file.exists()

@@ -16,30 +16,30 @@ from ringfence.manifest.model import Environment
 from ringfence.verify.account import event_patterns
 from ringfence.verify.account.access import Decision, Principal, Request, decide, granted
 from ringfence.verify.account.cloud import Cloud, Document
-from ringfence.verify.account.findings import Event, Sender
 from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.sample_events import Event, SampleEvents
 
 UP = "run pulumi up"
 SOMEBODY = "i-0123456789abcdef0"
 ELSEWHERE = "999999999999"
 """An account that is none of ours."""
 
-SERIOUS: Mapping[str, Callable[[Sender], Event]] = {
-    "GuardDuty": lambda sender: sender.guardduty(SOMEBODY, severity=7.0),
-    "Security Hub": lambda sender: sender.security_hub(SOMEBODY, label="CRITICAL"),
-    "a request": lambda sender: sender.request(SOMEBODY),
-    "a release": lambda sender: sender.request(SOMEBODY, kind=containment.RELEASE),
+SERIOUS: Mapping[str, Callable[[SampleEvents], Event]] = {
+    "GuardDuty": lambda samples: samples.guardduty(SOMEBODY, severity=7.0),
+    "Security Hub": lambda samples: samples.security_hub(SOMEBODY, label="CRITICAL"),
+    "a request": lambda samples: samples.request(SOMEBODY),
+    "a release": lambda samples: samples.request(SOMEBODY, kind=containment.RELEASE),
 }
-HARMLESS: Mapping[str, Callable[[Sender], Event]] = {
-    "a scan": lambda sender: sender.guardduty(SOMEBODY, severity=6.9),
-    "a vulnerability": lambda sender: sender.security_hub(
+HARMLESS: Mapping[str, Callable[[SampleEvents], Event]] = {
+    "a scan": lambda samples: samples.guardduty(SOMEBODY, severity=6.9),
+    "a vulnerability": lambda samples: samples.security_hub(
         SOMEBODY, kind="Software and Configuration Checks/Vulnerabilities/CVE"
     ),
-    "what somebody handles": lambda sender: sender.security_hub(SOMEBODY, status="NOTIFIED"),
-    "a request of nobody": lambda sender: sender.event(
+    "what somebody handles": lambda samples: samples.security_hub(SOMEBODY, status="NOTIFIED"),
+    "a request of nobody": lambda samples: samples.event(
         containment.SOURCE, containment.CONTAIN, {"instance": SOMEBODY, "reason": "x"}, "1"
     ),
-    "another account's": lambda sender: replace(sender, account=ELSEWHERE).guardduty(SOMEBODY),
+    "another account's": lambda samples: replace(samples, account=ELSEWHERE).guardduty(SOMEBODY),
 }
 
 
@@ -47,7 +47,7 @@ HARMLESS: Mapping[str, Callable[[Sender], Event]] = {
 @pytest.mark.parametrize("kind", SERIOUS)
 def test_attacks_start_containment(cloud: Cloud, kind: str):
     """At night nobody reads a finding before the damage is done."""
-    event = SERIOUS[kind](_sender(cloud))
+    event = SERIOUS[kind](_samples(cloud))
     assert _started_by(cloud, event), f"{kind} starts nothing; {UP}"
 
 
@@ -55,7 +55,7 @@ def test_attacks_start_containment(cloud: Cloud, kind: str):
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_nothing_less_starts_containment(cloud: Cloud, kind: str):
     """Whoever can have a finding written could otherwise switch any server off."""
-    event = HARMLESS[kind](_sender(cloud))
+    event = HARMLESS[kind](_samples(cloud))
     found = _started_by(cloud, event)
     assert not found, f"{kind} makes {', '.join(found)} take an instance out of service; {UP}"
 
@@ -178,10 +178,10 @@ def test_containment_touches_nothing_else(cloud: Cloud, environment: Environment
     assert not found, f"containment may {', '.join(found)}; {UP}"
 
 
-def _sender(cloud: Cloud) -> Sender:
+def _samples(cloud: Cloud) -> SampleEvents:
     """Findings are of the account's own detector."""
     detectors = cloud.client("guardduty").list_detectors()["DetectorIds"]
-    return Sender(cloud.account, cloud.place.region, *detectors[:1])
+    return SampleEvents(cloud.account, cloud.place.region, *detectors[:1])
 
 
 def _function(cloud: Cloud) -> Document:

@@ -14,8 +14,8 @@ import pytest
 from cpex_pii_filter.pii_filter_rust import PIIDetectorRust
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_texts import Span, load, scores
 
+from benchmarks.labelled_texts import Span, load, scores
 from ringfence.gateway.inspection import inspector as inspection
 from ringfence.gateway.inspection import plain_text
 from ringfence.gateway.inspection.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector

@@ -16,7 +16,7 @@ import yaml
 from ringfence.lab import image, packages, places
 from ringfence.lab.cgroup import Cgroup
 
-ROLE = Path(__file__).parents[2] / "roles/nids"
+ROLE = Path(__file__).parents[1] / "roles/nids"
 TEMPLATES = ROLE / "templates/etc/ringfence/nids/staged"
 RELEASE = "trixie"
 EVENTS = ("alerts.json", "flows.json")

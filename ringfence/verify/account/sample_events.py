@@ -16,7 +16,7 @@ DETECTOR = "12abc34d567e8fa901bc2d34e56789f0"
 
 
 @dataclass(frozen=True)
-class Sender:
+class SampleEvents:
     """What AWS says in every event of an account."""
 
     account: str
