@@ -29,7 +29,6 @@ from benchmarks.gateway_site import (
     wait_for,
 )
 from ringfence.gateway.protocol.methods import MODERN
-from ringfence.gateway.protocol.requests import MODERN
 from tests.gateway.conformance.authorising_proxy import authorising
 
 FOLDER = Path(__file__).parent / "conformance"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from moto.events.models import EventPattern
-from ringfence.verify.account.findings import Sender
 
 from ringfence.cloud.containment import RELEASE, triggers
 from ringfence.verify.account.event_patterns import PatternError, matches
+from ringfence.verify.account.sample_events import SampleEvents
 
-SENDER = Sender("111122223333", "eu-central-1")
+SENDER = SampleEvents("111122223333", "eu-central-1")
 INSTANCE = "i-0123456789abcdef0"
 CASES: tuple[tuple[dict[str, Any], dict[str, Any], bool], ...] = (
     ({"a": ["x"]}, {"a": "x"}, True),
@@ -91,7 +91,7 @@ def started(event: Any, detector: str | None = None) -> list[str]:
         (SENDER.request(INSTANCE), ["requests"]),
         (SENDER.request(INSTANCE, kind=RELEASE), ["requests"]),
         (SENDER.request(INSTANCE, kind="Ringfence Something Else"), []),
-        (Sender("999999999999", "eu-central-1").request(INSTANCE), []),
+        (SampleEvents("999999999999", "eu-central-1").request(INSTANCE), []),
     ],
 )
 def test_an_event_starts_its_rule_only(event: Any, expected: list[str]) -> None:
