@@ -42,6 +42,18 @@ LAYERS: Mapping[str, Layer] = {
     "tests/compliance": "host",
 }
 """The layer that a folder serves; the longest prefix counts."""
+DEFINITIONS: Mapping[str, str] = {
+    "access": "access",
+    "administrator": "administrators.*",
+    "gateway": "gateway",
+    "host": "hosts.*",
+    "network": "network",
+    "pki": "pki",
+    "principal": "principals.*",
+    "role": "roles.*",
+    "server": "servers.*",
+}
+"""Where in a manifest a definition of the schema is used."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -120,20 +132,6 @@ def _annotated(node: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping
             yield from _annotated(below, f"{key}.*" if name != "items" else key)
     for name, below in node.get("$defs", {}).items():
         yield from _annotated(below, DEFINITIONS.get(name, name))
-
-
-DEFINITIONS = {
-    "access": "access",
-    "administrator": "administrators.*",
-    "gateway": "gateway",
-    "host": "hosts.*",
-    "network": "network",
-    "pki": "pki",
-    "principal": "principals.*",
-    "role": "roles.*",
-    "server": "servers.*",
-}
-"""Where in a manifest a definition of the schema is used."""
 
 
 def _task_files(root: Path) -> Iterator[Place]:

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence import gateway
 from ringfence.gateway import VERSION
 from ringfence.gateway.audit import file as audit_file
 from ringfence.gateway.audit.__main__ import main
@@ -84,9 +85,10 @@ def assert_published(event: dict[str, Any]) -> None:
 
 def test_the_version_that_events_tell_is_the_one_that_is_released():
     root = Path(__file__).parents[3]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    source = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["version"]
     collection = yaml.safe_load((root / "galaxy.yml").read_text())
-    assert project["version"] == collection["version"] == VERSION
+    assert root / source["path"] == Path(gateway.__file__)
+    assert collection["version"] == VERSION
 
 
 def test_an_event_says_who_did_what_to_what_and_how_it_ended(tmp_path: Path):
