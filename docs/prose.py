@@ -1,7 +1,8 @@
 """Lint what people read: `proselint`, with the words that docs/glossary.md replaces.
 
-Pages are read without their code, Python files for their comments and strings, YAML files for
-their comments and for the values that people read. `python docs/prose.py PATH…` lints a part.
+Pages are read without their code, Python files for their comments, strings and names, YAML
+files for their comments and for the values that people read. `python docs/prose.py
+PATH…` lints a part.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import proselint.checks
@@ -65,6 +67,7 @@ def main(names: list[str]) -> int:
     return int(bool(problems))
 
 
+@cache
 def glossary(where: str) -> dict[str, str]:
     """Each refused word, with the one to write."""
     return {
@@ -96,6 +99,9 @@ def lint(path: Path) -> Iterator[str]:
     config = Config(max_errors=100, checks={**checks, "everywhere": True})
     for result in LintFile(str(name), prose(path.suffix, text)).lint(config):
         yield f"{name}:{result.pos[0]}: {result.check_result.message}"
+    if path.suffix == ".py":
+        for line, word, instead in poor_names(text):
+            yield f"{name}:{line}: a name has '{word}'; write '{instead}' (docs/glossary.md)."
     if path.suffix == ".py" and not str(name).startswith(UNREVIEWED):
         for line, word in poor_openings(text):
             yield f"{name}:{line}: A docstring begins with a verb or a noun, not with '{word}'."
@@ -119,6 +125,16 @@ def python_spans(text: str) -> list[tuple[int, int]]:
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
         if token.type in SPOKEN
     ]
+
+
+def poor_names(text: str) -> Iterator[tuple[int, str, str]]:
+    refused = glossary("everywhere")
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME:
+            spaced = re.sub(r"_|(?<=[a-z0-9])(?=[A-Z])", " ", token.string).lower()
+            for word, instead in refused.items():
+                if f" {word} " in f" {spaced} ":
+                    yield token.start[0], word, instead
 
 
 def kept(text: str, spans: list[tuple[int, int]]) -> str:

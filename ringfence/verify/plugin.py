@@ -38,7 +38,7 @@ MARKERS = (
     "control(id): the control of schemas/controls.yaml that this check verifies",
     "hosts(group): run once on every host of this group of the manifest; `all` is every host",
     "sabotage(command, restore): shell commands that break the property on a hardened host, "
-    "as root, and mend it; they find HOST, SERVER, ACCOUNT, PORT and ADMINISTRATOR set "
+    "as root, and restore it; they find HOST, SERVER, ACCOUNT, PORT and ADMINISTRATOR set "
     "where the check has such a parameter",
 )
 

@@ -406,7 +406,7 @@ def requests(draw: st.DrawFn, credentials: st.SearchStrategy[Credential] = flawl
 
 
 def sent(site: Site, message: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer; 0 where the gateway hung up without one."""
+    """Status and body of the answer; 0 where the gateway closed the connection without one."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(site.socket))

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-minutes",
         type=int,
         default=30,
-        help="after which tests of the lab are skipped, lest a slow machine takes hours; 0: never",
+        help="skip tests of the lab after this time: a slow machine would take hours; 0: never",
     )
     parser.addoption("--lab-release", default="trixie", help="Debian release of the tests' hosts")
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What breaks and mends every property takes longest, and has to begin in two thirds of it."""
+    """The run of every sabotage takes longest, and has to begin in two thirds of the time."""
     minutes = item.config.option.lab_minutes * (2 / 3 if "can_fail" in item.name else 1)
     if minutes and time.monotonic() - STARTED > minutes * 60:
         pytest.skip(f"{minutes:g} minutes are over on this machine; run it with --lab-minutes 0")

@@ -3,7 +3,7 @@
     python -m pytest -p tests.lab.sabotage tests/compliance --environment FILE --sabotage
 
 On a hardened lab, every check is made three times: it holds; its `sabotage` breaks the
-property, and the check must fail; `restore` mends it, and the check must hold again. One host is
+property, and the check must fail; `restore` repairs it, and the check must pass again. One host is
 enough: on the others that have the property the check is skipped. Only hosts booted by
 `ringfence lab` are ever broken.
 """
@@ -27,13 +27,13 @@ from ringfence.verify import selection
 from ringfence.verify.targets import Targets
 
 SECONDS = 120
-"""For one command that breaks or mends."""
+"""Seconds for one command that breaks or restores."""
 
 PATIENCE = 5
 """How often a check is made again that has not the outcome it should have, a second apart."""
 
 FORGET_RESTARTS = "systemctl reset-failed 2>/dev/null || :"
-"""systemd refuses units that are started too often, as units are that are broken and mended."""
+"""systemd refuses units that are started too often; sabotage and restore start them often."""
 
 PROVEN = pytest.StashKey[dict[tuple[str, ...], str]]()
 """On the session: checks that were seen to fail, and on which host."""
@@ -104,7 +104,7 @@ def running_lab(environment: Environment) -> Lab:
 
 @pytest.fixture(autouse=True)
 def _ask_again(targets: Targets) -> None:
-    """What was remembered of a host is out of date once it has been broken or mended."""
+    """Forget cached answers of a host: sabotage and restore change it."""
     targets.forget()
 
 
@@ -144,8 +144,8 @@ def _proof(item: pytest.Item) -> Sequence[pytest.TestReport]:
             sabotage = Sabotage.of(item)
             with shell.broken(sabotage):
                 broken = Attempt.until(item, lambda attempt: not attempt.holds)
-            mended = Attempt.until(item, lambda attempt: not attempt.is_red)
-            _judge(sabotage, broken, mended)
+            repaired = Attempt.until(item, lambda attempt: not attempt.is_red)
+            _judge(sabotage, broken, repaired)
             item.session.stash[PROVEN][_check(item)] = shell.host
     except UnprovenError as error:
         reports[1].outcome = "failed"
@@ -200,15 +200,15 @@ class Attempt:
         return "; ".join(report.longreprtext for report in self.reports if not report.passed)
 
 
-def _judge(sabotage: Sabotage, broken: Attempt, mended: Attempt) -> None:
+def _judge(sabotage: Sabotage, broken: Attempt, repaired: Attempt) -> None:
     if broken.holds:
         raise UnprovenError(f"it still passes after: {sabotage.command}")
     if not isinstance(broken.error, AssertionError | pytest.fail.Exception):
         raise UnprovenError(
             f"it gives no verdict after: {sabotage.command}\n{limit(broken.evidence)}"
         )
-    if not mended.holds:
-        raise UnprovenError(f"it still fails after: {sabotage.restore}\n{limit(mended.evidence)}")
+    if not repaired.holds:
+        raise UnprovenError(f"it still fails after: {sabotage.restore}\n{limit(repaired.evidence)}")
 
 
 @dataclass(frozen=True)

@@ -453,7 +453,7 @@ def test_down_works_when_half_is_gone(second_manifest: Path, release: str, missi
     assert not traces(SECOND)
 
 
-def test_up_mends_a_broken_network(second_manifest: Path, release: str) -> None:
+def test_up_repairs_a_broken_network(second_manifest: Path, release: str) -> None:
     lab = Lab(Environment.load(second_manifest), release)
     lab.up()
     subprocess.run(["ip", "netns", "delete", lab.plan.router], check=True)

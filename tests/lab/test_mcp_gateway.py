@@ -200,8 +200,8 @@ class TestGateway:
         called = site.call("carol", "time", "get_current_time", '{"timezone": "UTC"}')
         assert called.returncode == 0, called.stderr
         wrong.unlink()
-        mended = site.play("harden", "--tags", "mcp_gateway")
-        assert mended.returncode == 0, mended.stdout[-6000:]
+        repaired = site.play("harden", "--tags", "mcp_gateway")
+        assert repaired.returncode == 0, repaired.stdout[-6000:]
         assert site.processes() == before, "a configuration is taken without a new start"
 
     def test_code_is_served_as_a_whole_and_with_the_configuration_that_it_was_checked_with(

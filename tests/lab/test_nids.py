@@ -149,8 +149,8 @@ class TestSensor:
         assert failed.returncode != 0
         assert "does not run with the new rules" in failed.stdout
         assert site.state[1:] == before[1:]
-        mended = site.apply()
-        assert mended.returncode == 0, mended.stdout[-6000:]
+        repaired = site.apply()
+        assert repaired.returncode == 0, repaired.stdout[-6000:]
         assert site.state[1:] == before[1:]
 
     def test_a_unit_that_does_not_start_is_taken_back(self, site: Site):
@@ -160,8 +160,8 @@ class TestSensor:
         said = site.on("sensor-1", "ringfence-nids-apply 2>&1 && exit 1; exit 0")
         assert "does not run with the new rules" in said
         assert site.state[1:] == before[1:]
-        mended = site.apply()
-        assert mended.returncode == 0, mended.stdout[-6000:]
+        repaired = site.apply()
+        assert repaired.returncode == 0, repaired.stdout[-6000:]
         assert site.state == (site.state[0], *before[1:])
 
     @pytest.mark.parametrize(

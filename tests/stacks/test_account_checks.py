@@ -307,7 +307,7 @@ def the_default_network_is_connected_again(aws: Aws, out: Exports) -> None:
     )
 
 
-@BROKEN.by("disks_are_encrypted_unasked")
+@BROKEN.by("disks_are_encrypted_by_default")
 def disks_are_encrypted_on_request(aws: Aws, out: Exports) -> None:
     aws("ec2").disable_ebs_encryption_by_default()
 

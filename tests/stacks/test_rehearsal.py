@@ -1,4 +1,4 @@
-"""The rehearsal itself: what Pulumi's mocks would let pass is refused or mended."""
+"""The rehearsal itself: it refuses or repairs what Pulumi's mocks accept."""
 
 from __future__ import annotations
 

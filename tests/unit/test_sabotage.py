@@ -117,7 +117,7 @@ def test_what_is_not_proven_fails(project: pytest.Pytester, old: str, new: str, 
     result.stdout.fnmatch_lines([f"*{said}*"])
 
 
-def test_what_was_broken_is_mended_whatever_happens(project: pytest.Pytester):
+def test_a_broken_property_is_restored_in_any_case(project: pytest.Pytester):
     prove(project, CHECK.replace('.failed, "the door is open"', '.failed or {}["gone"]'))
     assert not (project.path / "broken").exists()
 

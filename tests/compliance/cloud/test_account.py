@@ -264,7 +264,7 @@ def test_no_network_can_be_opened_to_the_internet(cloud: Cloud):
 
 
 @pytest.mark.control("DAT-02")
-def test_disks_are_encrypted_unasked(cloud: Cloud):
+def test_disks_are_encrypted_by_default(cloud: Cloud):
     """A disk that somebody makes by hand, in a hurry, is encrypted as well."""
     found = cloud.client("ec2").get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
     assert found, f"new disks are not encrypted by default; {UP}"

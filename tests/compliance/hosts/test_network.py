@@ -91,7 +91,7 @@ def test_this_machine_reaches_no_undeclared_port(environment, host):
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage(NO_TABLE, restore=RELOAD)
 def test_host_opens_no_undeclared_connection(environment, host):
-    """What was broken into calls home, or goes on to its neighbours: nothing may leave unasked."""
+    """A compromised host calls home or attacks its neighbours: nothing undeclared may leave it."""
     targets = [
         (str(address), "tcp", port)
         for other in environment.hosts.values()
