@@ -32,7 +32,7 @@ DOOR = {
     "etc/ssh/sshd_config.d/05-ringfence-automation.conf": "0644",
     "etc/sudoers.d/05-ringfence-automation": "0440",
 }
-"""Files of the role's `tasks_from: door`, and their modes."""
+"""Files of the role's `tasks_from: automation`, and their modes."""
 MANAGED = "Managed by Ringfence: changes made here are overwritten."
 SHELL = "/bin/bash"
 

@@ -183,12 +183,12 @@ def test_files_that_are_invalid_together_are_undone(doors: Doors):
 @pytest.mark.parametrize(
     "task",
     [
-        "Foresee what changes",
+        "Find out what would change",
         "Arm the dead-man's switch",
-        "Keep people and automation",
-        "Let sshd take it",
-        "Prove that automation",
-        "Log in anew",
+        "Allow administrators and automation",
+        "Reload sshd",
+        "Verify that automation",
+        "Disarm the dead-man's switch over",
     ],
 )
 def test_killed_run_is_undone_by_the_host(doors: Doors, task: str):
@@ -200,7 +200,7 @@ def test_killed_run_is_undone_by_the_host(doors: Doors, task: str):
 
 def test_power_failure_before_the_proof_is_undone_at_boot(doors: Doors):
     before = doors.state()
-    doors.run_until("Prove that automation", *doors.lock_out)
+    doors.run_until("Verify that automation", *doors.lock_out)
     assert doors.is_armed()
     doors.lab.kill(HOST)
     doors.lab.start(HOST)
@@ -211,7 +211,7 @@ def test_power_failure_before_the_proof_is_undone_at_boot(doors: Doors):
 
 def test_run_after_a_killed_one_proves_the_change(doors: Doors):
     change = ("-e", "ssh_max_auth_tries=4")
-    doors.run_until("Prove that automation", *change)
+    doors.run_until("Verify that automation", *change)
     run = doors.run(*change)
     assert run.returncode == 0, run.stdout[-4000:]
     time.sleep(SECONDS + 3)

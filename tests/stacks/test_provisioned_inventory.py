@@ -305,7 +305,7 @@ class TestFirstBoot:
         """Every file of the role's door, and no other: what Ansible then finds is nothing new."""
         assert rehearsal.resources
         variables = yaml.safe_load((ROOT / "roles" / "ssh" / "vars" / "main.yml").read_text())
-        assert [f"{path}.j2" for path in first_boot.DOOR] == variables["__ssh_door_files"]
+        assert [f"{path}.j2" for path in first_boot.DOOR] == variables["__ssh_automation_files"]
         host = environment.hosts["edge-1"]
         files = {
             each["path"]: each["content"]
