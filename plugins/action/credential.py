@@ -1,4 +1,4 @@
-"""Ansible action: read secrets from the controller's files and hand them to a host."""
+"""Ansible action: read secrets from files on the controller and send them to a host."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class ActionModule(ActionBase):
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise AnsibleActionFail(
-                f"there is no secret {path.name}: write its value to {path}, mode 0600"
+                f"secret {path.name} does not exist: write its value to {path}, mode 0600"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise AnsibleActionFail(f"cannot read the secret in {path} as text") from error
         if mode & 0o077:
-            raise AnsibleActionFail(f"{path} can be read by others: chmod 600 {path}")
+            raise AnsibleActionFail(f"other accounts can read {path}: chmod 600 {path}")
         return text

@@ -1,4 +1,4 @@
-"""Ansible action: let the controller's authority sign what a host asks for, when it has to."""
+"""Ansible action: issue a host certificate on the controller if the host needs a new one."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ class ActionModule(ActionBase):
             from ringfence.identity import pki
         except ImportError as error:
             raise AnsibleActionFail(
-                f"signing needs the Python package ringfence beside Ansible: {error}; "
-                "run ansible from the project's .venv"
+                f"signing needs the Python package ringfence where Ansible runs: {error}"
             ) from error
 
         def on_host(phase: str, **more: str) -> dict[str, Any]:
@@ -69,14 +68,14 @@ class ActionModule(ActionBase):
             answer.pop("invocation", None)
             return answer
 
-        asked = args["subject"]
+        identity = args["subject"]
         subject = pki.Subject(
             "host",
-            asked["environment"],
-            asked["name"],
-            asked["fqdn"],
-            (asked["fqdn"],),
-            tuple(ip_address(address) for address in asked["addresses"]),
+            identity["environment"],
+            identity["name"],
+            identity["fqdn"],
+            (identity["fqdn"],),
+            tuple(ip_address(address) for address in identity["addresses"]),
         )
         found = on_host("read")
         if found.get("failed"):
@@ -96,17 +95,17 @@ class ActionModule(ActionBase):
             result["diff"] = [{"prepared": f"{subject.common_name}: new certificate, {reason}\n"}]
             if self._task.check_mode or authority is None:
                 return result
-            asking = on_host("request", name=subject.common_name)
-            if asking.get("failed"):
-                return result | asking
-            certificate = authority.sign_request(subject, asking["request"], args["days"])
+            requested = on_host("request", name=subject.common_name)
+            if requested.get("failed"):
+                return result | requested
+            certificate = authority.sign_request(subject, requested["request"], args["days"])
         except pki.PkiError as error:
             raise AnsibleActionFail(str(error)) from error
         installed = on_host("install", certificate=certificate, trust=authority.bundle)
         return result | installed if installed.get("failed") else result
 
     def _authority(self, args: dict[str, Any]) -> Any:
-        """None in check mode where there is none: a rehearsal makes no keys."""
+        """Open or create the authority; None if it is missing in check mode."""
         from ringfence.identity import pki
 
         certificate_file, key_file = Path(args["certificate_file"]), Path(args["key_file"])

@@ -1,4 +1,4 @@
-"""Ansible action: render a role's template tree here and deploy it in one module call."""
+"""Ansible action: render a role's templates on the controller and deploy them in one call."""
 
 from __future__ import annotations
 
@@ -70,11 +70,13 @@ class ActionModule(ActionBase):
         return Path(role._role_path) / "templates"
 
     def _package(self, args: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-        """Where imports will find a Python package, and its files as they are on the controller."""
+        """The import path of a Python package on the host, and the files to write there."""
         name = args["python_package"]["name"]
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
-            raise AnsibleActionFail(f"there is no Python package {name} beside Ansible")
+            raise AnsibleActionFail(
+                f"the Python package {name} is not installed where Ansible runs"
+            )
         top = Path(spec.submodule_search_locations[0])
         contents = {
             PurePosixPath(*name.split("."), path.relative_to(top).as_posix()): path.read_text()
@@ -96,7 +98,7 @@ class ActionModule(ActionBase):
         self, root: Path, source: Path, args: dict[str, Any], variables: dict[str, Any]
     ) -> list[dict[str, Any]]:
         relative = PurePosixPath("/") / source.relative_to(root).as_posix()
-        # The loader's text knows its origin: an error in a template names file and line.
+        # The loader tags text with its origin, so that a template error names file and line.
         text = self._loader.get_text_file_contents(str(source))
         if relative.suffix != ".j2":
             return [self._file(str(relative), text, args)]
@@ -127,7 +129,7 @@ class ActionModule(ActionBase):
     @staticmethod
     def _file(path: str, content: str, args: dict[str, Any]) -> dict[str, Any]:
         attributes = {key: args[key] for key in DEFAULTS} | args["attributes"].get(path, {})
-        # A file that the world may not read is not shown in a diff either.
+        # A diff does not show a file that others cannot read.
         secret = int(attributes["mode"], 8) & 0o007 == 0
         return {
             "path": path,

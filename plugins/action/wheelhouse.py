@@ -1,4 +1,4 @@
-"""Ansible action: bring locked wheels to a host and install them there without a network."""
+"""Ansible action: send locked wheels to a host, which installs them without network access."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ class ActionModule(ActionBase):
             from ringfence.packages import wheelhouse
         except ImportError as error:
             raise AnsibleActionFail(
-                f"locks are read by the Python package ringfence beside Ansible: {error}; "
-                "run ansible from the project's .venv"
+                f"installing locks needs the Python package ringfence where Ansible runs: {error}"
             ) from error
 
         def on_host(phase: str, **more: Any) -> dict[str, Any]:

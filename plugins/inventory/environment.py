@@ -1,4 +1,4 @@
-"""Ansible inventory plugin: reads an environment manifest directly."""
+"""Ansible inventory plugin: read hosts and variables from an environment manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ name: environment
 short_description: Hosts and role variables of a Ringfence environment
 description:
   - Reads C(environment.yaml) and gives every host the variables of the roles that apply to it.
-  - Asks AWS where the hosts are, if it provisions them; they are reached through Session Manager.
+  - Queries AWS for the hosts that it provisions; Ansible reaches them through Session Manager.
 options: {}
 """
 
@@ -31,15 +31,14 @@ class InventoryModule(BaseInventoryPlugin):
             from ringfence.manifest.validation import ManifestError
         except ImportError as error:
             raise AnsibleParserError(
-                f"the inventory needs the Python package ringfence beside Ansible: {error}; "
-                "run ansible from the project's .venv"
+                f"the inventory needs the Python package ringfence where Ansible runs: {error}"
             ) from error
         try:
             environment = provisioned.with_instances(Environment.load(path))
         except (ManifestError, provisioned.ProvisionedError) as error:
             raise AnsibleParserError(str(error)) from error
         try:
-            # Whatever uses this inventory is about to need it; the first one is bootstrap.yml's.
+            # Renews the certificate of automation, once bootstrap.yml has created its authority.
             ssh_authority.keep_certificate(environment)
         except ssh_authority.SshAuthorityError as error:
             raise AnsibleParserError(str(error)) from error

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the login accounts of a host that keys open, in one call."""
+"""Ansible module: manage the passwordless login accounts of a host in one call."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: accounts
-short_description: Make login accounts without password, and retire those that are not listed
+short_description: Create login accounts without a password, and lock former ones
 description:
-  - Every listed account exists, has no password and never expires; I(groups) have exactly the
-    members that they name. Other groups are left alone.
-  - Every member of I(roster) that is not listed is retired, which locks and expires the account,
-    takes it out of all I(groups) and ends its sessions. Its files stay.
+  - Creates every listed account without a password or an expiry date, and gives I(groups) exactly
+    the listed members. Other groups stay unchanged.
+  - Retires every member of I(roster) that is not listed; this locks and expires the account,
+    removes it from all I(groups) and ends its sessions. Its files stay.
 options:
   accounts:
-    description: Accounts, each with C(name) and perhaps C(full_name). Other keys are ignored.
+    description: Accounts, each with C(name) and optionally C(full_name). Other keys are ignored.
     type: list
     elements: dict
     required: true
   groups:
-    description: Members by name of the system group.
+    description: Members by the name of the system group.
     type: dict
     default: {}
   roster:
-    description: The one of I(groups) whose members are the listed accounts and no others.
+    description: The group of I(groups) that lists all accounts managed here.
     type: str
 """
 
 RETURN = """
 actions:
-  description: What was done, or would be, in words.
+  description: Actions taken, or predicted in check mode.
   type: list
   elements: str
   returned: always
 """
 
 SHELL = "/bin/bash"
-NO_PASSWORD = "*"  # noqa: S105 - the mark of an account that no password opens
+NO_PASSWORD = "*"  # noqa: S105 - marks an account without a password
 NEVER = ("", "-1", "99999")
 
 
@@ -68,14 +68,14 @@ class Accounts:
     def ensure_groups(self, groups: Iterable[str]) -> None:
         present = {group.gr_name for group in grp.getgrall()}
         for group in sorted(set(groups) - present):
-            self.run(f"group {group} made", "groupadd", "--system", group)
+            self.run(f"create group {group}", "groupadd", "--system", group)
 
     def ensure_account(self, name: str, comment: str) -> None:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             self.run(
-                f"account {name} made",
+                f"create account {name}",
                 *("useradd", "--create-home", "--user-group", "--shell", SHELL),
                 *("--comment", comment, "--password", NO_PASSWORD),
                 *("--key", "HOME_MODE=0700", "--key", "PASS_MAX_DAYS=-1"),
@@ -83,7 +83,7 @@ class Accounts:
             )
             return
         if entry.pw_uid == 0:
-            self.module.fail_json(msg=f"{name} is root under another name; choose another account")
+            self.module.fail_json(msg=f"{name} has the user id of root; choose another account")
         changes: list[str] = []
         if entry.pw_shell != SHELL:
             changes += ["--shell", SHELL]
@@ -97,23 +97,23 @@ class Accounts:
         if inactive not in NEVER:
             changes += ["--inactive", "-1"]
         if changes:
-            self.run(f"account {name} mended", "usermod", *changes, name)
-        # A password that does not exist must not expire either: PAM would refuse the login.
+            self.run(f"correct account {name}", "usermod", *changes, name)
+        # Ageing applies without a password too: PAM refuses the login when it expires.
         if maximum not in NEVER:
-            self.run(f"password ageing of {name} ended", "chage", "--maxdays", "-1", name)
+            self.run(f"disable password ageing of {name}", "chage", "--maxdays", "-1", name)
 
     def ensure_memberships(self, wanted: dict[str, set[str]]) -> None:
         for group, members in sorted(wanted.items()):
             present = self.members(group)
             for name in sorted(members - present):
-                self.run(f"{name} put into {group}", "gpasswd", "--add", name, group)
+                self.run(f"add {name} to {group}", "gpasswd", "--add", name, group)
             for name in sorted(present - members):
-                self.run(f"{name} taken out of {group}", "gpasswd", "--delete", name, group)
+                self.run(f"remove {name} from {group}", "gpasswd", "--delete", name, group)
 
     def retire(self, name: str) -> None:
-        self.run(f"account {name} locked", "usermod", "--lock", "--expiredate", "1", name)
+        self.run(f"lock account {name}", "usermod", "--lock", "--expiredate", "1", name)
         if not self.module.check_mode:
-            # After the lock, so that no new session starts meanwhile. Status 1: there was none.
+            # After the lock, so that no new session can start. Status 1: no process matched.
             subprocess.run(["pkill", "-KILL", "-u", name], check=False)
 
     @staticmethod
@@ -125,7 +125,7 @@ class Accounts:
 
 
 def comment_of(account: dict[str, str]) -> str:
-    """What passwd can hold of a person's name."""
+    """Replace the characters of a name that passwd cannot hold."""
     return account.get("full_name", account["name"]).translate(str.maketrans(":,\n", "   "))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: systemd credentials, encrypted for this host."""
+"""Ansible module: encrypt systemd credentials for this host."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ module: credential
 short_description: Deliver secrets as systemd credentials that only this host can decrypt
 description:
   - Reads secrets from files on the controller and encrypts them on the host with C(systemd-creds),
-    by its TPM where it has one and by a key of root's otherwise.
-  - A unit takes one with C(LoadCredentialEncrypted=).
+    with its TPM if it has one, or with a key of root.
+  - A unit loads one with C(LoadCredentialEncrypted=).
 options:
-  directory: {description: Where credentials are kept., type: path, required: true}
+  directory: {description: Directory of the credentials., type: path, required: true}
   prefix:
-    description: What their names begin with. Others with this prefix are removed.
+    description: Prefix of their names. Other credentials with this prefix are removed.
     type: str
     required: true
   source: {description: Directory with one file per secret., type: path, required: true}
@@ -48,7 +48,7 @@ def main() -> None:
     directory = Path(module.params["directory"])
     prefix = module.params["prefix"]
     values = {f"{prefix}{name}": value for name, value in module.params["values"].items()}
-    # The name is part of what is encrypted: one server's credential is no use to another.
+    # Encryption binds the name: a server cannot decrypt the credential of another one.
     written = [
         name
         for name, value in values.items()

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: save files, and put them back by itself unless somebody says they are good."""
+"""Ansible module: restore files after a timeout unless their change is confirmed."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: deadman_switch
-short_description: Restore files after a time unless the change to them has been proven
+short_description: Restore files after a timeout unless their change is confirmed
 description:
-  - C(armed) saves paths and starts a timer on the host that outlives the connection. When it runs
-    out, or when the host is booted before that, the paths are as they were and the commands that
-    activate them have run.
-  - C(disarmed) stops it; C(fired) restores at once.
-  - Arming an armed switch keeps what it saved, which is the last state that was proven, and
-    starts the time anew.
+  - C(armed) saves paths and starts a timer on the host that outlives the connection. When the timer
+    expires, or the host boots before that, the switch restores the paths; the timer also runs the
+    commands that activate them.
+  - C(disarmed) stops the timer; C(fired) restores at once.
+  - Arming an armed switch keeps the saved state, which is the last confirmed one, and restarts the
+    timer.
 options:
   name: {description: Name of the switch., type: str, required: true}
   state:
-    description: What the switch is afterwards.
+    description: State of the switch.
     choices: [armed, disarmed, fired]
     type: str
     required: true
   paths:
-    description: Absolute paths of files and folders to save. What does not exist is removed.
+    description: >-
+      Absolute paths of files and directories to save. A restore removes those that do not exist
+      when the switch is armed.
     type: list
     elements: str
     default: []
   commands:
-    description: Shell commands that make what runs take the restored files.
+    description: Shell commands that reload services after a restore.
     type: list
     elements: str
     default: []
-  seconds: {description: Time for the proof., type: int, default: 120}
+  seconds: {description: Seconds until the restore., type: int, default: 120}
   applied:
-    description: With C(disarmed), file that C(digest) is written to. See the module C(tree).
+    description: With C(disarmed), file to write C(digest) to. See the module C(tree).
     type: path
-  digest: {description: Stands for what has been proven., type: str}
+  digest: {description: Digest of the confirmed files., type: str}
 """
 
 RETURN = """
 fired:
-  description: True when the previous state had already been restored, so nothing could be disarmed.
+  description: Whether the previous state was already restored, so that there was nothing to disarm.
   type: bool
   returned: state is disarmed
 """
@@ -59,8 +61,8 @@ UNITS = Path("/etc/systemd/system")
 
 RESTORE = """\
 #!/bin/sh
-# Written by Ringfence. Puts back what was saved before a change that nobody has proven.
-# With the argument `boot` what reads the files has not started yet.
+# Written by Ringfence. Restores the state saved before an unconfirmed change.
+# With the argument `boot`, services that read the files have not started yet.
 umask 077
 cd {room} || exit 1
 exec 9>{name}.lock
@@ -71,7 +73,7 @@ rm -rf {name}.rejected
 mkdir {name}.rejected
 tar -C / --ignore-failed-read -cf {name}.rejected/rejected.tar {relative} 2>/dev/null ||
   rm -f {name}.rejected/rejected.tar
-# Nothing is taken away before what replaces it has been seen to unpack.
+# Removes nothing before the saved state has unpacked without an error.
 mkdir -p {name}/trial
 tar -C {name}/trial --xattrs --acls -xpf {name}/saved.tar || {{ rm -rf {name}/trial; exit 1; }}
 rm -rf {name}/trial
@@ -91,9 +93,9 @@ exit $status
 """
 
 BOOT_UNIT = """\
-# Written by Ringfence. A host that is booted while a change is unproven comes up without it.
+# Written by Ringfence. A host that boots before a change is confirmed comes up without it.
 [Unit]
-Description=Restore what was changed and never proven ({name})
+Description=Restore files whose change was never confirmed ({name})
 DefaultDependencies=no
 After=local-fs.target
 Before=sysinit.target network-pre.target nftables.service ssh.service shutdown.target
@@ -129,7 +131,7 @@ class Switch:
         with self.locked():
             if not self.is_armed:
                 self.save(paths, commands)
-            # Enabled before the change: a power failure is covered from here on.
+            # Enabled before the change, to cover a power failure.
             (UNITS / f"{self.unit}.service").write_text(BOOT_UNIT.format(name=self.name, room=ROOM))
             self.run("systemctl", "enable", "--quiet", f"{self.unit}.service")
             self.stop_timer()
@@ -142,7 +144,7 @@ class Switch:
         relative = [path.lstrip("/") for path in paths]
         present = [path for path in relative if Path("/", path).exists()]
         partial = self.directory / "saved.partial"
-        # With nothing to save, an empty list of names is what lets tar write an empty archive.
+        # An empty file list lets tar write an empty archive if there is nothing to save.
         options = ("--xattrs", "--acls", "--files-from=/dev/null")
         self.run("tar", "-C", "/", *options, "-cpf", str(partial), "--", *present)
         script = RESTORE.format(
@@ -155,12 +157,12 @@ class Switch:
             commands="\n".join(f"{command} || status=$?" for command in commands) or ":",
         )
         (self.directory / "restore").write_text(script)
-        # Last: as long as it is missing there is nothing to restore.
+        # Last: without this file there is nothing to restore.
         partial.rename(self.directory / "saved.tar")
         self.run("sync", "-f", str(self.directory))
 
     def disarm(self) -> bool:
-        """False where the timer was faster: the previous state is in force again."""
+        """Stop the switch; False if it had already restored the previous state."""
         with self.locked():
             self.stop_timer()
             armed = self.is_armed
@@ -186,8 +188,7 @@ class Switch:
             "/bin/sh",
             str(self.directory / "restore"),
         ]
-        # systemd forgets the timer that was stopped when it gets round to it, and until then takes
-        # no other of its name.
+        # systemd accepts no new timer of this name until it has released the stopped one.
         for _ in range(ATTEMPTS):
             if self.module.run_command(command)[0] == 0:
                 return
@@ -195,13 +196,13 @@ class Switch:
         self.run(*command)
 
     def stop_timer(self) -> None:
-        # Stopping what does not exist is an error to systemctl, not to us.
+        # systemctl fails if the timer does not exist, which is fine here.
         self.module.run_command(["systemctl", "stop", f"{self.timer}.timer"])
 
     def locked(self):
         ROOM.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (ROOM / f"{self.name}.lock").open("w")
-        # The restore holds the lock while it works: not for long.
+        # A restore holds the lock only briefly.
         for _ in range(100):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,7 +237,7 @@ def main() -> None:
     )
     name, state = module.params["name"], module.params["state"]
     if not name.replace("-", "").replace("_", "").isalnum():
-        module.fail_json(msg=f"{json.dumps(name)} is no name for a dead-man's switch")
+        module.fail_json(msg=f"{json.dumps(name)} is not a valid name for a dead-man's switch")
     if bad := [p for p in module.params["paths"] if not p.startswith("/") or Path(p) == Path("/")]:
         module.fail_json(msg=f"paths must be absolute and below the root: {', '.join(bad)}")
     switch = Switch(module, name)

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the host's side of its certificate; the key is made here and stays here."""
+"""Ansible module: manage the host's key and certificate; the key never leaves the host."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: host_certificate
-short_description: Give a host a certificate of the environment's authority
+short_description: Issue a certificate of the environment's authority to a host
 description:
   - Keeps C(host.key), C(host.crt) and C(ca.crt) in one directory. The private key is generated on
     the host and never leaves it; a signing request goes to the controller, which signs it with
     C(ringfence.identity.pki).
-  - A new key comes with every new certificate.
+  - Every new certificate has a new key.
 options:
-  directory: {description: Where the files are., type: path, default: /etc/ringfence/pki}
+  directory: {description: Directory of the files., type: path, default: /etc/ringfence/pki}
   group: {description: Group that may read the key., type: str, default: ringfence-pki}
   days: {description: Lifetime of a certificate., type: int, default: 30}
   subject:
-    description: Whose certificate it is, as C(environment), C(name), C(fqdn) and C(addresses).
+    description: Subject of the certificate, as C(environment), C(name), C(fqdn) and C(addresses).
     type: dict
     required: true
   authority:
     description: >-
       C(certificate_file) and C(key_file) on the controller. With C(create) (C(name) and C(domain))
-      the authority is made when it does not exist.
+      the authority is created if missing.
     type: dict
     required: true
 """
 
 RETURN = """
 reason:
-  description: Why a certificate was issued.
+  description: Reason for the new certificate.
   type: str
   returned: changed
 """
@@ -52,7 +52,7 @@ def openssl(*arguments: str) -> str | None:
 
 
 def ensure_group(module: AnsibleModule, name: str) -> None:
-    """The group that may read the key: daemons that are not root join it."""
+    """Create the group that may read the key; daemons without root privileges join it."""
     try:
         grp.getgrnam(name)
     except KeyError:
@@ -67,7 +67,7 @@ def read(path: Path) -> str | None:
 
 
 def certificate_of_key(certificate: Path, key: Path) -> str | None:
-    """The certificate, if it is the one of the key beside it."""
+    """The certificate, if it belongs to the key."""
     text = read(certificate)
     if text is None:
         return None
@@ -78,7 +78,7 @@ def certificate_of_key(certificate: Path, key: Path) -> str | None:
 
 def new_request(key: Path, name: str) -> str | None:
     key.unlink(missing_ok=True)
-    # openssl creates the file by itself; the mask keeps others out from the first moment.
+    # openssl creates the file; the umask keeps it private from the start.
     previous = os.umask(0o077)
     try:
         if (
@@ -122,7 +122,7 @@ def main() -> None:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         result["request"] = new_request(pending, module.params["name"])
         if result["request"] is None:
-            module.fail_json(msg="no signing request could be made: is the package openssl there?")
+            module.fail_json(msg="cannot create a signing request; install the package openssl")
         module.exit_json(**result)
 
     if phase == "install":

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: bring the running host into line with its files, and tell what it cannot do."""
+"""Ansible module: correct the state of the running host, and report what it cannot activate."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: live_state
-short_description: Compare the running host with its hardening, and mend what differs
+short_description: Compare the running host with its hardening, and correct differences
 description:
-  - Kernel parameters, mount flags, file modes and accounts can differ from the files that set them
-    at the next start. This module compares all of them in one call and changes what differs.
-  - What the host does not let anybody change, such as kernel parameters in a container, is no
-    failure; it is returned as C(inactive) with the reason.
+  - Kernel parameters, mount options, file modes and accounts can differ from the files that set
+    them at boot. This module compares all of them in one call and corrects differences.
+  - Settings that the host cannot change, such as kernel parameters in a container, are no failure;
+    they are returned as C(inactive) with the reason.
 options:
   sysctl:
-    description: Wanted kernel parameters.
+    description: Required kernel parameters.
     type: dict
     default: {}
   mounts:
-    description: Wanted flags by mount point.
+    description: Required options by mount point.
     type: dict
     default: {}
   mounts_unit:
-    description: Unit that gives the mount points their flags; restarted when one lacks them.
+    description: Unit that sets the mount options; it is restarted if one is missing.
     type: str
   hidden_processes:
     description: Whether C(/proc) must hide the processes of other accounts.
     type: bool
     default: false
   permissions:
-    description: Wanted mode, owner and group by C(path), a glob; what does not exist is left out.
+    description: Required mode, owner and group by C(path), a glob; missing files are skipped.
     type: list
     elements: dict
     default: []
   ageing:
     description: >-
-      Days for passwords, C(min), C(max) and C(warn). An account without a password never expires.
+      Password ageing in days, C(min), C(max) and C(warn). An account without a password never
+      expires.
     type: dict
     default: {}
   never_ageing:
@@ -51,19 +52,19 @@ options:
     elements: str
     default: []
   pam:
-    description: Modules that must stand in a file of C(/etc/pam.d), by name of the file.
+    description: Modules that a file of C(/etc/pam.d) must contain, by the name of the file.
     type: dict
     default: {}
 """
 
 RETURN = """
 inactive:
-  description: What this host does not offer or permit, each with the reason.
+  description: Settings that this host cannot activate, each with the reason.
   type: list
   elements: str
   returned: always
 pam_missing:
-  description: Wanted PAM modules that do not stand in their file.
+  description: Required PAM modules that are missing from their file.
   type: list
   elements: str
   returned: always
@@ -75,7 +76,7 @@ FIRST_PERSON, LAST_PERSON = 1000, 60000
 
 @dataclass
 class Findings:
-    """What has been changed, as lines before and after, and what cannot be."""
+    """Changes, as lines before and after, and settings that cannot be active."""
 
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -112,12 +113,12 @@ def set_sysctl(wanted: dict[str, object], findings: Findings, check: bool) -> No
         findings.inactive.append(f"this kernel has no {', '.join(absent)}")
     if fixed:
         findings.inactive.append(
-            f"this host may not set {', '.join(fixed)}; the machine under it decides"
+            f"this host may not set {', '.join(fixed)}; the machine below it does"
         )
 
 
 def mount_options() -> dict[str, set[str]]:
-    """Options by mount point, of the uppermost mount there, with those of the file system."""
+    """Options by mount point, of the topmost mount and its file system."""
     options: dict[str, set[str]] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, filesystem = line.partition(" - ")
@@ -126,8 +127,8 @@ def mount_options() -> dict[str, set[str]]:
     return options
 
 
-def lacking(module: AnsibleModule) -> dict[str, list[str]]:
-    """Flags that mount points should have and have not."""
+def missing_options(module: AnsibleModule) -> dict[str, list[str]]:
+    """Required options that mount points lack."""
     present = mount_options()
     found = {
         path: sorted(set(flags) - present.get(path, set()))
@@ -143,12 +144,12 @@ def lacking(module: AnsibleModule) -> dict[str, list[str]]:
 
 
 def set_mounts(module: AnsibleModule, findings: Findings) -> None:
-    before = lacking(module)
+    before = missing_options(module)
     if not before or module.check_mode or not module.params["mounts_unit"]:
         after = {}
     else:
         module.run_command(["systemctl", "restart", module.params["mounts_unit"]])
-        after = lacking(module)
+        after = missing_options(module)
     for path, flags in before.items():
         if path in after:
             findings.inactive.append(f"{path} cannot be mounted {','.join(after[path])} here")
@@ -161,18 +162,18 @@ def set_permissions(wanted: list[dict[str, str]], findings: Findings, check: boo
         mode = int(item["mode"], 8)
         owner, group = item.get("owner", "root"), item.get("group", "root")
         for path in Path("/").glob(item["path"].lstrip("/")):
-            seen = path.stat()
-            uid = pwd.getpwnam(owner).pw_uid if owner != "-" else seen.st_uid
-            gid = grp.getgrnam(group).gr_gid if group != "-" else seen.st_gid
-            if (seen.st_mode & 0o7777, seen.st_uid, seen.st_gid) == (mode, uid, gid):
+            status = path.stat()
+            uid = pwd.getpwnam(owner).pw_uid if owner != "-" else status.st_uid
+            gid = grp.getgrnam(group).gr_gid if group != "-" else status.st_gid
+            if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, uid, gid):
                 continue
             findings.change(
                 str(path),
-                f"{seen.st_mode & 0o7777:04o} {seen.st_uid}:{seen.st_gid}",
+                f"{status.st_mode & 0o7777:04o} {status.st_uid}:{status.st_gid}",
                 f"{mode:04o} {uid}:{gid}",
             )
             if not check:
-                # The owner first: a change of owner takes set-user-id away.
+                # The owner first: changing it clears the set-user-id bit.
                 os.chown(path, uid, gid)
                 path.chmod(mode)
 
@@ -213,7 +214,7 @@ def set_accounts(module: AnsibleModule, findings: Findings) -> None:
                     command,
                 )
         elif person and maximum not in ("", "-1", "99999"):
-            # An expired password refuses log-ins by key as well, and there is none to renew.
+            # An expired password refuses logins by key too, and this account has none to renew.
             command = ["chage", "-m", "0", "-M", "-1"]
             run(module, findings, account.pw_name, f"ages {maximum}", "never ages", command)
 
@@ -241,7 +242,7 @@ def pam_missing(wanted: dict[str, list[str]]) -> list[str]:
     return missing
 
 
-def ask_capabilities(module: AnsibleModule, findings: Findings) -> None:
+def report_capabilities(module: AnsibleModule, findings: Findings) -> None:
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     if not apparmor.exists() or apparmor.read_text().strip() != "Y":
         findings.inactive.append("this kernel has no AppArmor; services run without its profiles")
@@ -249,19 +250,19 @@ def ask_capabilities(module: AnsibleModule, findings: Findings) -> None:
         status, answer, _ = module.run_command(["auditctl", "-s"])
         if status:
             findings.inactive.append(
-                "the kernel does not answer audit here; the audit rules are written, not loaded"
+                "the kernel denies access to audit; the audit rules are written, not loaded"
             )
         elif (
             "enabled 2" in answer and "changed" in module.run_command(["augenrules", "--check"])[1]
         ):
-            findings.inactive.append("the audit rules are immutable; the next start loads new ones")
+            findings.inactive.append("the audit rules are immutable; the next boot loads new ones")
     capabilities = next(
         int(line.split()[1], 16)
         for line in Path("/proc/self/status").read_text().splitlines()
         if line.startswith("CapEff:")
     )
     if not capabilities >> 25 & 1:
-        findings.inactive.append("this host may not set the clock; the machine under it does")
+        findings.inactive.append("this host may not set the clock; the machine below it does")
 
 
 def main() -> None:
@@ -283,7 +284,7 @@ def main() -> None:
     set_mounts(module, findings)
     set_permissions(module.params["permissions"], findings, module.check_mode)
     set_accounts(module, findings)
-    ask_capabilities(module, findings)
+    report_capabilities(module, findings)
     module.exit_json(
         changed=bool(findings.after),
         inactive=findings.inactive,

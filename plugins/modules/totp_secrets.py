@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the TOTP secrets that pam_google_authenticator reads, in one call."""
+"""Ansible module: manage the TOTP secrets of pam_google_authenticator in one call."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DOCUMENTATION = """
 module: totp_secrets
 short_description: Keep one TOTP secret per account for pam_google_authenticator
 description:
-  - A file holds the secret, the options, and what PAM itself writes there at every login (used
-    codes, recent attempts). It is rewritten only when secret or options differ, because to
-    rewrite it is to forget which codes have been used.
+  - A file holds the secret, the options, and the state that PAM writes at every login (used codes,
+    recent attempts). The module rewrites a file only if secret or options differ, because that
+    discards the list of used codes.
 options:
-  directory: {description: Where the files lie. Root only., type: path, required: true}
+  directory: {description: Directory that only root can read., type: path, required: true}
   secrets:
     description: Secret (base32) by account. Files of other accounts are removed.
     type: dict
@@ -41,7 +41,7 @@ USED_CODES = "DISALLOW_REUSE"
 
 
 def is_current(path: Path, secret: str, options: list[str]) -> bool:
-    """Same secret and options, whatever PAM has appended to them since."""
+    """Compare secret and options, and ignore the state that PAM appends."""
     try:
         present, *lines = path.read_text().splitlines()
         status = path.stat()

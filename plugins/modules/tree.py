@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: make a set of files on the host what it is told, in one call."""
+"""Ansible module: write a set of files on the host in one call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ description:
   - One call for many files, because a module call costs more than the files themselves.
 options:
   src:
-    description: Files or folders below C(templates/) to deploy.
+    description: Files or directories below C(templates/) to deploy.
     type: list
     elements: str
     default: ["."]
@@ -34,31 +34,30 @@ options:
   each:
     description: >-
       Items for files with C([name]) in their path. Such a file is rendered once per item, with the
-      item's C(name) in its place and the item itself as C(item). Where that gives nothing, the item
-      has no such file.
+      item's C(name) in its place and the item itself as C(item). An item whose rendering is empty
+      gets no file.
     type: list
     elements: dict
     default: []
   python_package:
     description: >-
-      A Python package of the controller (C(name)), to be found by imports in the directory C(into)
-      of the host. C([digest]) in that path stands for the package's content.
+      A Python package of the controller (C(name)), to be copied below the directory C(into) of the
+      host. C([digest]) in that path becomes the digest of the package.
     type: dict
   purge:
-    description: Globs on the host. What matches and is not deployed by this task is removed.
+    description: Globs on the host. Matching files that this task does not deploy are removed.
     type: list
     elements: str
     default: []
   applied:
     description: >-
-      File on the host into which a handler writes C(digest) once what reads the files has taken
-      them. While it says something else the task is changed: a handler that failed, or never ran,
-      is notified again by the next run.
+      File on the host to which a handler writes C(digest) after it has activated the files. As long
+      as its content differs, the task is changed, so that the next run notifies again a handler
+      that failed or never ran.
     type: path
   validate:
     description: >-
-      Commands by path on the host, where C(%s) is the staged file. When one fails, every file stays
-      as it was.
+      Commands by path on the host, where C(%s) is the staged file. If one fails, no file changes.
     type: dict
     default: {}
 """
@@ -70,11 +69,11 @@ changed_paths:
   elements: str
   returned: always
 python_package:
-  description: The directory in which imports find the package.
+  description: Directory to add to the import path.
   type: str
-  returned: where python_package was given
+  returned: if python_package is given
 digest:
-  description: Stands for the paths, contents and modes of all files.
+  description: Digest of the paths, contents, owners and modes of all files.
   type: str
   returned: always
 """
@@ -102,7 +101,7 @@ def digest_of(files: list[dict[str, str]]) -> str:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            # Contents may be secret, and parameters would be logged.
+            # Contents may be secret; without no_log they would be logged.
             "files": {"type": "list", "elements": "dict", "required": True},
             "purge": {"type": "list", "elements": "str", "default": []},
             "applied": {"type": "path"},
@@ -144,12 +143,12 @@ def main() -> None:
                 if status:
                     reason = (errors or output).strip() or f"{command} ended with {status}"
                     module.fail_json(
-                        msg=f"{file['path']} would not be valid, nothing was changed: {reason}"
+                        msg=f"{file['path']} is not valid, nothing was changed: {reason}"
                     )
         if not module.check_mode:
             for directory in directories_to_create([file["path"] for file in written]):
                 directory.mkdir()
-                directory.chmod(0o755)  # whatever the umask of the session
+                directory.chmod(0o755)  # regardless of the umask
             for file in written:
                 module.atomic_move(str(staged[file["path"]]), file["path"])
             for path in stale:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: Python environments from an archive of wheels, without a network."""
+"""Ansible module: install Python environments from an archive of wheels, without network access."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: wheelhouse
-short_description: Install locked Python packages without a network on the host
+short_description: Install locked Python packages on a host without network access
 description:
-  - Every package gets a virtual environment of its own, named by its lock, so that a new version
-    never changes files under a running server.
+  - Every package gets its own virtual environment, named after the digest of its lock, so that a
+    new version never changes the files of a running server.
   - The controller finds the locks, fetches the wheels once and sends them as one archive. The host
-    installs with C(pip --no-index --require-hashes); pip itself comes with the wheels.
-  - A bill of materials in CycloneDX JSON is kept beside each environment.
+    installs with C(pip --no-index --require-hashes); the archive includes pip.
+  - Each environment contains a bill of materials in CycloneDX JSON.
 options:
   root: {description: Directory of the environments., type: path, required: true}
   locks:
-    description: Directories with locks on the controller.
+    description: Directories with lock files on the controller.
     type: list
     elements: path
     required: true
   cache: {description: Directory for archives on the controller., type: path, required: true}
   packages:
-    description: C(name) and C(version) of a package, by the name of its environment.
+    description: Packages (C(name) and C(version)) by the name of their environment.
     type: dict
     required: true
 """
@@ -44,11 +44,11 @@ options:
 RETURN = """
 paths: {description: Path of each environment by name., type: dict, returned: always}
 installed: {description: Names of environments that were installed., type: list, returned: always}
-removed: {description: Names on the host that are not wanted., type: list, returned: always}
+removed: {description: Names of environments no longer declared., type: list, returned: always}
 """
 
 BILL = "sbom.cdx.json"
-"""Written last: an environment without it is not complete."""
+"""Written last: an environment without it is incomplete."""
 
 
 def present(root: Path) -> dict[str, list[str]]:
@@ -60,7 +60,7 @@ def present(root: Path) -> dict[str, list[str]]:
 
 
 def unpack(archive: Path, directory: Path) -> None:
-    """Plain files only, and only into this directory."""
+    """Extract regular files only, and only into this directory."""
     with tarfile.open(archive) as tar:
         for member in tar:
             content = tar.extractfile(member)
@@ -69,7 +69,7 @@ def unpack(archive: Path, directory: Path) -> None:
 
 
 def bill_of_materials(environment: Path, package: str, version: str, wheels: Path) -> str:
-    """CycloneDX 1.6: what is installed, with the hash of the wheel that it came from."""
+    """List the installed packages and the hashes of their wheels, in CycloneDX 1.6."""
     hashes = {
         tuple(wheel.name.split("-")[:2]): hashlib.sha256(wheel.read_bytes()).hexdigest()
         for wheel in wheels.glob("*.whl")
@@ -109,7 +109,7 @@ def install(module: AnsibleModule, wanted: dict[str, Any], wheels: Path) -> None
     lock.write_text(wanted["lock"])
     pip = next(wheels.glob("pip-*.whl"), None)
     if pip is None:
-        module.fail_json(msg="the wheelhouse has no pip; lock it together with the bridge")
+        module.fail_json(msg="the wheelhouse has no pip; add it to the lock of the bridge")
     module.run_command(
         [sys.executable, "-m", "venv", "--without-pip", str(environment)], check_rc=True
     )

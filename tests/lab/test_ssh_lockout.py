@@ -164,7 +164,7 @@ def test_invalid_template_lands_nowhere(doors: Doors):
     before = doors.state()
     run = doors.run("-e", "ssh_login_grace_seconds=-7")
     assert run.returncode != 0
-    assert "would not be valid" in run.stdout, run.stdout
+    assert "is not valid" in run.stdout, run.stdout
     assert doors.state() == before
 
 
