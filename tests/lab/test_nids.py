@@ -136,7 +136,7 @@ class TestSensor:
         (site.folder / "own.rules").write_text(OWN.replace("msg", "mesg"))
         refused = site.apply()
         assert refused.returncode != 0
-        assert "goes on with the old ones" in refused.stdout
+        assert "continues with the old ones" in refused.stdout
         assert "mesg" in refused.stdout
         assert site.state == before
         site.on("sensor-1", "systemctl restart suricata; sleep 5")

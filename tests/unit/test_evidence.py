@@ -148,7 +148,7 @@ def test_forged_seals_show_with_the_operators_key(evidence: SimpleNamespace, rec
 
     edit(path, forge)
     assert findings(evidence, record) == [
-        f"_seals/{DAYS[2]}.jsonl:2: not sealed with the collector's key"
+        f"_seals/{DAYS[2]}.jsonl:2: does not match the collector's key"
     ]
 
 
@@ -355,7 +355,7 @@ def test_a_line_that_does_not_fit_is_refused_and_the_chain_goes_on(
     host.write(event(61), f"{DAYS[2]}T02:00:00Z", "10.0.0.1")
     write = os.write
     monkeypatch.setattr(evidence.store.os, "write", lambda fd, data: write(fd, data[:10]))
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(OSError, match="no space"):
         host.write(event(62), f"{DAYS[2]}T02:00:01Z", "10.0.0.1")
     monkeypatch.undo()
     host.write(event(62), f"{DAYS[2]}T02:00:02Z", "10.0.0.1")

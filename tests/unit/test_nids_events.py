@@ -1,4 +1,4 @@
-"""What of Suricata's events leaves a sensor, and what it says about itself."""
+"""Events of Suricata that leave a sensor, and reports about the sensor itself."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stats(taken: int, dropped: int) -> dict[str, Any]:
     return {"event_type": "stats", "stats": {"capture": capture}}
 
 
-def test_an_alert_says_what_happened_between_whom(events: ModuleType) -> None:
+def test_an_alert_names_signature_and_endpoints(events: ModuleType) -> None:
     entry = events.entry(ALERT)
     assert entry["MESSAGE"] == "MCP on an undeclared port: 10.0.0.1:40000 -> 10.0.0.2:9000"
     assert entry["PRIORITY"] == "3"
@@ -59,13 +59,13 @@ def test_an_alert_says_what_happened_between_whom(events: ModuleType) -> None:
     assert entry["NIDS_HTTP_HOSTNAME"] == "tools-1"
 
 
-def test_nothing_that_was_said_leaves(events: ModuleType) -> None:
-    said = events.datagram(events.entry(ALERT)).decode()
-    assert "customers" not in said
-    assert "s3cret" not in said
+def test_contents_of_traffic_do_not_leave(events: ModuleType) -> None:
+    text = events.datagram(events.entry(ALERT)).decode()
+    assert "customers" not in text
+    assert "s3cret" not in text
 
 
-def test_a_name_of_a_stranger_becomes_no_field(events: ModuleType) -> None:
+def test_untrusted_text_becomes_no_field(events: ModuleType) -> None:
     forged = {**ALERT, "tls": {"sni": "a\nPRIORITY=7\nMESSAGE=nothing happened", "ja4": "t" * 5000}}
     lines = events.datagram(events.entry(forged)).decode().splitlines()
     assert sum(line.startswith("PRIORITY=") for line in lines) == 1
@@ -73,7 +73,7 @@ def test_a_name_of_a_stranger_becomes_no_field(events: ModuleType) -> None:
     assert max(map(len, lines)) < 600
 
 
-def test_a_flow_keeps_the_shape_that_suricata_gives_it(events: ModuleType) -> None:
+def test_a_flow_keeps_the_format_of_suricata(events: ModuleType) -> None:
     flow = {
         "event_type": "flow",
         "src_ip": "10.0.0.1",
@@ -86,8 +86,8 @@ def test_a_flow_keeps_the_shape_that_suricata_gives_it(events: ModuleType) -> No
     assert document["tcp"] == {"tcp_flags_tc": "12"}
 
 
-class Heard:
-    """In the place of the journal."""
+class FakeJournal:
+    """Records entries instead of the journal."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -99,76 +99,75 @@ class Heard:
         return [each["NIDS_EVENT"] for each in self.entries]
 
 
-def test_wrappers_of_copies_are_no_connections(events: ModuleType) -> None:
-    heard = Heard()
-    flows = events.Flows(heard, frozenset({"10.0.0.9"}))
+def test_vxlan_flows_of_mirrored_packets_are_left_out(events: ModuleType) -> None:
+    journal = FakeJournal()
+    flows = events.Flows(journal, frozenset({"10.0.0.9"}))
     wrapper = {"event_type": "flow", "proto": "UDP", "dest_ip": "10.0.0.9", "dest_port": 4789}
-    flows.take(wrapper)
-    assert not heard.entries
-    flows.take({**wrapper, "dest_port": 4790})
-    flows.take({**wrapper, "dest_ip": "10.0.0.8"})
-    assert len(heard.entries) == 2
+    flows.handle(wrapper)
+    assert not journal.entries
+    flows.handle({**wrapper, "dest_port": 4790})
+    flows.handle({**wrapper, "dest_ip": "10.0.0.8"})
+    assert len(journal.entries) == 2
 
 
 @pytest.mark.parametrize("kind", ["http", "dns", "fileinfo", None, ["alert"]])
-def test_other_events_stay(events: ModuleType, kind: object) -> None:
+def test_other_events_are_not_forwarded(events: ModuleType, kind: object) -> None:
     assert events.entry({**ALERT, "event_type": kind}) is None
 
 
 @pytest.mark.parametrize(
-    ("taken", "dropped", "said"), [(990, 10, False), (980, 20, True), (0, 0, False), (0, 1, True)]
+    ("taken", "dropped", "reported"),
+    [(990, 10, False), (980, 20, True), (0, 0, False), (0, 1, True)],
 )
 def test_lost_packets_beyond_the_bound_are_an_event(
-    events: ModuleType, taken: int, dropped: int, said: bool
+    events: ModuleType, taken: int, dropped: int, reported: bool
 ) -> None:
     entries = [*events.Watch(1.0, 300, 60, 0).report(stats(taken, dropped), 10)]
-    assert [entry["NIDS_EVENT"] for entry in entries] == (["drops"] if said else [])
+    assert [entry["NIDS_EVENT"] for entry in entries] == (["drops"] if reported else [])
 
 
-def test_silence_is_said_once_and_again_after_packets(events: ModuleType) -> None:
+def test_silence_is_reported_once_and_again_after_packets(events: ModuleType) -> None:
     watch = events.Watch(1.0, 30, 60, 0)
     now = iter(range(10, 1000, 10))
 
-    def said(*reports: int) -> int:
+    def silences(*reports: int) -> int:
         return sum(
             entry["NIDS_EVENT"] == "silence"
             for taken in reports
             for entry in watch.report(stats(taken, 0), next(now))
         )
 
-    assert said(0, 0) == 0
-    assert said(0, 0, 0, 0) == 1
-    assert said(5, 0, 0) == 0
-    assert said(0) == 1
+    assert silences(0, 0) == 0
+    assert silences(0, 0, 0, 0) == 1
+    assert silences(5, 0, 0) == 0
+    assert silences(0) == 1
 
 
-def test_a_suricata_that_does_not_report_is_told_once(events: ModuleType) -> None:
+def test_missing_statistics_are_reported_once(events: ModuleType) -> None:
     watch = events.Watch(1.0, 300, 60, 0)
-    assert [*watch.idle(59)] == []
-    assert [entry["NIDS_EVENT"] for entry in watch.idle(60)] == ["stopped"]
-    assert [*watch.idle(61)] == []
+    assert [*watch.tick(59)] == []
+    assert [entry["NIDS_EVENT"] for entry in watch.tick(60)] == ["stopped"]
+    assert [*watch.tick(61)] == []
     assert [*watch.report(stats(1, 0), 70)] == []
-    assert [*watch.idle(129)] == []
-    assert len([*watch.idle(130)]) == 1
+    assert [*watch.tick(129)] == []
+    assert len([*watch.tick(130)]) == 1
 
 
 class TestAlertsThatDoNotArrive:
-    """Suricata counts what it raised; each case: what it has counted and what has arrived, every
-    ten seconds after the reader was there.
-    """
+    """Each case: alerts that Suricata has counted and alerts that arrived, every ten seconds."""
 
     def lost(self, events: ModuleType, *reports: tuple[int, int], uptime: int = 12) -> list[str]:
         watch = events.Watch(1.0, 300, 60, 0)
-        watch.connected(0)
-        said: list[str] = []
+        watch.on_connect(0)
+        lost: list[str] = []
         for number, (raised, arrived) in enumerate(reports, 1):
             watch.received += arrived
             detect = {"alert": raised, "alert_queue_overflow": 0}
             capture = {"kernel_packets_delta": 1}
             up = uptime + 10 * (number - 1)
             counted = {"stats": {"capture": capture, "detect": detect, "uptime": up}}
-            said += [entry.get("NIDS_LOST") for entry in watch.report(counted, 10 * number)]
-        return said
+            lost += [entry.get("NIDS_LOST") for entry in watch.report(counted, 10 * number)]
+        return lost
 
     def test_all_arrived(self, events: ModuleType) -> None:
         assert self.lost(events, (0, 0), (5, 5), (9, 4), (9, 0)) == []
@@ -191,44 +190,46 @@ class TestAlertsThatDoNotArrive:
         assert self.lost(events, (700, 3), (703, 0), (704, 1), uptime=3600) == []
 
 
-def test_numbers_of_one_signature_are_told_as_one(events: ModuleType) -> None:
-    heard = Heard()
-    bound = events.Bound(3, 0)
-    alerts = events.Alerts(heard, events.Watch(1.0, 300, 60, 0), bound, Path("unused"))
+def test_alerts_beyond_the_limit_are_reported_as_one(events: ModuleType) -> None:
+    journal = FakeJournal()
+    bound = events.AlertLimit(3, 0)
+    alerts = events.Alerts(journal, events.Watch(1.0, 300, 60, 0), bound, Path("unused"))
     for _ in range(10):
-        alerts.take(ALERT)
+        alerts.handle(ALERT)
     other = {**ALERT, "alert": {**ALERT["alert"], "signature_id": 1200001}}
-    alerts.take(other)
-    assert heard.kinds() == ["alert"] * 4
-    assert heard.entries[-1]["NIDS_SIGNATURE_ID"] == "1200001"
-    assert [*bound.idle(59)] == []
-    (flood,) = bound.idle(60)
+    alerts.handle(other)
+    assert journal.kinds() == ["alert"] * 4
+    assert journal.entries[-1]["NIDS_SIGNATURE_ID"] == "1200001"
+    assert [*bound.tick(59)] == []
+    (flood,) = bound.tick(60)
     assert flood["NIDS_FURTHER"] == "7"
     assert flood["NIDS_SIGNATURE_ID"] == "1200022"
     assert flood["MESSAGE"].startswith(
         "7 further alerts within a minute: MCP on an undeclared port"
     )
-    alerts.take(ALERT)
-    assert heard.kinds() == ["alert"] * 5
-    assert [*bound.idle(120)] == []
+    alerts.handle(ALERT)
+    assert journal.kinds() == ["alert"] * 5
+    assert [*bound.tick(120)] == []
 
 
-def test_what_was_not_told_is_told_at_the_end(events: ModuleType, tmp_path: Path) -> None:
-    heard = Heard()
+def test_pending_alerts_are_reported_at_the_end(events: ModuleType, tmp_path: Path) -> None:
+    journal = FakeJournal()
     watch = events.Watch(1.0, 300, 60, 0)
-    alerts = events.Alerts(heard, watch, events.Bound(3, 0), tmp_path / "reported")
+    alerts = events.Alerts(journal, watch, events.AlertLimit(3, 0), tmp_path / "reported")
     for _ in range(5):
-        alerts.take(ALERT)
-    alerts.end()
-    assert heard.kinds() == ["alert"] * 3 + ["flood"]
-    assert heard.entries[-1]["NIDS_FURTHER"] == "2"
+        alerts.handle(ALERT)
+    alerts.close()
+    assert journal.kinds() == ["alert"] * 3 + ["flood"]
+    assert journal.entries[-1]["NIDS_FURTHER"] == "2"
 
 
-def test_what_is_served_from_connection_to_connection(events: ModuleType, tmp_path: Path) -> None:
-    """Over a real socket: an alert, a report, the end of Suricata, and its next start."""
-    heard, reported = Heard(), tmp_path / "reported"
+def test_alerts_over_two_connections(events: ModuleType, tmp_path: Path) -> None:
+    """Over a real socket: an alert, statistics, the end of Suricata, and its next start."""
+    journal, reported = FakeJournal(), tmp_path / "reported"
     now = events.time.monotonic()
-    alerts = events.Alerts(heard, events.Watch(1.0, 300, 60, now), events.Bound(9, now), reported)
+    alerts = events.Alerts(
+        journal, events.Watch(1.0, 300, 60, now), events.AlertLimit(9, now), reported
+    )
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "events.sock"))
     listening.listen()
@@ -236,21 +237,21 @@ def test_what_is_served_from_connection_to_connection(events: ModuleType, tmp_pa
 
     def eventually(expected: list[str], exists: bool) -> None:
         for _ in range(100):
-            if heard.kinds() == expected and reported.exists() == exists:
+            if journal.kinds() == expected and reported.exists() == exists:
                 return
             threading.Event().wait(0.05)
-        raise AssertionError((heard.kinds(), reported.exists()))
+        raise AssertionError((journal.kinds(), reported.exists()))
 
     for start in (1, 2):
         with socket.socket(socket.AF_UNIX) as suricata:
             suricata.connect(str(tmp_path / "events.sock"))
-            said = f"{json.dumps(ALERT)}\nnot JSON\n[1]\n{json.dumps(stats(1, 0))}\n"
-            suricata.sendall(said.encode())
+            text = f"{json.dumps(ALERT)}\nnot JSON\n[1]\n{json.dumps(stats(1, 0))}\n"
+            suricata.sendall(text.encode())
             eventually(["alert", "stats"] * start, exists=True)
         eventually(["alert", "stats"] * start, exists=False)
 
 
-def test_a_line_without_end_is_passed_over(events: ModuleType) -> None:
+def test_an_overlong_line_is_skipped(events: ModuleType) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         long = b"x" * (3 * events.LONGEST_LINE) + b"\n"
@@ -263,16 +264,16 @@ def test_a_line_without_end_is_passed_over(events: ModuleType) -> None:
         sender.join(10)
 
 
-def test_what_is_said_is_taken_before_it_is_looked_at(events: ModuleType) -> None:
+def test_all_data_is_received_before_it_is_processed(events: ModuleType) -> None:
     ours, theirs = socket.socketpair()
-    said = [b"%d" % number for number in range(5 * events.BATCH)]
+    lines = [b"%d" % number for number in range(5 * events.BATCH)]
     with ours:
-        theirs.sendall(b"\n".join(said) + b"\n")
+        theirs.sendall(b"\n".join(lines) + b"\n")
         reading = events.Lines(ours)
         batches = reading.batches()
-        assert next(batches) == said[: events.BATCH]
+        assert next(batches) == lines[: events.BATCH]
         assert len(reading.waiting) == 4 * events.BATCH
         theirs.sendall(b"last\n")
         theirs.close()
-        assert [line for batch in batches for line in batch] == [*said[events.BATCH :], b"last"]
-        assert reading.held == 0
+        assert [line for batch in batches for line in batch] == [*lines[events.BATCH :], b"last"]
+        assert reading.backlog == 0

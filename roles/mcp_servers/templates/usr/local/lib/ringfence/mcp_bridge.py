@@ -1,8 +1,8 @@
-"""Serves a stdio MCP server as Streamable HTTP, on a socket handed over by systemd.
+"""Serve a stdio MCP server as Streamable HTTP on a socket that systemd passes.
 
-Both sides are the official MCP SDK: its client speaks to the server's process, its HTTP
-server to callers; so every protocol version of the SDK works on either side. In between, a
-method that the server offers is relayed as it is, and one that it does not offer does not exist.
+Both sides use the official MCP SDK: its client speaks to the server's process and its HTTP server
+to callers, so every protocol version of the SDK works on either side. The bridge relays the methods
+that the server offers, and no others.
 
     mcp_bridge.py --concurrency 16 --timeout 30 -- mcp-server-time --local-timezone UTC
 """
@@ -33,15 +33,15 @@ METHODS = {
     "prompts": ("prompts/list", "prompts/get"),
     "completions": ("completion/complete",),
 }
-"""Methods that are relayed, by the capability that announces them."""
+"""Relayed methods, by the capability that announces them."""
 
 
 class Bridge:
     def __init__(self, client: Client, timeout: float) -> None:
         self.client = client
         self.timeout = timeout
-        self.lost = asyncio.Event()
-        """The server's process is gone; so is the use of this one."""
+        self.disconnected = asyncio.Event()
+        """Set when the server's process has ended; the bridge ends too."""
 
     def server(self) -> Server[Any]:
         identity = self.client.server_info
@@ -59,7 +59,7 @@ class Bridge:
     def _relay(self, method: str) -> Any:
         request = methods.MONOLITH_REQUESTS[method]
         kind: Any = methods.MONOLITH_RESULTS[method]
-        # Typed, because a result of an older server lacks what newer versions require.
+        # Typed: the adapter fills fields that newer versions require and older servers omit.
         result: TypeAdapter[Any] = TypeAdapter(kind)
 
         async def relay(_: ServerRequestContext[Any], parameters: types.RequestParams) -> Any:
@@ -69,7 +69,7 @@ class Bridge:
                 )
             except MCPError as error:
                 if error.code == CONNECTION_CLOSED:
-                    self.lost.set()
+                    self.disconnected.set()
                 raise
 
         return relay
@@ -85,8 +85,8 @@ async def serve(command: list[str], concurrency: int, timeout: float) -> int:
     async with Client(parameters, cache=None) as client:
         bridge = Bridge(client, timeout)
         app = bridge.server().streamable_http_app(
-            # Callers are authenticated, and Host and Origin judged, by the TLS frontend; only
-            # that can open the socket.
+            # The TLS frontend authenticates callers and checks Host and Origin; only it can open
+            # the socket.
             host="unix",
             json_response=True,
             stateless_http=True,
@@ -107,14 +107,14 @@ async def serve(command: list[str], concurrency: int, timeout: float) -> int:
             )
         )
         serving = asyncio.create_task(http.serve())
-        losing = asyncio.create_task(bridge.lost.wait())
-        await asyncio.wait({serving, losing}, return_when=asyncio.FIRST_COMPLETED)
+        disconnection = asyncio.create_task(bridge.disconnected.wait())
+        await asyncio.wait({serving, disconnection}, return_when=asyncio.FIRST_COMPLETED)
         http.should_exit = True
         await serving
-        losing.cancel()
-        if bridge.lost.is_set():
-            logging.error("the server's process ended; systemd starts both anew")
-    return int(bridge.lost.is_set())
+        disconnection.cancel()
+        if bridge.disconnected.is_set():
+            logging.error("the server's process ended; systemd restarts both")
+    return int(bridge.disconnected.is_set())
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Waits until every MCP server answers on its socket; names those that do not."""
+"""Wait until every MCP server answers on its socket, and report those that do not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ SECONDS = 120
 REQUEST = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def answers(path: str, deadline: float) -> bool:
-    """Any HTTP status will do: systemd queues the connection until the server takes it."""
+def wait_for_answer(path: str, deadline: float) -> bool:
+    """Wait for any HTTP status; systemd queues the connection until the server accepts it."""
     while (left := deadline - time.monotonic()) > 0:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(left)
@@ -29,7 +29,7 @@ def answers(path: str, deadline: float) -> bool:
 
 def main() -> int:
     deadline = time.monotonic() + SECONDS
-    silent = [path for path in sys.argv[1:] if not answers(path, deadline)]
+    silent = [path for path in sys.argv[1:] if not wait_for_answer(path, deadline)]
     for path in silent:
         name = Path(path).stem
         print(f"MCP server {name} does not answer: journalctl -u mcp-{name}", file=sys.stderr)

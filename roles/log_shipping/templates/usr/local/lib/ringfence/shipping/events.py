@@ -1,4 +1,4 @@
-"""A journal entry as the structured event that leaves the host: pure functions."""
+"""Convert journal entries to the structured events that leave the host: pure functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBERS = {
     "_AUDIT_LOGINUID": "login_uid",
     "_AUDIT_SESSION": "session",
 }
-# Already in the event, or of no use away from the host.
+# Fields that the event already contains, or that are useless outside the host.
 LEFT_OUT = frozenset(
     {
         "_HOSTNAME",
@@ -52,7 +52,7 @@ DEFAULT_PRIORITY, DEFAULT_FACILITY = 6, 1
 
 
 def from_entry(entry: Mapping[str, Any], host: str, stream: str, sequence: int) -> dict[str, Any]:
-    """The event: well-known fields under plain names, all others unchanged under `fields`."""
+    """Build the event: known fields get plain names, all others stay unchanged under `fields`."""
     event: dict[str, Any] = {
         "time": timestamp(entry["__REALTIME_TIMESTAMP"]),
         "host": host,
@@ -77,16 +77,16 @@ def from_entry(entry: Mapping[str, Any], host: str, stream: str, sequence: int) 
 
 
 def message(event: Mapping[str, Any]) -> bytes:
-    """RFC 5424, with the event as CEE JSON."""
-    facility = _within(event.get("facility"), 23, DEFAULT_FACILITY)
-    severity = _within(event.get("priority"), 7, DEFAULT_PRIORITY)
+    """Format an event as an RFC 5424 message with CEE JSON."""
+    facility = _clamp(event.get("facility"), 23, DEFAULT_FACILITY)
+    severity = _clamp(event.get("priority"), 7, DEFAULT_PRIORITY)
     identifier = event.get("identifier")
     name = UNPRINTABLE.sub("_", identifier)[:48] if isinstance(identifier, str) else ""
     header = (
         f"<{facility * 8 + severity}>1 {event['time']} {event['host']} "
         f"{name or '-'} {event.get('pid', '-')} - - @cee: "
     )
-    return header.encode() + _bounded(event)
+    return header.encode() + _encode(event)
 
 
 def timestamp(microseconds: int) -> str:
@@ -94,8 +94,8 @@ def timestamp(microseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds % 1_000_000:06d}Z"
 
 
-def _bounded(event: Mapping[str, Any]) -> bytes:
-    """Compact JSON; an event that no receiver would take whole is cut and says so."""
+def _encode(event: Mapping[str, Any]) -> bytes:
+    """Encode as compact JSON; shorten an event above the limit, and note its full size."""
     whole = _json(event)
     if len(whole) <= LARGEST_EVENT:
         return whole
@@ -109,12 +109,12 @@ def _bounded(event: Mapping[str, Any]) -> bytes:
 
 def _json(event: Mapping[str, Any]) -> bytes:
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    # Delete is the one control character that JSON leaves alone, and syslog does not.
+    # DEL is the only control character that JSON does not escape; syslog requires it.
     return text.replace("\x7f", "\\u007f").encode("utf-8", "backslashreplace")
 
 
 def _is_number(value: Any) -> bool:
-    """Any account may write these fields, at any length: what is no number stays a text."""
+    """Whether a field is a short number; any account can write arbitrary text into it."""
     return isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 20
 
 
@@ -126,5 +126,5 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) else str(value)
 
 
-def _within(value: object, highest: int, default: int) -> int:
+def _clamp(value: object, highest: int, default: int) -> int:
     return value if isinstance(value, int) and 0 <= value <= highest else default

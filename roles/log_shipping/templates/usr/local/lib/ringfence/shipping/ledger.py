@@ -1,4 +1,4 @@
-"""How far the journal has been delivered, kept across crashes of either side."""
+"""Track how far the journal has been delivered, across crashes of host and collector."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SETTLE_SECONDS = 3
-"""An acknowledged event may be lost with the collector's power for as long as the collector
-waits with `fsync` (one second). What was acknowledged longer ago is settled."""
+"""A power failure of the collector may lose events that it acknowledged up to one second ago,
+before its `fsync`. Older acknowledgements are settled."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """An entry of the journal, and the number that its event has in the stream."""
+    """A journal entry, and the number of its event in the stream."""
 
     cursor: str | None
     sequence: int
 
 
 class Ledger:
-    """A stream numbers events without gaps. After a crash the same entries get the same
-    numbers again, by which the collector recognises what it already has."""
+    """Numbers the events of a stream without gaps.
+
+    After a crash the same entries get the same numbers, so the collector recognises duplicates.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,7 +39,7 @@ class Ledger:
             self.settled = Position(state["cursor"], state["sequence"])
             self._saved: Position | None = self.settled
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            # What the journal held before may have been sent under another stream's numbers.
+            # Earlier entries may have been sent with the numbers of another stream.
             self.stream = secrets.token_hex(8)
             self.since = time.time_ns() // 1000
             self.settled = Position(None, 0)
@@ -48,7 +50,7 @@ class Ledger:
         self.acknowledged = position
 
     def tick(self, now: float) -> None:
-        """Once a second: what was acknowledged some seconds ago is settled, and saved."""
+        """Settle and save positions acknowledged some seconds ago; call this once a second."""
         if not self._recent or self._recent[-1][1] != self.acknowledged:
             self._recent.append((now, self.acknowledged))
         while self._recent and self._recent[0][0] <= now - SETTLE_SECONDS:
@@ -59,7 +61,7 @@ class Ledger:
         self.save(self.settled)
 
     def rewind(self) -> Position:
-        """Where to send from after a broken session: what is settled needs no second copy."""
+        """Return the position to resume from after a broken session."""
         self._recent.clear()
         self.acknowledged = self.settled
         return self.settled

@@ -1,7 +1,7 @@
-"""RELP, the client's side: bytes and acknowledgements, no I/O.
+"""The client side of RELP: bytes and acknowledgements, without I/O.
 
 A transaction is `NUMBER COMMAND LENGTH[ DATA]\\n`, its answer `NUMBER rsp LENGTH CODE TEXT\\n`.
-The collector answers in the order of the transactions, after the event has been written.
+The collector answers in the order of the transactions, after it has written the event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OFFER = b"\nrelp_version=0\nrelp_software=ringfence\ncommands=syslog"
 
 
 class RelpError(Exception):
-    """The other side does not speak RELP, refuses an event, or closes the session."""
+    """The server does not speak RELP, refuses an event, or closes the session."""
 
 
 class Session:
@@ -26,7 +26,7 @@ class Session:
 
     @property
     def unanswered(self) -> int:
-        """Transactions that were sent and not yet answered."""
+        """Number of transactions without an answer."""
         return len(self._unanswered)
 
     @property
@@ -40,7 +40,7 @@ class Session:
         return self._transaction(b"syslog", payload)
 
     def receive(self, data: bytes) -> int:
-        """Take what was read; returns how many events were acknowledged, the oldest first."""
+        """Process received bytes; return the number of acknowledged events, oldest first."""
         self._received += data
         acknowledged = 0
         while answer := self._next_answer():
@@ -62,7 +62,7 @@ class Session:
         return b"%d %s %d %s\n" % (self._number, command, len(data), data)
 
     def _next_answer(self) -> tuple[int, bytes, bytes] | None:
-        # The header may end in a line feed instead of a space when there is no data.
+        # Without data, the header ends in a line feed instead of a space.
         head = self._received.split(b"\n", 1)[0].split(b" ", 3)
         if len(head) < 3 or (len(head) == 3 and b"\n" not in self._received):
             if len(self._received) > LARGEST_ANSWER:

@@ -1,7 +1,7 @@
 """Send the journal to the collector by RELP over mutual TLS 1.3.
 
-The journal is the queue: on disk, bounded, intact after a crash. A position in it is given
-up only when the collector has acknowledged the event, so nothing is lost between the two.
+The journal is the queue: on disk, bounded, intact after a crash. The position advances only after
+the collector has acknowledged an event, so no event is lost in between.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from relp import RelpError, Session
 from systemd import journal
 
 WINDOW = 1024
-"""Events in flight."""
+"""Maximum of events in flight."""
 BATCH = 64
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 15
 LONGEST_PAUSE = 5.0
 POLL_SECONDS = 1.0
-"""Journal files are watched; this is for what inotify misses."""
+"""Polling interval, for changes that inotify misses."""
 
 UNCHANGED: dict[str, Callable[[Any], Any]] = {
     "__REALTIME_TIMESTAMP": lambda value: value,
@@ -57,7 +57,7 @@ class Settings:
         return cls(**json.loads(path.read_text()))
 
     def tls(self) -> ssl.SSLContext:
-        """Read anew for every connection: certificates are renewed while this runs."""
+        """Load the certificates; every connection does, because they are renewed meanwhile."""
         context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(self.certificate_file, self.key_file)
@@ -65,16 +65,16 @@ class Settings:
 
 
 class Journal:
-    """Entries in order, from a position."""
+    """Reads entries in order, from a position."""
 
     def __init__(self) -> None:
         self._reader = journal.Reader()
-        # Only values that are bytes are converted; the library's own rules cost more than the rest.
+        # The library's own converters cost more than all other work here.
         self._reader.converters = UNCHANGED
         self._found: dict[str, Any] | None = None
 
     def seek(self, cursor: str | None) -> bool:
-        """Go behind the entry of this cursor. False if it is gone: then to the next one left."""
+        """Move past the entry of a cursor; if it is gone, move to the next one and return False."""
         self._found = None
         if cursor is None:
             self._reader.seek_head()
@@ -91,7 +91,7 @@ class Journal:
         return found or self._reader.get_next() or None
 
     async def wait(self) -> None:
-        """Until there may be more."""
+        """Wait until there may be new entries."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._reader.fileno(), changed.set)
         try:
@@ -118,23 +118,25 @@ class Shipment:
         self._reader, self._writer = streams
         self._session = Session()
         self._in_flight: deque[tuple[float, Position]] = deque()
-        self._room = asyncio.Event()
+        self._window_free = asyncio.Event()
 
-    async def run(self, opened: Callable[[], None]) -> None:
+    async def run(self, on_open: Callable[[], None]) -> None:
         self._writer.write(self._session.open())
         async with asyncio.timeout(CONNECT_SECONDS):
             while not self._session.is_open:
                 self._session.receive(await self._read())
-        opened()
+        on_open()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._send())
-            group.create_task(self._collect_answers())
-            group.create_task(self._watch())
+            group.create_task(self._receive_answers())
+            group.create_task(self._check_progress())
 
     async def _send(self) -> None:
         position = self._ledger.rewind()
         if not self._journal.seek(position.cursor):
-            complain("the journal was cut before it was sent: events are missing from the record")
+            log_error(
+                "the journal was truncated before all events were sent: the record is incomplete"
+            )
         while True:
             frames: list[bytes] = []
             while len(frames) < BATCH and len(self._in_flight) < WINDOW:
@@ -150,8 +152,8 @@ class Shipment:
             elif len(self._in_flight) < WINDOW:
                 await self._journal.wait()
             else:
-                self._room.clear()
-                await self._room.wait()
+                self._window_free.clear()
+                await self._window_free.wait()
 
     def _message(self, entry: dict[str, Any], position: Position) -> bytes:
         event = events.from_entry(
@@ -161,13 +163,13 @@ class Shipment:
             event["backlog"] = True
         return events.message(event)
 
-    async def _collect_answers(self) -> None:
+    async def _receive_answers(self) -> None:
         while True:
             for _ in range(self._session.receive(await self._read())):
                 self._ledger.acknowledge(self._in_flight.popleft()[1])
-            self._room.set()
+            self._window_free.set()
 
-    async def _watch(self) -> None:
+    async def _check_progress(self) -> None:
         while True:
             now = time.monotonic()
             if self._in_flight and now - self._in_flight[0][0] > ANSWER_SECONDS:
@@ -186,10 +188,10 @@ async def ship(settings: Settings, ledger: Ledger) -> None:
     entries = Journal()
     pause, failed = 0.5, ""
 
-    def opened() -> None:
+    def on_open() -> None:
         nonlocal pause, failed
         pause, failed = 0.5, ""
-        say(f"connected to {settings.server_name}, continuing after {ledger.settled.sequence}")
+        log_info(f"connected to {settings.server_name}, continuing after {ledger.settled.sequence}")
 
     while True:
         try:
@@ -201,23 +203,26 @@ async def ship(settings: Settings, ledger: Ledger) -> None:
                     server_hostname=settings.server_name,
                 )
             try:
-                await Shipment(entries, ledger, settings, streams).run(opened)
+                await Shipment(entries, ledger, settings, streams).run(on_open)
             finally:
-                abandon(streams[1])
+                reset(streams[1])
         except* (OSError, TimeoutError, RelpError, ssl.SSLError) as group:
             reason = "; ".join(describe(error) for error in flatten(group))
-            if reason != failed:  # an outage is one line, not one line per attempt
-                complain(f"cannot ship to {settings.server_name}: {reason}; events wait on disk")
+            if reason != failed:  # log an outage once, not at every attempt
+                log_error(f"cannot ship to {settings.server_name}: {reason}; events wait on disk")
             failed = reason
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def abandon(writer: asyncio.StreamWriter) -> None:
-    """Close and forget what was not sent: the kernel would still deliver it after an outage,
-    beside the same events on the next connection."""
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close the connection and discard unsent data.
+
+    Otherwise the kernel would deliver it after an outage, beside the same events on the next
+    connection.
+    """
     connection = writer.get_extra_info("socket")
-    if connection is not None:  # or else it is closed already
+    if connection is not None:  # None if it is closed
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -237,11 +242,11 @@ def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def say(text: str) -> None:
+def log_info(text: str) -> None:
     print(f"<6>{text}", file=sys.stderr, flush=True)
 
 
-def complain(text: str) -> None:
+def log_error(text: str) -> None:
     print(f"<3>{text}", file=sys.stderr, flush=True)
 
 
@@ -252,7 +257,7 @@ async def main(settings: Settings, ledger: Ledger) -> None:
         loop.add_signal_handler(number, shipping.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await shipping
-    # On an orderly stop what was acknowledged needs no second copy.
+    # After an orderly stop, acknowledged events need not be sent again.
     ledger.save(ledger.acknowledged)
 
 

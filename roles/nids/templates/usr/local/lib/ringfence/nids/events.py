@@ -1,10 +1,10 @@
-"""Suricata's events to the journal, as fields: what happened between whom, and never what was said.
+"""Write Suricata's events to the journal as fields: endpoints and findings, never contents.
 
     events.py {alerts,flows} OPTIONS
 
-Reads EVE from the socket that systemd hands over, a JSON document a line. Of each, only what is
-named here goes on: a new version of Suricata adds nothing by itself. With the alerts come
-Suricata's reports on itself: what it misses, or that they stay away, becomes an event too.
+It reads EVE, one JSON document per line, from a socket that systemd passes. It forwards only the
+fields listed here, so a new version of Suricata adds none. The alerts' socket carries Suricata's
+statistics too: lost packets and missing statistics become events.
 """
 
 from __future__ import annotations
@@ -24,27 +24,36 @@ from pathlib import Path
 from typing import Any
 
 JOURNAL = "/run/systemd/journal/socket"
-HANDED_OVER = 3
-"""Descriptor of the listening socket (sd_listen_fds)."""
+LISTENING_SOCKET = 3
+"""Descriptor that systemd passes (sd_listen_fds)."""
 VXLAN = 4789
 LONGEST_LINE = 256 * 1024
 LONGEST_VALUE = 512
-PATIENCE = 100
+JOURNAL_ATTEMPTS = 100
 """Attempts to reach the journal, a tenth of a second apart."""
 TICK = 1.0
-"""Seconds after which time itself is looked at, where nothing is said."""
-STARTS_WITHIN = 30
-"""Seconds from Suricata's start to its first words."""
+"""Seconds between checks for timeouts while no event arrives."""
+START_SECONDS = 30
+"""Maximum seconds from Suricata's start to its connection."""
 CHUNK = 64 * 1024
 BATCH = 20
-MOST_HELD = 32 * 1024 * 1024
-"""Bytes that are taken and not yet looked at; more stays in the socket, which is small."""
+LARGEST_BACKLOG = 32 * 1024 * 1024
+"""Maximum of received bytes that wait for processing; the rest stays in the small socket buffer."""
 MINUTE = 60
 
-ENDS = ("src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto", "flow_id", "in_iface")
+ENDPOINTS = (
+    "src_ip",
+    "src_port",
+    "dest_ip",
+    "dest_port",
+    "proto",
+    "app_proto",
+    "flow_id",
+    "in_iface",
+)
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "alert": (
-        *ENDS,
+        *ENDPOINTS,
         *("timestamp", "community_id", "direction", "pkt_src"),
         *("alert.signature_id", "alert.rev", "alert.signature", "alert.category"),
         *("alert.severity", "alert.metadata.control", "alert.metadata.segment"),
@@ -52,13 +61,13 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("ssh.client.software_version", "tunnel.src_ip"),
     ),
     "flow": (
-        *ENDS,
+        *ENDPOINTS,
         *("community_id", "icmp_type", "icmp_code"),
         *("flow.pkts_toserver", "flow.pkts_toclient", "flow.bytes_toserver"),
         *("flow.bytes_toclient", "flow.start", "flow.end", "flow.state", "flow.reason"),
         *("flow.alerted", "tcp.state", "tcp.tcp_flags_ts", "tcp.tcp_flags_tc"),
     ),
-    "anomaly": (*ENDS, "anomaly.type", "anomaly.event", "anomaly.layer"),
+    "anomaly": (*ENDPOINTS, "anomaly.type", "anomaly.event", "anomaly.layer"),
     "stats": (
         *("stats.uptime", "stats.capture.kernel_packets", "stats.capture.kernel_drops"),
         *("stats.decoder.pkts", "stats.decoder.vxlan", "stats.decoder.invalid"),
@@ -66,10 +75,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("stats.detect.alert", "stats.detect.alert_queue_overflow"),
     ),
 }
-"""What goes on, by type of event; paths into the document."""
+"""Fields to forward, by event type; paths into the document."""
 
-OF_A_SIGNATURE = ("PRIORITY", "NIDS_SIGNATURE_ID", "NIDS_SIGNATURE", "NIDS_CONTROL")
-"""What alerts of one signature have in common."""
+SIGNATURE_FIELDS = ("PRIORITY", "NIDS_SIGNATURE_ID", "NIDS_SIGNATURE", "NIDS_CONTROL")
+"""Fields that are equal in all alerts of a signature."""
 
 LOST = (
     "stats.capture.kernel_drops_delta",
@@ -77,14 +86,14 @@ LOST = (
     "stats.tcp.ssn_memcap_drop_delta",
     "stats.tcp.segment_memcap_drop_delta",
 )
-"""What was not inspected since the last report."""
-TAKEN = "stats.capture.kernel_packets_delta"
+"""Counters of packets that were not inspected since the last statistics."""
+INSPECTED = "stats.capture.kernel_packets_delta"
 RAISED = ("stats.detect.alert", "stats.detect.alert_queue_overflow")
-"""Alerts since Suricata started: those that it wrote, and those for which a packet had no room."""
+"""Alerts since Suricata started: written ones, and those beyond the limit per packet."""
 
 ERROR, WARNING, NOTICE, INFORMATIONAL = 3, 4, 5, 6
 PRIORITIES = {1: ERROR, 2: WARNING, 3: NOTICE}
-"""Of the journal, by severity of an alert."""
+"""Journal priority by severity of an alert."""
 
 Document = Mapping[str, Any]
 Entry = dict[str, str]
@@ -92,53 +101,57 @@ Entry = dict[str, str]
 
 @dataclass
 class Watch:
-    """Over what the sensor itself does not see. Times are seconds of a clock that only goes on."""
+    """Detects what the sensor misses. Times are seconds of the monotonic clock."""
 
     dropped_percent: float
     silent_seconds: float
     report_seconds: float
-    """Without a report for so long, Suricata hangs or is gone."""
+    """Without statistics for this long, Suricata counts as stopped."""
     now: float
-    """When the watch begins."""
-    told: set[str] = field(default_factory=set)
+    """Start of the watch."""
+    failures: set[str] = field(default_factory=set)
     received: int = 0
     raised: int | None = None
 
     def __post_init__(self) -> None:
         self.reported = self.packets = self.since = self.now
 
-    def connected(self, now: float) -> None:
-        """Another Suricata, or another reader of the same: both count from anew."""
+    def on_connect(self, now: float) -> None:
+        """Reset the counts: Suricata has restarted, or this reader has."""
         self.since, self.received, self.raised = now, 0, None
 
-    def idle(self, now: float) -> Iterator[Entry]:
+    def tick(self, now: float) -> Iterator[Entry]:
         if now - self.reported >= self.report_seconds:
             seconds = f"{now - self.reported:.0f}"
-            yield from self._once("stopped", f"Suricata has not reported for {seconds} seconds")
+            yield from self._report_once(
+                "stopped", f"Suricata has not reported for {seconds} seconds"
+            )
 
     def report(self, document: Document, now: float) -> Iterator[Entry]:
         self.reported = now
-        self.told.discard("stopped")
-        taken = number(document, TAKEN)
+        self.failures.discard("stopped")
+        inspected = number(document, INSPECTED)
         lost = sum(number(document, path) for path in LOST)
-        seen = taken + lost
-        if lost and lost * 100 > self.dropped_percent * seen:
-            yield failure("drops", f"{lost} of {seen} packets were not inspected") | {
+        total = inspected + lost
+        if lost and lost * 100 > self.dropped_percent * total:
+            yield failure("drops", f"{lost} of {total} packets were not inspected") | {
                 "NIDS_LOST": str(lost),
-                "NIDS_TAKEN": str(taken),
+                "NIDS_TAKEN": str(inspected),
             }
-        if seen:
+        if total:
             self.packets = now
-            self.told.discard("silence")
+            self.failures.discard("silence")
         elif now - self.packets >= self.silent_seconds:
-            yield from self._once("silence", "nothing is mirrored to this sensor any more")
+            yield from self._report_once("silence", "no packets are mirrored to this sensor")
         uptime = number(document, "stats.uptime")
-        is_new = uptime < now - self.since + STARTS_WITHIN
-        yield from self._missing(sum(number(document, path) for path in RAISED), is_new)
+        is_new = uptime < now - self.since + START_SECONDS
+        yield from self._find_missing(sum(number(document, path) for path in RAISED), is_new)
 
-    def _missing(self, raised: int, is_new: bool) -> Iterator[Entry]:
-        """Suricata drops what its reader is too slow for. An alert may arrive before it counts: to
-        a reader that comes later, what arrived before the first report may not be counted yet.
+    def _find_missing(self, raised: int, is_new: bool) -> Iterator[Entry]:
+        """Compare counted and received alerts: Suricata drops alerts for a reader that is too slow.
+
+        An alert may arrive before the statistics count it. A reader that connects later cannot tell
+        whether the first statistics count the alerts that it has received.
         """
         if self.raised is None:
             self.raised = 0 if is_new else raised
@@ -147,63 +160,59 @@ class Watch:
             self.raised += lost
             yield failure("lost", f"{lost} alerts did not arrive") | {"NIDS_LOST": str(lost)}
 
-    def _once(self, event: str, said: str) -> Iterator[Entry]:
-        if event not in self.told:
-            self.told.add(event)
-            yield failure(event, said)
+    def _report_once(self, event: str, text: str) -> Iterator[Entry]:
+        if event not in self.failures:
+            self.failures.add(event)
+            yield failure(event, text)
 
 
-def failure(event: str, said: str) -> Entry:
-    return {"MESSAGE": said, "PRIORITY": str(ERROR), "NIDS_EVENT": event}
+def failure(event: str, text: str) -> Entry:
+    return {"MESSAGE": text, "PRIORITY": str(ERROR), "NIDS_EVENT": event}
 
 
 @dataclass
-class Bound:
-    """On alerts of one signature within a minute: further ones are counted, and told as one."""
+class AlertLimit:
+    """Limits alerts per signature and minute; reports the rest as one event."""
 
     alerts_per_minute: int
     since: float
-    seen: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     last: dict[str, Entry] = field(default_factory=dict)
 
     def admits(self, alert: Entry) -> bool:
         signature = alert.get("NIDS_SIGNATURE_ID", "")
-        self.seen[signature] += 1
+        self.counts[signature] += 1
         self.last[signature] = alert
-        return self.seen[signature] <= self.alerts_per_minute
+        return self.counts[signature] <= self.alerts_per_minute
 
-    def idle(self, now: float) -> Iterator[Entry]:
+    def tick(self, now: float) -> Iterator[Entry]:
         if now - self.since >= MINUTE:
-            yield from self.further()
+            yield from self.summarize()
             self.since = now
 
-    def further(self) -> Iterator[Entry]:
-        """Those that were not told one by one; from then on the count begins anew."""
-        for signature, count in self.seen.items():
-            if (further := count - self.alerts_per_minute) > 0:
+    def summarize(self) -> Iterator[Entry]:
+        """Report the alerts beyond the limit, and reset the counts."""
+        for signature, count in self.counts.items():
+            if (excess := count - self.alerts_per_minute) > 0:
                 last = self.last[signature]
-                kept = (
-                    "PRIORITY",
-                    *(f"NIDS_{n}" for n in ("SIGNATURE_ID", "SIGNATURE", "CONTROL")),
-                )
-                yield {key: last[key] for key in kept if key in last} | {
-                    "MESSAGE": f"{further} further alerts within a minute: {last['MESSAGE']}",
+                yield {key: last[key] for key in SIGNATURE_FIELDS if key in last} | {
+                    "MESSAGE": f"{excess} further alerts within a minute: {last['MESSAGE']}",
                     "NIDS_EVENT": "flood",
-                    "NIDS_FURTHER": str(further),
+                    "NIDS_FURTHER": str(excess),
                 }
-        self.seen.clear()
+        self.counts.clear()
         self.last.clear()
 
 
 def entry(document: Document) -> Entry | None:
-    """An event as the journal has it; nothing for one that does not go on."""
+    """Convert an event to a journal entry; None if its type is not forwarded."""
     kind = str(document.get("event_type"))
     if kind not in FIELDS:
         return None
     if kind == "flow":
-        # As Suricata has it, for what reads its flows anywhere; once, for there are many.
-        said = json.dumps({"event_type": kind, **selected(document, FIELDS[kind])})
-        return {"MESSAGE": said, "NIDS_EVENT": kind, "PRIORITY": str(INFORMATIONAL)}
+        # In Suricata's own format, which other tools read; not as fields too, to save space.
+        text = json.dumps({"event_type": kind, **select_fields(document, FIELDS[kind])})
+        return {"MESSAGE": text, "NIDS_EVENT": kind, "PRIORITY": str(INFORMATIONAL)}
     found: Entry = {"MESSAGE": message(kind, document), "NIDS_EVENT": kind}
     severity = look_up(document, "alert.severity")
     found["PRIORITY"] = str(PRIORITIES.get(severity, INFORMATIONAL))
@@ -212,14 +221,14 @@ def entry(document: Document) -> Entry | None:
         if isinstance(value, list):
             value = ", ".join(map(str, value))
         if value is not None and not isinstance(value, dict):
-            # alert.metadata.control is NIDS_CONTROL: one name for one thing, whatever its path.
+            # alert.metadata.control becomes NIDS_CONTROL.
             name = path.removeprefix(f"{kind}.").removeprefix("metadata.")
-            found[f"NIDS_{name.replace('.', '_').upper()}"] = printable(value)
+            found[f"NIDS_{name.replace('.', '_').upper()}"] = sanitize(value)
     return found
 
 
-def selected(document: Document, paths: Iterable[str]) -> dict[str, Any]:
-    """A part of the document, in its own shape."""
+def select_fields(document: Document, paths: Iterable[str]) -> dict[str, Any]:
+    """Copy the given paths of a document and keep its structure."""
     found: dict[str, Any] = {}
     for path in paths:
         value = look_up(document, path)
@@ -234,14 +243,14 @@ def selected(document: Document, paths: Iterable[str]) -> dict[str, Any]:
 
 def message(kind: str, document: Document) -> str:
     if kind == "stats":
-        return "what the sensor has seen so far"
-    said = {"alert": "alert.signature", "anomaly": "anomaly.event"}[kind]
-    what = printable(look_up(document, said))
-    ends = [
+        return "statistics of the sensor"
+    path = {"alert": "alert.signature", "anomaly": "anomaly.event"}[kind]
+    finding = sanitize(look_up(document, path))
+    endpoints = [
         ":".join(str(document[key]) for key in (f"{end}_ip", f"{end}_port") if key in document)
         for end in ("src", "dest")
     ]
-    return f"{what}: {' -> '.join(ends)}"
+    return f"{finding}: {' -> '.join(endpoints)}"
 
 
 def look_up(document: Document, path: str) -> Any:
@@ -258,45 +267,48 @@ def number(document: Document, path: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def printable(value: Any) -> str:
-    """Names come from strangers: no line of theirs becomes a field of ours."""
+def sanitize(value: Any) -> str:
+    """Remove control characters from untrusted text, so that it cannot inject journal fields."""
     text = str(value)[:LONGEST_VALUE]
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def datagram(fields: Entry) -> bytes:
-    """https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
+    """Encode fields for the journal: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
     lines = {"SYSLOG_IDENTIFIER": "ringfence-nids", **fields}
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
 
 
 @dataclass
 class Lines:
-    """Whole lines of a connection. One that is too long to be an event is passed over."""
+    """Reads complete lines from a connection, and skips those too long for an event."""
 
     connection: socket.socket
     waiting: deque[bytes] = field(default_factory=deque)
-    held: int = 0
-    """Bytes that wait."""
+    backlog: int = 0
+    """Bytes in `waiting`."""
     ended: bool = False
 
     def batches(self) -> Iterator[list[bytes]]:
-        """A few at a time, or none after a while without any. Suricata does not wait for its
-        reader: what has been said is taken first, and looked at then.
+        """Yield a few lines at a time, or none after TICK seconds without any.
+
+        Suricata does not wait for its reader, so this receives all available data before it yields.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self.connection, selectors.EVENT_READ)
-            take = self._take()
+            receive = self._receive()
             while not self.ended or self.waiting:
                 seconds = 0 if self.waiting else TICK
-                while not self.ended and self.held < MOST_HELD and selector.select(seconds):
-                    next(take)
+                while (
+                    not self.ended and self.backlog < LARGEST_BACKLOG and selector.select(seconds)
+                ):
+                    next(receive)
                     seconds = 0
                 batch = [self.waiting.popleft() for _ in range(min(BATCH, len(self.waiting)))]
-                self.held -= sum(map(len, batch))
+                self.backlog -= sum(map(len, batch))
                 yield batch
 
-    def _take(self) -> Iterator[None]:
+    def _receive(self) -> Iterator[None]:
         rest, whole = b"", True
         while True:
             try:
@@ -309,126 +321,126 @@ class Lines:
                 del lines[0]
                 whole = True
             self.waiting.extend(lines)
-            self.held += sum(map(len, lines))
+            self.backlog += sum(map(len, lines))
             if len(rest) > LONGEST_LINE:
                 rest, whole = b"", False
             yield
 
 
 class Journal:
-    """Waited for while journald is started anew: what comes meanwhile stays in the socket."""
+    """Sends entries to journald; retries while it restarts, and events wait in the socket."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
     def send(self, fields: Entry) -> None:
-        said = datagram(fields)
-        for _ in range(PATIENCE):
+        data = datagram(fields)
+        for _ in range(JOURNAL_ATTEMPTS):
             try:
                 if self._socket is None:
                     self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                     self._socket.connect(JOURNAL)
-                self._socket.send(said)
+                self._socket.send(data)
                 return
             except OSError:
                 if self._socket is not None:
                     self._socket.close()
                 self._socket = None
                 time.sleep(0.1)
-        sys.exit("<3>the journal takes no events")
+        sys.exit("<3>cannot write to the journal")
 
 
 @dataclass
 class Events:
-    """Sent on as they come."""
+    """Forwards every event."""
 
     journal: Journal
 
-    def connected(self) -> None:
-        """Suricata is there."""
+    def on_connect(self) -> None:
+        """Handle a connection of Suricata."""
 
-    def idle(self) -> None:
-        """Now and then, whether something is said or not."""
+    def tick(self) -> None:
+        """Check timeouts; called regularly, with or without events."""
 
-    def gone(self) -> None:
-        """Suricata is not there any more."""
+    def on_disconnect(self) -> None:
+        """Handle the end of a connection."""
 
-    def end(self) -> None:
-        """Nothing will be read any more."""
+    def close(self) -> None:
+        """Send what is pending before the program ends."""
 
-    def take(self, document: Document) -> None:
+    def handle(self, document: Document) -> None:
         if fields := entry(document):
             self.journal.send(fields)
 
 
 @dataclass
 class Flows(Events):
-    """Who talked to whom, without the wrappers of what was mirrored."""
+    """Forwards flows, without the VXLAN flows that carry mirrored packets."""
 
     sensors: frozenset[str]
 
-    def take(self, document: Document) -> None:
-        ends = (document.get("proto"), document.get("dest_port"))
-        if ends != ("UDP", VXLAN) or document.get("dest_ip") not in self.sensors:
-            super().take(document)
+    def handle(self, document: Document) -> None:
+        destination = (document.get("proto"), document.get("dest_port"))
+        if destination != ("UDP", VXLAN) or document.get("dest_ip") not in self.sensors:
+            super().handle(document)
 
 
 @dataclass
 class Alerts(Events):
-    """Alerts, and whether there would be any."""
+    """Forwards alerts, and reports failures of the sensor."""
 
     watch: Watch
-    bound: Bound
+    limit: AlertLimit
     reported: Path
 
-    def connected(self) -> None:
-        self.watch.connected(time.monotonic())
+    def on_connect(self) -> None:
+        self.watch.on_connect(time.monotonic())
 
-    def idle(self) -> None:
+    def tick(self) -> None:
         now = time.monotonic()
-        for fields in (*self.watch.idle(now), *self.bound.idle(now)):
+        for fields in (*self.watch.tick(now), *self.limit.tick(now)):
             self.journal.send(fields)
 
-    def gone(self) -> None:
+    def on_disconnect(self) -> None:
         self.reported.unlink(missing_ok=True)
 
-    def end(self) -> None:
-        for fields in self.bound.further():
+    def close(self) -> None:
+        for fields in self.limit.summarize():
             self.journal.send(fields)
 
-    def take(self, document: Document) -> None:
+    def handle(self, document: Document) -> None:
         match document.get("event_type"):
             case "alert":
                 self.watch.received += 1
-                if (fields := entry(document)) and self.bound.admits(fields):
+                if (fields := entry(document)) and self.limit.admits(fields):
                     self.journal.send(fields)
             case "stats":
-                super().take(document)
+                super().handle(document)
                 now = time.monotonic()
                 self.reported.touch()
-                # By the clock that nobody sets: a reader compares it with its own.
+                # The monotonic clock, which health.py reads too.
                 os.utime(self.reported, (now, now))
                 for fields in self.watch.report(document, now):
                     self.journal.send(fields)
             case _:
-                super().take(document)
+                super().handle(document)
 
 
 def serve(listening: socket.socket, events: Events) -> None:
     listening.settimeout(TICK)
     while True:
-        events.idle()
+        events.tick()
         try:
             connection, _ = listening.accept()
         except TimeoutError:
             continue
         with connection:
-            events.connected()
+            events.on_connect()
             for batch in Lines(connection).batches():
                 for document in documents(batch):
-                    events.take(document)
-                events.idle()
-        events.gone()
+                    events.handle(document)
+                events.tick()
+        events.on_disconnect()
 
 
 def documents(lines: Iterable[bytes]) -> Iterator[Document]:
@@ -441,34 +453,56 @@ def documents(lines: Iterable[bytes]) -> Iterator[Document]:
             yield document
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("alerts", "flows"))
     option = parser.add_argument
-    option("--sensor", action="append", default=[], help="address that copies are sent to")
-    option("--dropped-percent", type=float, required=True, help="of packets that are an event")
-    option("--silent-seconds", type=float, required=True, help="without a packet that are")
-    option("--report-seconds", type=float, required=True, help="without a report that are")
-    option("--alerts-per-minute", type=int, required=True, help="of one signature; others count")
-    option("--reported", type=Path, required=True, help="file that is as old as the last report")
+    option("--sensor", action="append", default=[], help="address that receives mirrored packets")
+    option(
+        "--dropped-percent",
+        type=float,
+        required=True,
+        help="percentage of lost packets that raises an event",
+    )
+    option(
+        "--silent-seconds",
+        type=float,
+        required=True,
+        help="seconds without packets that raise an event",
+    )
+    option(
+        "--report-seconds",
+        type=float,
+        required=True,
+        help="seconds without statistics that raise an event",
+    )
+    option("--alerts-per-minute", type=int, required=True, help="limit per signature")
+    option(
+        "--reported",
+        type=Path,
+        required=True,
+        help="file whose time is that of the last statistics",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
-    given = arguments()
+    arguments = parse_arguments()
     journal, now = Journal(), time.monotonic()
-    watch = Watch(given.dropped_percent, given.silent_seconds, given.report_seconds, now)
-    bound = Bound(given.alerts_per_minute, now)
+    watch = Watch(
+        arguments.dropped_percent, arguments.silent_seconds, arguments.report_seconds, now
+    )
+    limit = AlertLimit(arguments.alerts_per_minute, now)
     kinds = {
-        "alerts": Alerts(journal, watch, bound, given.reported),
-        "flows": Flows(journal, frozenset(given.sensor)),
+        "alerts": Alerts(journal, watch, limit, arguments.reported),
+        "flows": Flows(journal, frozenset(arguments.sensor)),
     }
-    events = kinds[given.kind]
+    events = kinds[arguments.kind]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
-        serve(socket.socket(fileno=HANDED_OVER), events)
+        serve(socket.socket(fileno=LISTENING_SOCKET), events)
     finally:
-        events.end()
+        events.close()
 
 
 if __name__ == "__main__":

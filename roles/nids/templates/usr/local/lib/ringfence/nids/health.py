@@ -1,9 +1,9 @@
-"""Takes connections and ends them, while the sensor reports: who may connect learns that it does.
+"""Answer health checks of the network sensor: accept connections while Suricata reports.
 
     health.py PORT REPORTED SECONDS
 
-REPORTED is a file whose time, of the monotonic clock, is that of Suricata's last report on itself.
-Once it is SECONDS ago, as after Suricata hangs, the port is closed until the next report.
+The modification time of the file REPORTED is the monotonic time of Suricata's last statistics. When
+they are older than SECONDS, as when Suricata hangs, the port is closed until the next ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 TICK = 1.0
 
 
-def reports(reported: Path, seconds: float) -> bool:
+def is_reporting(reported: Path, seconds: float) -> bool:
     try:
         return time.monotonic() - reported.stat().st_mtime < seconds
     except FileNotFoundError:
@@ -34,10 +34,10 @@ def answer(listening: socket.socket) -> None:
 def main() -> None:
     port, reported, seconds = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     while True:
-        if reports(reported, seconds):
+        if is_reporting(reported, seconds):
             with socket.create_server(("0.0.0.0", port)) as listening:  # noqa: S104 - firewalled
                 listening.settimeout(TICK)
-                while reports(reported, seconds):
+                while is_reporting(reported, seconds):
                     answer(listening)
         time.sleep(TICK)
 

@@ -1,9 +1,9 @@
-"""What makes the record tamper-evident: pure functions that writer and verifier share.
+"""Make the record tamper-evident: pure functions that the writer and the verifier share.
 
-Every record carries the SHA-256 of the line before it, so a change anywhere breaks what
-follows. Every minute the heads of all chains are sealed: with a key that is then replaced by
-its own hash. Whoever takes over the collector finds only the present key and cannot make a
-seal of the past; the operator holds the first key and can check them all.
+Every record carries the SHA-256 of the line before it, so any change breaks the rest of the
+chain. Every minute the collector seals the heads of all chains and replaces the key with its
+hash. An intruder on the collector finds only the present key and cannot forge earlier seals; the
+operator keeps the first key, which verifies all of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 NOTHING = "0" * 64
-"""Hash before the first line."""
+"""The hash that the first line refers to."""
 SEALS = "_seals"
-"""Folder of the seals, beside those of the hosts; no host's name begins with an underscore."""
+"""Directory of the seals, beside those of hosts; host names never begin with an underscore."""
 
 
 class ChainError(Exception):
-    """A line is not one that the collector wrote."""
+    """The collector did not write this line."""
 
 
 def line(record: Mapping[str, Any]) -> bytes:
@@ -31,7 +31,7 @@ def line(record: Mapping[str, Any]) -> bytes:
 
 
 def digest(content: bytes) -> str:
-    """Of a line without its line feed."""
+    """Hash a line without its line feed."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -50,7 +50,7 @@ def next_key(key: bytes) -> bytes:
 
 
 def key_of(first: bytes, number: int) -> bytes:
-    """Key of a seal, from the first key."""
+    """Derive the key of a seal from the first key."""
     for _ in range(number):
         first = next_key(first)
     return first

@@ -1,8 +1,8 @@
-"""Write what rsyslog receives into the record: rsyslog's omprog starts this.
+"""Write events from rsyslog into the record; rsyslog's omprog starts this program.
 
-A line in is `ADDRESS MESSAGE`, a line out says `OK` when the event is written, or why not.
-rsyslog acknowledges an event to its sender only after `OK`, so what is refused here waits on
-the sender's disk.
+It reads lines `ADDRESS MESSAGE` and answers each with `OK` once the event is written, or with an
+error. rsyslog acknowledges an event to its sender only after `OK`, so a refused event waits on the
+sender's disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from store import HostRecord, Seals
 
 SYNC_SECONDS = 1.0
 UNIDENTIFIED = "_unidentified"
-"""Folder for a declared sender whose address and claim fit no host."""
+"""Directory for a declared sender whose address and claimed name match no host."""
 INPUT, OUTPUT = 0, 1
 
 
@@ -64,18 +64,20 @@ class Collector:
         self._records: dict[str, HostRecord] = {}
         self._unsealed: set[str] = set()
         self._seals = Seals(settings.directory / chain.SEALS, settings.key_file)
-        self._sealed_at = -math.inf  # what a start brings is sealed at once
+        self._sealed_at = -math.inf  # seal the first events without delay
         self.refusal = ""
 
     def accept(self, line: bytes) -> None:
         address, _, text = line.decode("utf-8", "replace").partition(" ")
-        event, remarks = _event(text)
-        host, more = self._identify(_plain(address), event)
+        event, remarks = _parse(text)
+        host, more = self._identify(_normalize(address), event)
         try:
-            self._record(host).write(event, _now(), _plain(address), **remarks, **more)
-        except RecursionError:  # it could be read, but one level deeper it cannot be written
+            self._record(host).write(event, _now(), _normalize(address), **remarks, **more)
+        except (
+            RecursionError
+        ):  # the event parses, but exceeds the depth for writing when nested in a record
             event, remarks = {"message": text.strip()}, {"unparsed": True}
-            self._record(host).write(event, _now(), _plain(address), **remarks, **more)
+            self._record(host).write(event, _now(), _normalize(address), **remarks, **more)
         self._unsealed.add(host)
 
     def tick(self) -> None:
@@ -84,7 +86,7 @@ class Collector:
         now = time.monotonic()
         if self._unsealed and now - self._sealed_at >= self._settings.seal_seconds:
             self.seal()
-        self._look_for_room()
+        self._check_free_space()
 
     def seal(self) -> None:
         self._sealed_at = time.monotonic()
@@ -97,18 +99,18 @@ class Collector:
 
     def refuse(self, reason: str) -> None:
         if reason and not self.refusal:
-            _alarm(f"no event is taken until there is a remedy: {reason}")
+            _alarm(f"the collector accepts no events: {reason}")
         elif self.refusal and not reason:
-            syslog.syslog(syslog.LOG_NOTICE, "events are taken again")
+            syslog.syslog(syslog.LOG_NOTICE, "the collector accepts events again")
         self.refusal = reason
 
-    def _look_for_room(self) -> None:
+    def _check_free_space(self) -> None:
         free = shutil.disk_usage(self._settings.directory).free
         short = free < self._settings.reserve_bytes
         self.refuse(f"only {free >> 20} MiB are free for the record" if short else "")
 
     def _identify(self, address: str, event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The host by its address; by what it says only if the manifest knows no address."""
+        """Identify a host by address, or by its claimed name if the manifest has no address."""
         claim = event.get("host")
         if host := self._settings.sources.get(address):
             return host, {} if claim == host else {"host": host, "claimed_host": claim}
@@ -127,7 +129,7 @@ class Collector:
         return self._records[host]
 
 
-def _event(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         event = json.loads(text.strip().removeprefix("@cee:"))
     except (ValueError, RecursionError):
@@ -137,7 +139,7 @@ def _event(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"message": text.strip()}, {"unparsed": True}
 
 
-def _plain(address: str) -> str:
+def _normalize(address: str) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -177,10 +179,10 @@ def answer(collector: Collector, line: bytes) -> bytes:
             collector.accept(line)
         except OSError as error:
             collector.refuse(str(error))
-        # rsyslog offers a line again until it is taken: one that nobody can place must not
-        # hold up all that come after it.
+        # rsyslog repeats a refused line forever: one that cannot be recorded must not block the
+        # rest.
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            _alarm(f"an event is dropped, it cannot be recorded: {error!r}")
+            _alarm(f"dropped an event that cannot be recorded: {error!r}")
     return f"Error: {collector.refusal}\n".encode() if collector.refusal else b"OK\n"
 
 

@@ -1,4 +1,4 @@
-"""Compress what is complete and remove what has been kept long enough: daily."""
+"""Compress complete files of the record and delete those past their retention; runs daily."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import store
 COMPLETE_AFTER = timedelta(days=2)
 
 
-def retain(directory: Path, kept: dict[str, int], today: date) -> None:
-    longest = max(kept.values())
+def retain(directory: Path, retention: dict[str, int], today: date) -> None:
+    longest = max(retention.values())
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        # Seals and hosts that are no more: as long as anything is kept.
-        oldest = today - timedelta(days=kept.get(folder.name, longest))
+        # Seals, and hosts that are no longer declared: the longest retention.
+        oldest = today - timedelta(days=retention.get(folder.name, longest))
         complete = today - COMPLETE_AFTER
-        for path in store.days(folder)[:-1]:  # the chain goes on from the last file
+        for path in store.days(folder)[:-1]:  # the chain continues from the last file
             day = date.fromisoformat(store.day_of(path))
             if day < oldest:
                 path.unlink()
@@ -43,11 +43,11 @@ def compress(path: Path) -> None:
 def main() -> None:
     os.umask(0o027)
     settings = json.loads(Path(sys.argv[1]).read_text())
-    kept = {source["name"]: source["days"] for source in settings["sources"]}
+    retention = {source["name"]: source["days"] for source in settings["sources"]}
     try:
-        retain(Path(settings["directory"]), kept, datetime.now(UTC).date())
+        retain(Path(settings["directory"]), retention, datetime.now(UTC).date())
     except OSError as error:
-        sys.exit(f"<3>the record cannot be kept in order: {error}")
+        sys.exit(f"<3>cannot apply the retention of the record: {error}")
 
 
 if __name__ == "__main__":

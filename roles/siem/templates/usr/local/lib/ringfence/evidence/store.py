@@ -1,4 +1,4 @@
-"""The record on disk: a chain of lines per host in a file per day, and the seals of all chains."""
+"""Store the record: a chain of lines per host in daily files, and the seals of all chains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 64 * 1024
 LARGEST_LINE = 1024 * 1024
 MISSING_REMEMBERED = 100_000
 
-# What the collector says of an event; a sender does not get to say it.
+# Fields that only the collector may set; those of senders are dropped.
 RESERVED = frozenset(
     {
         *("record", "prev", "received", "source", "claimed_host", "unparsed"),
@@ -25,7 +25,7 @@ RESERVED = frozenset(
 
 
 def days(directory: Path) -> list[Path]:
-    """Files of a chain, oldest first."""
+    """List the files of a chain, oldest first."""
     return sorted((*directory.glob("*.jsonl"), *directory.glob("*.jsonl.gz")), key=day_of)
 
 
@@ -40,7 +40,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def tail(path: Path, count: int) -> list[bytes]:
-    """The last lines of a file, without reading all of it."""
+    """Read the last lines of a file without reading all of it."""
     if path.suffix == ".gz":
         return list(lines(path))[-count:]
     with path.open("rb") as file:
@@ -57,7 +57,7 @@ def tail(path: Path, count: int) -> list[bytes]:
 
 
 class Chain:
-    """Append-only lines, each with the hash of the one before it."""
+    """Append-only lines, each with the hash of the previous one."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -70,28 +70,28 @@ class Chain:
         directory.mkdir(exist_ok=True)
         for path in reversed(days(directory)):
             if path.suffix == ".jsonl":
-                self.torn += _drop_torn_line(path)
+                self.torn += _remove_torn_line(path)
             if found := tail(path, 1):
                 self.head, self.last = chain.digest(found[0]), _read(found[0])
                 self.day = day_of(path)
                 break
 
     def append(self, day: str, record: Mapping[str, Any]) -> None:
-        day = max(day, self.day)  # a clock that was set back must not reorder the chain
+        day = max(day, self.day)  # a clock set back must not reorder the chain
         if day != self.day or self._descriptor < 0:
             self._open(day)
         content = chain.line(record)
         data = content + b"\n"
         size = os.fstat(self._descriptor).st_size
-        # One write for one line, and none or all of it: the chain goes on after either.
+        # Writes the line completely or not at all; the chain can continue after either.
         if os.write(self._descriptor, data) != len(data):
             os.ftruncate(self._descriptor, size)
-            raise OSError(f"no room for a line in {self.directory}")
+            raise OSError(f"no space for a line in {self.directory}")
         self.head, self.last = chain.digest(content), record
         self._unsynced = True
 
     def first_number(self) -> int:
-        """Number of the first record in the file of the last day."""
+        """Read the number of the first record in the last file."""
         for path in days(self.directory)[-1:]:
             for content in lines(path):
                 return _read(content).get("record", 0)
@@ -113,14 +113,14 @@ class Chain:
 
 
 class HostRecord:
-    """All events of one host; knows which it has already."""
+    """The events of one host; marks duplicates."""
 
     def __init__(self, directory: Path) -> None:
         self._chain = Chain(directory)
         last = self._chain.last
         self.number: int = last.get("record", 0)
         self._stream: str | None = last.get("stream")
-        # A record that is not the newest of its stream says which one is.
+        # A record that is not the newest of its stream names the newest.
         newest: Mapping[str, Any] = last.get("newest") or last
         self._highest: int = newest.get("sequence") or 0
         self._latest: str = newest.get("time") or ""
@@ -130,7 +130,7 @@ class HostRecord:
 
     @property
     def head(self) -> Mapping[str, Any]:
-        """What a seal holds: the end of the chain, and where the day's file begins."""
+        """The part of a seal: the end of the chain, and the first record of the day's file."""
         return {
             "day": self._chain.day,
             "first": self._first,
@@ -153,12 +153,12 @@ class HostRecord:
         before = self._stream, self._highest, self._latest, sequence in self._missing
         if isinstance(stream, str) and type(sequence) is int and 0 < sequence < 2**63:
             moment = record.get("time")
-            record |= self._place(stream, sequence, moment if isinstance(moment, str) else "")
-        else:  # the next record, after a restart, still needs to know where the stream stands
+            record |= self._classify(stream, sequence, moment if isinstance(moment, str) else "")
+        else:  # after a restart, the next record needs the state of the stream
             record |= {"stream": self._stream, "sequence": None, "newest": self._newest}
         try:
             self._chain.append(received[:10], record)
-        except OSError:  # it will be tried again, and must not look like a copy of itself
+        except OSError:  # the retry must not look like a duplicate
             self._stream, self._highest, self._latest, late = before
             if late and isinstance(sequence, int):
                 self._missing.add(sequence)
@@ -174,8 +174,8 @@ class HostRecord:
     def _newest(self) -> Mapping[str, Any]:
         return {"sequence": self._highest, "time": self._latest}
 
-    def _place(self, stream: str, sequence: int, moment: str) -> dict[str, Any]:
-        """What the event's number says of it; the number is taken into account."""
+    def _classify(self, stream: str, sequence: int, moment: str) -> dict[str, Any]:
+        """Classify an event by its sequence number, and update the state of the stream."""
         if stream != self._stream:
             self._stream, self._highest, self._latest = stream, 0, ""
             self._missing.clear()
@@ -185,8 +185,8 @@ class HostRecord:
         elif sequence <= self._highest and moment <= self._latest:
             remarks["duplicate"] = True
         elif sequence <= self._highest:
-            # Later than all that came before, so not one of it: the host crashed and its journal
-            # lost the entry that had this number.
+            # Newer than every event before, so no duplicate: the host crashed, and its journal lost
+            # the entry with this number.
             remarks["renumbered"] = True
             self._highest = sequence
         else:
@@ -203,7 +203,7 @@ class HostRecord:
 
 
 class Seals:
-    """Seals the heads of all chains with a key that no longer exists afterwards."""
+    """Seals the heads of all chains with a key that is destroyed afterwards."""
 
     def __init__(self, directory: Path, key_file: Path) -> None:
         self._chain = Chain(directory)
@@ -212,7 +212,7 @@ class Seals:
         self._number: int = state["next"]
         self._key = bytes.fromhex(state["key"])
         if self._chain.last.get("seal") == self._number:
-            self._advance()  # stopped between the seal and the replacement of its key
+            self._advance()  # it stopped between writing the seal and replacing the key
 
     def write(self, moment: str, heads: Mapping[str, Mapping[str, Any]]) -> None:
         seal = {
@@ -245,9 +245,11 @@ def _read(content: bytes) -> Mapping[str, Any]:
         return {}
 
 
-def _drop_torn_line(path: Path) -> int:
-    """After a power cut the last line may be incomplete. It was not acknowledged, so its
-    sender has it still; left there, it would break the chain."""
+def _remove_torn_line(path: Path) -> int:
+    """Remove an incomplete last line after a power failure, which would break the chain.
+
+    It was not acknowledged, so its sender still has the event.
+    """
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - LARGEST_LINE)

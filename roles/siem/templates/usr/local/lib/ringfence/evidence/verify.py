@@ -1,8 +1,8 @@
-"""Verify the collector's record: edited, deleted, inserted, reordered or truncated lines show.
+"""Verify the collector's record: find edited, deleted, inserted, reordered and truncated lines.
 
-Without the operator's key this proves that the record fits its seals; with it, also that
-the seals are those of the collector at the time. Give the key only on a machine that you
-trust, to a copy of the record: whoever has it can write seals.
+Without the operator's key this proves that the record matches its seals; with the key also that
+the collector wrote the seals at their time. Use the key only on a trusted machine with a copy of
+the record: the key can forge seals.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SETTINGS = Path("/etc/ringfence/collector.json")
 
 @dataclass(frozen=True)
 class Head:
-    """Where a chain ended when it was sealed, and where the file of that day began."""
+    """The end of a chain at a seal, and the first record of that day's file."""
 
     day: str
     first: int
@@ -47,30 +47,30 @@ def verify(
     directory: Path, key: bytes | None, last: int | None, retention: dict[str, int]
 ) -> Report:
     report = Report()
-    heads = _seals(directory / chain.SEALS, key, report)
+    heads = _verify_seals(directory / chain.SEALS, key, report)
     report.sealed = bool(heads)
-    present = {path.name for path in directory.iterdir() if path.is_dir()} - {chain.SEALS}
-    for host in sorted(present | heads.keys()):
-        _host(directory / host, heads.get(host, []), last, retention.get(host), report)
+    hosts = {path.name for path in directory.iterdir() if path.is_dir()} - {chain.SEALS}
+    for host in sorted(hosts | heads.keys()):
+        _verify_host(directory / host, heads.get(host, []), last, retention.get(host), report)
     return report
 
 
-def _seals(directory: Path, key: bytes | None, report: Report) -> dict[str, list[Head]]:
+def _verify_seals(directory: Path, key: bytes | None, report: Report) -> dict[str, list[Head]]:
     heads: dict[str, list[Head]] = {}
     previous: str | None = None
     number: int | None = None
-    for place, _, content in _numbered(store.days(directory)):
+    for place, _, content in _numbered_lines(store.days(directory)):
         try:
             seal = chain.parse(content)
             if number is not None and seal["seal"] != number + 1:
                 report.findings.append(f"{place}: seal {number + 1} is missing")
             elif previous is not None and seal["prev"] != previous:
-                report.findings.append(f"{place}: the seal before it was changed")
+                report.findings.append(f"{place}: the previous seal was changed")
             if key is not None:
                 key = chain.key_of(key, seal["seal"] - (number or 0))
                 claimed = seal.pop("mac")
                 if chain.mac(key, seal) != claimed:
-                    report.findings.append(f"{place}: not sealed with the collector's key")
+                    report.findings.append(f"{place}: does not match the collector's key")
             number, previous = seal["seal"], chain.digest(content)
             for host, head in seal["heads"].items():
                 heads.setdefault(host, []).append(Head(**head))
@@ -84,7 +84,7 @@ def _seals(directory: Path, key: bytes | None, report: Report) -> dict[str, list
     return heads
 
 
-def _host(
+def _verify_host(
     directory: Path, heads: list[Head], last: int | None, retained: int | None, report: Report
 ) -> None:
     expected = {head.record: head for head in heads}
@@ -93,7 +93,7 @@ def _host(
     previous: str | None = None
     number: int | None = None
     first: int | None = None
-    for place, day, content in _numbered(files, last):
+    for place, day, content in _numbered_lines(files, last):
         report.records += 1
         try:
             record = chain.parse(content)
@@ -109,7 +109,7 @@ def _host(
         elif begin is not None and found != begin:
             report.findings.append(f"{place}: begins at record {found} instead of {begin}")
         elif previous is not None and claimed != previous:
-            report.findings.append(f"{place}: record {found - 1} before it was changed")
+            report.findings.append(f"{place}: the previous record, {found - 1}, was changed")
         elif previous is None and found == 1 and claimed != chain.NOTHING:
             report.findings.append(f"{place}: the first record was changed")
         number, previous = found, chain.digest(content)
@@ -120,10 +120,10 @@ def _host(
         report.duplicates += bool(record.get("duplicate"))
         missing = record.get("missing")
         report.missing += missing if isinstance(missing, int) else 0
-    _absent(directory, expected, (first or 0, number or 0), last, retained, report)
+    _report_absent(directory, expected, (first or 0, number or 0), last, retained, report)
 
 
-def _absent(
+def _report_absent(
     directory: Path,
     expected: dict[int, Head],
     present: tuple[int, int],
@@ -131,28 +131,29 @@ def _absent(
     retained: int | None,
     report: Report,
 ) -> None:
-    """What was sealed and is not there any more."""
+    """Report sealed records that are gone."""
     first, end = present
-    ended = [head for head in expected.values() if head.record > end]
-    if ended and not _expired(ended[-1].day, retained):
+    ends_early = [head for head in expected.values() if head.record > end]
+    if ends_early and not _is_expired(ends_early[-1].day, retained):
         report.findings.append(
-            f"{directory.name}: ends at record {end}, but {ended[-1].record} records were sealed"
+            f"{directory.name}: ends at record {end}, "
+            f"but {ends_early[-1].record} records were sealed"
         )
-    begun = [head for head in expected.values() if head.record < first]
-    if last is None and begun and not _expired(begun[-1].day, retained):
+    begins_late = [head for head in expected.values() if head.record < first]
+    if last is None and begins_late and not _is_expired(begins_late[-1].day, retained):
         report.findings.append(
-            f"{directory.name}: begins at record {first}, but record {begun[-1].record} of "
-            f"{begun[-1].day} must still be kept"
+            f"{directory.name}: begins at record {first}, but record {begins_late[-1].record} of "
+            f"{begins_late[-1].day} must still be kept"
         )
 
 
-def _expired(day: str, retained: int | None) -> bool:
+def _is_expired(day: str, retained: int | None) -> bool:
     if retained is None:
         return False
     return date.fromisoformat(day) < datetime.now(UTC).date() - timedelta(days=retained)
 
 
-def _numbered(files: list[Path], last: int | None = None) -> Iterator[tuple[str, str, bytes]]:
+def _numbered_lines(files: list[Path], last: int | None = None) -> Iterator[tuple[str, str, bytes]]:
     if last is not None:
         files = files[-1:]
     for path in files:
