@@ -18,10 +18,6 @@ DEFAULTS = {"owner": "root", "group": "root", "mode": "0644"}
 
 
 class ActionModule(ActionBase):
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
-
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
