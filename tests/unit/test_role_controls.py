@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ringfence import controls
+from ringfence.controls import catalogue as controls
 
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
