@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.gateway.audit.chain import verify_all
 from ringfence.gateway.audit.journald import Journal
 from ringfence.gateway.audit.log import Audit, AuditError, Event
+from ringfence.gateway.audit.verification import verify_all
 
 KEY = bytes(32)
 CALL = Event(
@@ -144,7 +144,7 @@ def test_a_process_that_is_killed_leaves_a_chain_that_the_next_one_goes_on_with(
             writer.kill()
             writer.communicate(timeout=10)
     reports = verify_all(tmp_path.glob("*.jsonl"))
-    assert [problem for report in reports for problem in report.problems] == []
+    assert [problem for report in reports for problem in report.faults] == []
     assert sum(report.events for report in reports) > 1000
     assert not any(report.ended for report in reports)
     generations = {report.path.name[:16] for report in reports}

@@ -28,7 +28,7 @@ from benchmarks.gateway_site import (
     pinned,
     wait_for,
 )
-from ringfence.gateway.audit.chain import verify_all
+from ringfence.gateway.audit.verification import verify_all
 from tests.gateway.scripted import TOOL, Handler, scripted
 
 Stage = tuple[Site, type[Handler]]

@@ -24,7 +24,7 @@ DAYS = ("2026-11-21", "2026-11-22", "2026-11-23")
 @pytest.fixture(scope="module")
 def evidence() -> Iterator[SimpleNamespace]:
     """The collector's programs, which import each other by plain names as on the host."""
-    names = ("chain", "store", "verify", "collect", "retain")
+    names = ("hash_chain", "records", "store", "verify", "collect", "retain")
     before = {name: sys.modules.pop(name, None) for name in names}
     sys.path.insert(0, str(PROGRAMS))
     try:
@@ -50,7 +50,7 @@ def record(tmp_path: Path, key_file: Path, evidence: SimpleNamespace) -> Path:
     directory = tmp_path / "record"
     directory.mkdir()
     host = evidence.store.HostRecord(directory / "tools-1")
-    seals = evidence.store.Seals(directory / evidence.chain.SEALS, key_file)
+    seals = evidence.store.Seals(directory / evidence.records.SEALS, key_file)
     for number in range(60):
         moment = f"{DAYS[number // 20]}T00:00:00.{number:06d}Z"
         host.write(event(number + 1), moment, "10.0.0.1")
@@ -123,14 +123,14 @@ def test_a_removed_host_shows(evidence: SimpleNamespace, record: Path):
 def test_a_chain_written_anew_does_not_fit_its_seals(evidence: SimpleNamespace, record: Path):
     """Root can compute hashes as well as the collector can."""
     path = record / "tools-1" / f"{DAYS[2]}.jsonl"
-    chain, previous, forged = evidence.chain, None, []
+    records, previous, forged = evidence.records, None, []
     for line in path.read_bytes().splitlines():
-        entry = chain.parse(line)
+        entry = records.parse(line)
         entry["message"] = entry["message"].replace("45", "forty-five")
         if previous:
             entry["prev"] = previous
-        forged.append(chain.line(entry))
-        previous = chain.digest(forged[-1])
+        forged.append(records.line(entry))
+        previous = evidence.hash_chain.digest(forged[-1])
     path.write_bytes(b"\n".join(forged) + b"\n")
     found = findings(evidence, record)
     assert found
@@ -138,13 +138,15 @@ def test_a_chain_written_anew_does_not_fit_its_seals(evidence: SimpleNamespace, 
 
 
 def test_forged_seals_show_with_the_operators_key(evidence: SimpleNamespace, record: Path):
-    path = record / evidence.chain.SEALS / f"{DAYS[2]}.jsonl"
+    path = record / evidence.records.SEALS / f"{DAYS[2]}.jsonl"
     stolen = bytes.fromhex("00" * 32)
 
     def forge(lines: list[bytes]) -> None:
-        seal = evidence.chain.parse(lines[-1])
+        seal = evidence.records.parse(lines[-1])
         seal.pop("mac")
-        lines[-1] = evidence.chain.line(seal | {"mac": evidence.chain.mac(stolen, seal)}) + b"\n"
+        lines[-1] = (
+            evidence.records.line(seal | {"mac": evidence.records.mac(stolen, seal)}) + b"\n"
+        )
 
     edit(path, forge)
     assert findings(evidence, record) == [
@@ -155,15 +157,15 @@ def test_forged_seals_show_with_the_operators_key(evidence: SimpleNamespace, rec
 def test_keys_of_past_seals_are_gone(evidence: SimpleNamespace, record: Path, key_file: Path):
     state = json.loads(key_file.read_text())
     assert state["next"] == 6
-    assert state["key"] == evidence.chain.key_of(bytes.fromhex(FIRST_KEY), 6).hex()
+    assert state["key"] == evidence.records.key_of(bytes.fromhex(FIRST_KEY), 6).hex()
 
 
 def test_a_crash_between_seal_and_key_does_not_break_the_seals(
     evidence: SimpleNamespace, record: Path, key_file: Path
 ):
-    past = evidence.chain.key_of(bytes.fromhex(FIRST_KEY), 5).hex()
+    past = evidence.records.key_of(bytes.fromhex(FIRST_KEY), 5).hex()
     key_file.write_text(json.dumps({"next": 5, "key": past}))
-    seals = evidence.store.Seals(record / evidence.chain.SEALS, key_file)
+    seals = evidence.store.Seals(record / evidence.records.SEALS, key_file)
     seals.write(f"{DAYS[2]}T01:00:00Z", {})
     assert findings(evidence, record) == []
 

@@ -1,4 +1,4 @@
-"""`python -m ringfence.gateway.audit verify FILE…` holds audit files against their chains."""
+"""`python -m ringfence.gateway.audit verify FILE…` verifies audit files against their chains."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from ringfence.gateway.audit.chain import describe, verify_all
+from ringfence.gateway.audit.verification import describe, verify_all
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0: intact; 1: not; 2: a file cannot be read."""
+    """Return the exit status: 0 intact, 1 not intact, 2 unreadable."""
     parser = argparse.ArgumentParser(prog="python -m ringfence.gateway.audit")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verify = verbs.add_parser(
         "verify",
-        help="hold audit files against their chain",
-        description="Shows lines that were removed, changed or moved. Lines cut off at the very "
-        "end show only in comparison with the collector: look there for the last hash.",
+        help="verify audit files against their chains",
+        description="Reports lines that were removed, changed or moved. Only the collector's copy "
+        "shows whether lines are missing at the very end: look there for the last hash.",
     )
     verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of one writer's name")
     options = parser.parse_args(arguments)

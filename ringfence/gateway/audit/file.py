@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from ringfence.gateway import state
-from ringfence.gateway.audit.chain import Link, last_link
+from ringfence.gateway.audit.verification import ChainLink, last_link
 
 RETRY_SECONDS = 0.25
 """Between two attempts to find room."""
@@ -223,7 +223,7 @@ class AuditFile:
         )
 
 
-def _end(newest_first: Iterable[Path]) -> tuple[Link | None, int]:
+def _end(newest_first: Iterable[Path]) -> tuple[ChainLink | None, int]:
     """The last whole line of the newest file that has one, and torn bytes behind it."""
     torn = 0
     for path in newest_first:

@@ -25,9 +25,10 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from ringfence.gateway import VERSION
-from ringfence.gateway.audit.chain import GENESIS, Link, hash_of
 from ringfence.gateway.audit.file import AuditError, AuditFile
+from ringfence.gateway.audit.hash_chain import GENESIS, digest
 from ringfence.gateway.audit.journald import Journal
+from ringfence.gateway.audit.verification import ChainLink
 from ringfence.gateway.protocol.methods import METHODS, OPERATIONS, Activity
 
 __all__ = ["AUDITED_METHODS", "Audit", "AuditError", "Event"]
@@ -141,7 +142,7 @@ class Audit:
         )
         self.writer = f"{name}-{self._file.generation:06d}-{secrets.token_hex(4)}"
         self._writer_field = self.writer.encode()
-        self._last: Link | None = self._file.before
+        self._last: ChainLink | None = self._file.before
         self._next = 0
         self._refused = 0
         try:
@@ -157,7 +158,7 @@ class Audit:
         return self._file.path
 
     @property
-    def last(self) -> Link | None:
+    def last(self) -> ChainLink | None:
         """The line that was written last."""
         return self._last
 
@@ -267,7 +268,7 @@ class Audit:
         self._file.append(line)
         self._written(line, link, fields, priority)
 
-    def _chained(self, document: dict[str, Any], when: float) -> tuple[bytes, Link]:
+    def _chained(self, document: dict[str, Any], when: float) -> tuple[bytes, ChainLink]:
         sequence = self._next
         document["time"] = int(when * 1000)
         document["metadata"] = {
@@ -284,10 +285,10 @@ class Audit:
             "previous": self._last.hash if self._last is not None else GENESIS,
         }
         line = _encoded(document)
-        return line + b"\n", Link(self.writer, sequence, hash_of(line))
+        return line + b"\n", ChainLink(self.writer, sequence, digest(line))
 
     def _written(
-        self, line: bytes, link: Link | None, fields: Mapping[bytes, bytes], priority: bytes
+        self, line: bytes, link: ChainLink | None, fields: Mapping[bytes, bytes], priority: bytes
     ) -> None:
         assert link is not None
         self._last = link

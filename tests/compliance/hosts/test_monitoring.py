@@ -299,10 +299,10 @@ def test_removed_record_shows(host: Target) -> None:
     )
 
 
-def evidence_chain() -> ModuleType:
+def evidence_records() -> ModuleType:
     """The pure functions that the collector seals with."""
-    path = ROLES / "siem/templates/usr/local/lib/ringfence/evidence/chain.py"
-    spec = importlib.util.spec_from_file_location("evidence_chain", path)
+    path = ROLES / "siem/templates/usr/local/lib/ringfence/evidence/records.py"
+    spec = importlib.util.spec_from_file_location("evidence_records", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -328,7 +328,7 @@ def test_record_is_sealed_with_the_operators_key(host: Target, environment: Envi
     assert key_file.exists(), f"{key_file} is missing; apply role siem, and keep the file"
     seals = host.run("sh -c %s", SEALS).stdout.splitlines()
     assert seals, "the record has no seal; apply roles siem and log_shipping"
-    chain = evidence_chain()
+    chain = evidence_records()
     first = bytes.fromhex(key_file.read_text().strip())
     for line in seals:
         seal = json.loads(line)

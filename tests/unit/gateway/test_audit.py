@@ -19,8 +19,9 @@ from ringfence import gateway
 from ringfence.gateway import VERSION
 from ringfence.gateway.audit import file as audit_file
 from ringfence.gateway.audit.__main__ import main
-from ringfence.gateway.audit.chain import Report, hash_of, verify, verify_all
+from ringfence.gateway.audit.hash_chain import digest
 from ringfence.gateway.audit.log import Audit, AuditError, Event
+from ringfence.gateway.audit.verification import ChainReport, verify, verify_all
 
 KEY = bytes(range(32))
 OCSF = {
@@ -73,8 +74,8 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in lines(path)]
 
 
-def kinds(report: Report) -> list[str]:
-    return [problem.kind for problem in report.problems]
+def kinds(report: ChainReport) -> list[str]:
+    return [fault.kind for fault in report.faults]
 
 
 def assert_published(event: dict[str, Any]) -> None:
@@ -206,7 +207,7 @@ def test_a_fingerprint_needs_the_key_and_knows_no_order(tmp_path: Path):
     assert log.fingerprint({"pin": "1234"}) != log.fingerprint({"pin": "1235"})
     assert log.fingerprint({"a": 2**70}) != log.fingerprint({"a": 2**71})
     assert log.fingerprint("1234") != Audit(other, "gateway-0", key=KEY[::-1]).fingerprint("1234")
-    assert log.fingerprint("1234") != hash_of(b'"1234"')
+    assert log.fingerprint("1234") != digest(b'"1234"')
     with pytest.raises(AuditError, match="32 bytes"):
         Audit(tmp_path, "gateway-0", key=b"short")
 
@@ -262,7 +263,7 @@ def test_an_untouched_file_is_intact(tmp_path: Path):
     assert report.path.stat().st_mode & 0o777 == 0o640
 
 
-def tampered(path: Path, change: Any) -> Report:
+def tampered(path: Path, change: Any) -> ChainReport:
     content = lines(path)
     change(content)
     path.write_bytes(b"".join(line + b"\n" for line in content))
@@ -274,12 +275,12 @@ def test_a_changed_line_shows(tmp_path: Path):
         content[3] = content[3].replace(b"carol", b"david")
 
     report = tampered(chain(tmp_path), change)
-    assert [(p.line, p.kind) for p in report.problems] == [(5, "changed")]
+    assert [(p.line, p.kind) for p in report.faults] == [(5, "changed")]
 
 
 def test_a_removed_line_shows(tmp_path: Path):
     report = tampered(chain(tmp_path), lambda content: content.pop(3))
-    assert [(p.line, p.kind) for p in report.problems] == [(4, "removed")]
+    assert [(p.line, p.kind) for p in report.faults] == [(4, "removed")]
 
 
 def test_lines_that_changed_places_show(tmp_path: Path):
@@ -303,7 +304,7 @@ def test_a_line_that_was_made_up_shows(tmp_path: Path):
     def change(content: list[bytes]) -> None:
         made_up = orjson.loads(content[4])
         made_up["status_detail"] = "allowed"
-        made_up["unmapped"]["chain"]["previous"] = hash_of(content[3])
+        made_up["unmapped"]["chain"]["previous"] = digest(content[3])
         content.insert(4, orjson.dumps(made_up))
 
     assert kinds(tampered(chain(tmp_path), change)) == ["moved"]
@@ -320,7 +321,7 @@ def test_what_is_no_event_shows(tmp_path: Path):
 def test_a_line_behind_the_end_shows(tmp_path: Path):
     def change(content: list[bytes]) -> None:
         forged = orjson.loads(content[-2])
-        forged["unmapped"]["chain"] |= {"sequence": 8, "previous": hash_of(content[-1])}
+        forged["unmapped"]["chain"] |= {"sequence": 8, "previous": digest(content[-1])}
         content.append(orjson.dumps(forged))
 
     assert kinds(tampered(chain(tmp_path), change)) == ["foreign"]
@@ -383,7 +384,7 @@ def test_a_file_that_was_cut_at_its_end_shows_by_the_next_one(tmp_path: Path):
     first.write_bytes(b"".join(line + b"\n" for line in content[:-2]))
     assert verify(first).ok, "alone it cannot be seen"
     report = verify_all([first, log.path])[1]
-    assert [(p.kind, p.detail) for p in report.problems] == [
+    assert [(p.kind, p.detail) for p in report.faults] == [
         ("cut_off", f"2 lines are missing at the end of {first.name}")
     ]
 

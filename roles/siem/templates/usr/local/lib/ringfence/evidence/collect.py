@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import chain
+import records
 from store import HostRecord, Seals
 
 SYNC_SECONDS = 1.0
@@ -63,7 +63,7 @@ class Collector:
         self._settings = settings
         self._records: dict[str, HostRecord] = {}
         self._unsealed: set[str] = set()
-        self._seals = Seals(settings.directory / chain.SEALS, settings.key_file)
+        self._seals = Seals(settings.directory / records.SEALS, settings.key_file)
         self._sealed_at = -math.inf  # seal the first events without delay
         self.refusal = ""
 

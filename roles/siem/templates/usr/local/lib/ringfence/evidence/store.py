@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import chain
+import hash_chain
+import records
 
 BLOCK = 64 * 1024
 LARGEST_LINE = 1024 * 1024
@@ -62,7 +63,7 @@ class Chain:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.day = ""
-        self.head = chain.NOTHING
+        self.head = hash_chain.GENESIS
         self.last: Mapping[str, Any] = {}
         self.torn = 0
         self._descriptor = -1
@@ -72,7 +73,7 @@ class Chain:
             if path.suffix == ".jsonl":
                 self.torn += _remove_torn_line(path)
             if found := tail(path, 1):
-                self.head, self.last = chain.digest(found[0]), _read(found[0])
+                self.head, self.last = hash_chain.digest(found[0]), _read(found[0])
                 self.day = day_of(path)
                 break
 
@@ -80,14 +81,14 @@ class Chain:
         day = max(day, self.day)  # a clock set back must not reorder the chain
         if day != self.day or self._descriptor < 0:
             self._open(day)
-        content = chain.line(record)
+        content = records.line(record)
         data = content + b"\n"
         size = os.fstat(self._descriptor).st_size
         # Writes the line completely or not at all; the chain can continue after either.
         if os.write(self._descriptor, data) != len(data):
             os.ftruncate(self._descriptor, size)
             raise OSError(f"no space for a line in {self.directory}")
-        self.head, self.last = chain.digest(content), record
+        self.head, self.last = hash_chain.digest(content), record
         self._unsynced = True
 
     def first_number(self) -> int:
@@ -221,13 +222,13 @@ class Seals:
             "time": moment,
             "heads": dict(heads),
         }
-        self._chain.append(moment[:10], seal | {"mac": chain.mac(self._key, seal)})
+        self._chain.append(moment[:10], seal | {"mac": records.mac(self._key, seal)})
         self._chain.sync()
         self._advance()
 
     def _advance(self) -> None:
         self._number += 1
-        self._key = chain.next_key(self._key)
+        self._key = records.next_key(self._key)
         staged = self._key_file.with_suffix(".new")
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -240,8 +241,8 @@ class Seals:
 
 def _read(content: bytes) -> Mapping[str, Any]:
     try:
-        return chain.parse(content)
-    except chain.ChainError:
+        return records.parse(content)
+    except records.RecordError:
         return {}
 
 

@@ -16,7 +16,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import chain
+import hash_chain
+import records
 import store
 
 DIRECTORY = Path("/var/log/ringfence")
@@ -34,7 +35,7 @@ class Head:
 
 
 @dataclass
-class Report:
+class RecordReport:
     records: int = 0
     seals: int = 0
     sealed: bool = True
@@ -45,38 +46,40 @@ class Report:
 
 def verify(
     directory: Path, key: bytes | None, last: int | None, retention: dict[str, int]
-) -> Report:
-    report = Report()
-    heads = _verify_seals(directory / chain.SEALS, key, report)
+) -> RecordReport:
+    report = RecordReport()
+    heads = _verify_seals(directory / records.SEALS, key, report)
     report.sealed = bool(heads)
-    hosts = {path.name for path in directory.iterdir() if path.is_dir()} - {chain.SEALS}
+    hosts = {path.name for path in directory.iterdir() if path.is_dir()} - {records.SEALS}
     for host in sorted(hosts | heads.keys()):
         _verify_host(directory / host, heads.get(host, []), last, retention.get(host), report)
     return report
 
 
-def _verify_seals(directory: Path, key: bytes | None, report: Report) -> dict[str, list[Head]]:
+def _verify_seals(
+    directory: Path, key: bytes | None, report: RecordReport
+) -> dict[str, list[Head]]:
     heads: dict[str, list[Head]] = {}
-    previous: str | None = None
-    number: int | None = None
+    position = hash_chain.Position()
     for place, _, content in _numbered_lines(store.days(directory)):
         try:
-            seal = chain.parse(content)
-            if number is not None and seal["seal"] != number + 1:
-                report.findings.append(f"{place}: seal {number + 1} is missing")
-            elif previous is not None and seal["prev"] != previous:
+            seal = records.parse(content)
+            before, number = position.number or 0, seal["seal"]
+            broken = position.follow(content, number, seal["prev"])
+            if broken and broken.kind == "changed":
                 report.findings.append(f"{place}: the previous seal was changed")
+            elif broken:
+                report.findings.append(f"{place}: seal {before + 1} is missing")
             if key is not None:
-                key = chain.key_of(key, seal["seal"] - (number or 0))
+                key = records.key_of(key, number - before)
                 claimed = seal.pop("mac")
-                if chain.mac(key, seal) != claimed:
+                if records.mac(key, seal) != claimed:
                     report.findings.append(f"{place}: does not match the collector's key")
-            number, previous = seal["seal"], chain.digest(content)
             for host, head in seal["heads"].items():
                 heads.setdefault(host, []).append(Head(**head))
-        except (chain.ChainError, KeyError, TypeError, AttributeError):
+        except (records.RecordError, KeyError, TypeError, AttributeError):
             report.findings.append(f"{place}: is not a seal")
-            number, previous = None, None
+            position = hash_chain.Position()
             if key is not None:
                 report.findings.append(f"{place}: later seals cannot be verified")
                 key = None
@@ -85,42 +88,41 @@ def _verify_seals(directory: Path, key: bytes | None, report: Report) -> dict[st
 
 
 def _verify_host(
-    directory: Path, heads: list[Head], last: int | None, retained: int | None, report: Report
+    directory: Path, heads: list[Head], last: int | None, retained: int | None, report: RecordReport
 ) -> None:
     expected = {head.record: head for head in heads}
     begins = {} if last else {head.day: head.first for head in heads}
     files = store.days(directory) if directory.is_dir() else []
-    previous: str | None = None
-    number: int | None = None
+    position = hash_chain.Position()
     first: int | None = None
     for place, day, content in _numbered_lines(files, last):
         report.records += 1
         try:
-            record = chain.parse(content)
+            record = records.parse(content)
             found, claimed = int(record["record"]), record["prev"]
-        except (chain.ChainError, KeyError, TypeError, ValueError):
+        except (records.RecordError, KeyError, TypeError, ValueError):
             report.findings.append(f"{place}: is not a record of the collector")
-            previous = chain.digest(content)
-            number = None if number is None else number + 1
+            position.skip(content)
             continue
         begin = begins.pop(day, None)
-        if number is not None and found != number + 1:
-            report.findings.append(f"{place}: record {found} follows record {number}")
+        is_first = position.digest is None
+        broken = position.follow(content, found, claimed)
+        if broken and broken.kind != "changed":
+            report.findings.append(f"{place}: record {found} follows record {broken.before}")
         elif begin is not None and found != begin:
             report.findings.append(f"{place}: begins at record {found} instead of {begin}")
-        elif previous is not None and claimed != previous:
-            report.findings.append(f"{place}: the previous record, {found - 1}, was changed")
-        elif previous is None and found == 1 and claimed != chain.NOTHING:
+        elif broken:
+            report.findings.append(f"{place}: the previous record, {broken.before}, was changed")
+        elif is_first and found == 1 and claimed != hash_chain.GENESIS:
             report.findings.append(f"{place}: the first record was changed")
-        number, previous = found, chain.digest(content)
         first = found if first is None else first
         head = expected.pop(found, None)
-        if head and head.hash != previous:
+        if head and head.hash != position.digest:
             report.findings.append(f"{place}: record {found} is not the one that was sealed")
         report.duplicates += bool(record.get("duplicate"))
         missing = record.get("missing")
         report.missing += missing if isinstance(missing, int) else 0
-    _report_absent(directory, expected, (first or 0, number or 0), last, retained, report)
+    _report_absent(directory, expected, (first or 0, position.number or 0), last, retained, report)
 
 
 def _report_absent(
@@ -129,7 +131,7 @@ def _report_absent(
     present: tuple[int, int],
     last: int | None,
     retained: int | None,
-    report: Report,
+    report: RecordReport,
 ) -> None:
     """Report sealed records that are gone."""
     first, end = present

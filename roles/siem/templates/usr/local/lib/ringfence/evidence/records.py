@@ -1,9 +1,9 @@
-"""Make the record tamper-evident: pure functions that the writer and the verifier share.
+"""Lines of the record and keys of its seals: pure functions of the writer and the verifier.
 
-Every record carries the SHA-256 of the line before it, so any change breaks the rest of the
-chain. Every minute the collector seals the heads of all chains and replaces the key with its
-hash. An intruder on the collector finds only the present key and cannot forge earlier seals; the
-operator keeps the first key, which verifies all of them.
+Every record carries the SHA-256 of the line before it (`hash_chain`), so any change breaks the
+rest of the chain. Every minute the collector seals the heads of all chains and replaces the key
+with its hash. An intruder on the collector finds only the present key and cannot forge earlier
+seals; the operator keeps the first key, which verifies all of them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NOTHING = "0" * 64
-"""The hash that the first line refers to."""
 SEALS = "_seals"
 """Directory of the seals, beside those of hosts; host names never begin with an underscore."""
 
 
-class ChainError(Exception):
+class RecordError(Exception):
     """The collector did not write this line."""
 
 
@@ -30,18 +28,13 @@ def line(record: Mapping[str, Any]) -> bytes:
     )
 
 
-def digest(content: bytes) -> str:
-    """Hash a line without its line feed."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def parse(content: bytes) -> dict[str, Any]:
     try:
         record = json.loads(content)
     except ValueError as error:
-        raise ChainError("is not JSON") from error
+        raise RecordError("is not JSON") from error
     if not isinstance(record, dict):
-        raise ChainError("is not a record")
+        raise RecordError("is not a record")
     return record
 
 

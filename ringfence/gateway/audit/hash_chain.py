@@ -1,0 +1,1 @@
+../../../roles/siem/templates/usr/local/lib/ringfence/evidence/hash_chain.py
