@@ -26,6 +26,7 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             from ringfence import inventory as ringfence_inventory
             from ringfence.identity import ssh_authority
+            from ringfence.identity.state import StateError
             from ringfence.inventory import provisioned
             from ringfence.manifest.model import Environment
             from ringfence.manifest.validation import ManifestError
@@ -40,7 +41,7 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             # Renews the certificate of automation, once bootstrap.yml has created its authority.
             ssh_authority.keep_certificate(environment)
-        except ssh_authority.SshAuthorityError as error:
+        except StateError as error:
             raise AnsibleParserError(str(error)) from error
         if missing := provisioned.missing_tools(environment):
             self.display.warning(missing)

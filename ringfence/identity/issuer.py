@@ -1,18 +1,16 @@
 """A small issuer of access tokens, for labs and demonstrations: `ringfence token PRINCIPAL`.
 
-In production an identity provider takes its place; the gateway knows both by their key sets alone.
+In production an identity provider takes its place; the gateway knows both only by their key sets.
 
-Keys rotate by the clock, and nobody is cut off by it: a key is published `PUBLISHED_AHEAD_SECONDS`
-before it signs, and stays published until the last token that it signed is dead. So a gateway that
-gets each key set within that bound always has the key of every living token. The bound holds also
-where nobody asked for a long time: a key's first signature counts from when it was made.
+Keys rotate by the clock, and no token becomes invalid by it: a key is published
+`PUBLISHED_AHEAD_SECONDS` before it signs, and until the last token that it signed has expired. A
+gateway that gets each key set within that time always has the key of every valid token. This is
+also true after a long time without requests: the time counts from when the key was made.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import sys
 import time
@@ -28,30 +26,32 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ringfence.identity.pki import PkiError, named_principal, principal_identity
+from ringfence.identity import state
+from ringfence.identity.pki import named_principal, principal_identity
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment, Principal, Server
 
 DAY = 86400
 PUBLISHED_AHEAD_SECONDS = 14 * DAY
 """A key set must reach every gateway within this time: apply the playbook at least that often."""
 SIGNING_SECONDS = 30 * DAY
-"""How long a key signs, where the next is made in time."""
+"""How long a key signs, if its successor is made in time."""
 MAX_MINUTES = 15
 SKEW_SECONDS = 60
-"""By which a gateway's clock may be behind: its own bound is below."""
+"""Largest tolerated lag of a gateway's clock; the gateway itself tolerates less."""
 ALGORITHM = "ES256"
 
 
-class IssuerError(Exception):
-    """No token: what is wrong, where, and what to do."""
+class IssuerError(StateError):
+    """No token can be issued: what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class SigningKey:
     signs_from: float
-    """Unix seconds; until the next key does."""
+    """Unix seconds; the key signs until its successor does."""
     jwk: dict[str, Any]
-    """Private while it signs or will; public afterwards."""
+    """Private until the key has stopped signing, then public."""
 
     @property
     def kid(self) -> str:
@@ -63,12 +63,12 @@ class SigningKey:
 
 
 def issuer_url(environment: Environment) -> str:
-    """`iss` of an environment's tokens. Nothing has to answer there: keys travel as a file."""
+    """Return `iss` of an environment's tokens. No server answers there: keys travel as a file."""
     return f"https://issuer.{environment.domain}"
 
 
 def resource_url(environment: Environment, server: Server) -> str:
-    """`aud`: the address of a server at the gateway (RFC 8707). Raises `IssuerError`."""
+    """Return `aud`: the address of a server at the gateway (RFC 8707). Raises `IssuerError`."""
     if environment.gateway_url:
         return _resource(environment.gateway_url, server)
     gateways = environment.group("edge")
@@ -81,9 +81,9 @@ def resource_url(environment: Environment, server: Server) -> str:
 
 
 def jwks(environment: Environment, now: float) -> dict[str, Any]:
-    """The key set to hand to gateways (RFC 7517), after making and dropping what is due.
+    """Rotate keys that are due and return the key set for gateways (RFC 7517).
 
-    `now` in Unix seconds. Raises `IssuerError`.
+    `now` is in Unix seconds. Raises `StateError`.
     """
     with _keys(environment, now) as keys:
         return {"keys": [key.public for key in keys]}
@@ -99,9 +99,9 @@ def token(
     seconds: int,
     now: float,
 ) -> str:
-    """An access token (RFC 9068) bound to a client certificate in DER (RFC 8705).
+    """Issue an access token (RFC 9068) bound to a client certificate in DER (RFC 8705).
 
-    Raises `IssuerError`.
+    Raises `StateError`.
     """
     from joserfc.util import urlsafe_b64encode
 
@@ -143,10 +143,10 @@ def signed(environment: Environment, claims: Mapping[str, Any], now: float) -> s
 
 
 def rotate(environment: Environment, now: float, *, at_once: bool = False) -> SigningKey:
-    """Make the next key before it is due; the one that is on its way, if there is one.
+    """Make the next key before it is due, and return it. A published successor stays.
 
-    With `at_once`, after a leak: every other key is dropped and the new one signs from now on.
-    Until gateways get the new set they accept the old keys, and no token of the new one.
+    With `at_once`, after a leak, all other keys are dropped and the new one signs from now on.
+    Until gateways get the new set they accept tokens of the old keys, and none of the new one.
     """
     with _keys(environment, now) as keys:
         if at_once:
@@ -187,11 +187,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     try:
-        # joserfc is an extra: whoever has no gateway does not install it.
+        # joserfc is an extra: an environment without a gateway does not need it.
         import joserfc  # noqa: F401
     except ModuleNotFoundError:
         print(
-            "there is no Python package joserfc; install it: pip install 'ringfence[gateway]'",
+            "the Python package joserfc is not installed; run: pip install 'ringfence[gateway]'",
             file=sys.stderr,
         )
         return 2
@@ -201,7 +201,7 @@ def run(args: Namespace) -> int:
             print(json.dumps(jwks(environment, time.time()), sort_keys=True))
         else:
             print(_rotated(environment, args) if args.rotate else _issued(environment, args))
-    except (IssuerError, PkiError) as error:
+    except StateError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
@@ -209,7 +209,7 @@ def run(args: Namespace) -> int:
 
 def _issued(environment: Environment, args: Namespace) -> str:
     if args.at_once:
-        raise IssuerError("--at-once goes with --rotate")
+        raise IssuerError("--at-once needs --rotate")
     if args.principal is None or args.server is None:
         raise IssuerError("name a principal and a server: ringfence token PRINCIPAL --server NAME")
     principal = named_principal(environment, args.principal)
@@ -259,39 +259,37 @@ def _der(certificate: Path) -> bytes:
 
 @contextmanager
 def _keys(environment: Environment, now: float) -> Iterator[list[SigningKey]]:
-    """The keys, oldest first, locked; what is due is made, and every change is written.
+    """Lock the keys, rotate those that are due, and write every change. Oldest key first.
 
-    Raises `IssuerError`.
+    Raises `StateError`.
     """
     path = environment.state / "issuer" / "keys.json"
-    with _locked(path.parent):
+    # Two processes at once would each make a key that the other does not publish.
+    with state.locked(path.parent):
         stored = _load(path)
         keys = _due(stored, now)
         yield keys
         if keys != stored:
             document = [{"signs_from": key.signs_from, "jwk": key.jwk} for key in keys]
-            _write(path, json.dumps(document, indent=2))
+            state.write(path, json.dumps(document, indent=2).encode())
 
 
 def _load(path: Path) -> list[SigningKey]:
     if not path.exists():
         return []
-    if path.stat().st_mode & 0o077:
-        raise IssuerError(f"{path} can be read by others: chmod 600 {path}")
+    content = state.read_private(path)
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(content)
         return [SigningKey(float(key["signs_from"]), dict(key["jwk"])) for key in stored]
-    except OSError as error:
-        raise IssuerError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise IssuerError(
-            f"{path} is damaged; restore it, or remove it and apply the playbook: tokens issued "
-            "before are refused then"
+            f"{path} is damaged; restore it, or remove it and apply the playbook, "
+            "which makes all present tokens invalid"
         ) from error
 
 
 def _due(stored: list[SigningKey], now: float) -> list[SigningKey]:
-    """What the clock makes of the keys: those needed at `now`, with a next one where it is time."""
+    """Return the keys needed at `now`, with a successor if it is time for one."""
     if not stored:
         return [_new_key(now)]
     signer = stored.index(_signer(stored, now))
@@ -308,7 +306,7 @@ def _due(stored: list[SigningKey], now: float) -> list[SigningKey]:
 
 
 def _signer(keys: list[SigningKey], now: float) -> SigningKey:
-    """The newest that signs already; the oldest private one where the clock was set back."""
+    """Return the newest key that signs already; the oldest private one if the clock is behind."""
     private = [key for key in keys if "d" in key.jwk]
     if not private:
         raise IssuerError("no key can sign; make one: ringfence token --rotate --at-once")
@@ -320,23 +318,3 @@ def _new_key(signs_from: float) -> SigningKey:
 
     key = ECKey.generate_key("P-256", {"use": "sig", "alg": ALGORITHM}, auto_kid=True)
     return SigningKey(signs_from, dict(key.as_dict(private=True)))
-
-
-def _write(path: Path, content: str) -> None:
-    """Replace a file at once: no reader sees half of it, nobody else sees any of it."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.unlink(missing_ok=True)
-    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Two who ask at once would each make a key that the other does not publish."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

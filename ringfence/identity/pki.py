@@ -1,22 +1,17 @@
 """The X.509 authority of an environment, and the certificates it issues.
 
-There are two kinds of subject, told apart by certificate: hosts (server and client) and
-principals (client only). The difference stands in the subject and in a URI, so that a host's
-certificate is never taken for a caller's. Keys of hosts are made on the host and stay there:
-what comes here is a signing request, of which only the public key is used.
+A certificate is for a host (server and client) or for a principal (client only). Its subject and a
+URI in it say which, so that the gateway never takes a host's certificate for a caller's. A host
+makes its own key and keeps it: it sends a signing request, of which only the public key is used.
 
-The internal authority may issue names below the environment's domain and no others. Renewal at
-half of the lifetime keeps every certificate above the third below which checks fail.
+The internal authority may only issue names below the environment's domain. Certificates are renewed
+at half of their lifetime; checks fail below a third.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,15 +23,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ringfence.identity import state
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Address, Environment, Host, Principal
 
 AUTHORITY_DAYS = 5 * 365
 CLOCK_SKEW = timedelta(minutes=5)
 
 NO_REVOCATION = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.56"), b"\x05\x00")
-"""RFC 9608: nobody publishes revocations of these certificates, because they do not live long.
+"""RFC 9608: no list of revocations exists for these short-lived certificates.
 
-Who may call is decided by the manifest at every connection, not by the certificate.
+The manifest decides at every connection who may call, not the certificate.
 """
 
 AuthorityKey = (
@@ -47,12 +44,14 @@ AuthorityKey = (
 )
 
 
-class PkiError(Exception):
-    """The authority cannot be used, or will not sign."""
+class PkiError(StateError):
+    """The authority cannot be used, or refuses to sign."""
 
 
 @dataclass(frozen=True)
 class Subject:
+    """The host or principal that a certificate is issued to."""
+
     kind: Literal["host", "principal"]
     environment: str
     name: str
@@ -105,22 +104,21 @@ class Authority:
     def __init__(self, chain: tuple[x509.Certificate, ...], key: AuthorityKey) -> None:
         self.certificate = chain[0]
         self.chain = chain
-        """Its own certificate first, the root last."""
+        """The authority's own certificate first, the root last."""
         self._key = key
 
     @classmethod
     def load(cls, certificate_file: Path, key_file: Path) -> Authority:
-        """Raises `PkiError` for anything that could not sign or would not be trusted."""
-        if key_file.exists() and key_file.stat().st_mode & 0o077:
-            raise PkiError(f"{key_file} can be read by others: chmod 600 {key_file}")
+        """Load an authority. Raises `StateError` if it could not sign or would not be trusted."""
+        private = state.read_private(key_file)
         try:
             chain = tuple(x509.load_pem_x509_certificates(certificate_file.read_bytes()))
-            key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+            key = serialization.load_pem_private_key(private, password=None)
         except OSError as error:
-            raise PkiError(f"cannot read {error.filename}: {error.strerror}") from error
+            raise PkiError(f"{error.filename} cannot be read: {error.strerror}") from error
         except TypeError as error:
             raise PkiError(
-                f"{key_file} has a passphrase: decrypt it into a file of mode 0600"
+                f"{key_file} has a passphrase; decrypt it into a file of mode 0600"
             ) from error
         except ValueError as error:
             raise PkiError(f"{certificate_file} or {key_file} is not valid PEM: {error}") from error
@@ -135,7 +133,8 @@ class Authority:
                 certificate.verify_directly_issued_by(issuer)
             except (ValueError, TypeError, InvalidSignature) as error:
                 raise PkiError(
-                    f"{certificate_file} must hold the authority, then its issuers up to the root"
+                    f"{certificate_file} must contain the authority, then its issuers "
+                    "up to the root"
                 ) from error
         try:
             constraints = chain[0].extensions.get_extension_for_class(x509.BasicConstraints)
@@ -153,7 +152,7 @@ class Authority:
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, name),
-                # The date tells an authority from its predecessor.
+                # The date distinguishes an authority from its predecessor.
                 x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority {now:%Y-%m-%d %H:%M}"),
             ]
         )
@@ -178,27 +177,29 @@ class Authority:
             )
             .sign(key, hashes.SHA384())
         )
-        # The key first: a certificate without one would be taken for a finished authority.
-        _write(key_file, _private_pem(key), 0o600)
-        _write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        # The key first: a certificate without one would look like a complete authority.
+        state.write(key_file, _private_pem(key))
+        state.write(certificate_file, _pem(certificate).encode(), state.PUBLIC)
         return cls((certificate,), key)
 
     @property
     def bundle(self) -> str:
-        """What verifiers trust, as PEM."""
+        """The chain as PEM, for verifiers to trust."""
         return "".join(map(_pem, self.chain))
 
     def sign_request(self, subject: Subject, request: str, days: int) -> str:
-        """Certificate and intermediates as PEM, for the public key of a PEM request.
+        """Return certificate and intermediates as PEM, for the public key of a PEM request.
 
-        Nothing but the key is taken from the request: who asks does not choose its name.
+        Only the key is taken from the request: the requester does not choose its name.
         """
         try:
             csr = x509.load_pem_x509_csr(request.encode())
         except ValueError as error:
             raise PkiError(f"{subject.name} sent no valid signing request: {error}") from error
         if not csr.is_signature_valid:
-            raise PkiError(f"{subject.name} did not prove that it holds the key it asks for")
+            raise PkiError(
+                f"{subject.name} did not prove that it has the private key of its request"
+            )
         public_key = csr.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey) or public_key.curve.key_size < 256:
             raise PkiError(f"{subject.name} must use an elliptic curve key of 256 bits or more")
@@ -215,7 +216,7 @@ class Authority:
                 raise PkiError(
                     f"the authority {certificate.subject.rfc4514_string()} ends on "
                     f"{certificate.not_valid_after_utc:%Y-%m-%d}, before a certificate of {days} "
-                    "days would: replace it (move its files away to have an internal one made anew)"
+                    "days would; replace it (if internal, move its files away and run this again)"
                 )
         builder = (
             x509.CertificateBuilder()
@@ -241,16 +242,16 @@ class Authority:
         return builder.sign(self._key, hashes.SHA384())
 
     def reason_to_issue(self, subject: Subject, certificate: str | None) -> str | None:
-        """Why a subject needs a new certificate, or None while the one it has is good."""
+        """Return why a subject needs a new certificate; None if its present one is good."""
         if not certificate:
-            return "it has none"
+            return "it has no certificate"
         try:
             leaf = x509.load_pem_x509_certificate(certificate.encode())
             leaf.verify_directly_issued_by(self.certificate)
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-            return "its certificate is not of this authority"
+            return "its certificate is from another authority"
         if (leaf.subject, names, usages) != (
             subject.distinguished_name,
             subject.alternative_names,
@@ -265,7 +266,7 @@ class Authority:
 
 @dataclass(frozen=True)
 class Identity:
-    """Files with which a principal proves who it is."""
+    """A principal's client certificate and key, and the authority to verify servers with."""
 
     certificate: Path
     key: Path
@@ -273,7 +274,7 @@ class Identity:
 
 
 def authority_files(environment: Environment) -> tuple[Path, Path]:
-    """Certificate and key file of an environment's authority."""
+    """Return the certificate and key file of an environment's authority."""
     pki = environment.pki
     if pki.authority == "provided" and pki.certificate_file and pki.key_file:
         return pki.certificate_file, pki.key_file
@@ -283,9 +284,9 @@ def authority_files(environment: Environment) -> tuple[Path, Path]:
 def open_authority(
     certificate_file: Path, key_file: Path, *, create: tuple[str, str] | None = None
 ) -> Authority:
-    """The authority in these files; with `create` (its name and domain) it is made when absent."""
+    """Load the authority, or make one named `create` (name and domain) if there is none."""
     if create and not certificate_file.exists():
-        with _locked(certificate_file.parent):
+        with state.locked(certificate_file.parent):
             if not certificate_file.exists():
                 return Authority.create(certificate_file, key_file, *create)
     return Authority.load(certificate_file, key_file)
@@ -298,7 +299,7 @@ def authority_of(environment: Environment) -> Authority:
 
 
 def principal_identity(environment: Environment, principal: Principal) -> Identity:
-    """The client certificate of a principal; issued or renewed when it has to be."""
+    """Return the client certificate of a principal, issued or renewed if necessary."""
     authority = authority_of(environment)
     subject = Subject.of_principal(environment, principal)
     directory = environment.state / "pki" / "principals"
@@ -307,7 +308,7 @@ def principal_identity(environment: Environment, principal: Principal) -> Identi
         directory / f"{principal.name}.key",
         environment.state / "pki" / "trust.crt",
     )
-    with _locked(directory):
+    with state.locked(directory):
         present = identity.certificate.read_text() if identity.certificate.exists() else None
         if authority.reason_to_issue(subject, present) or not identity.key.exists():
             key = ec.generate_private_key(ec.SECP256R1())
@@ -319,16 +320,17 @@ def principal_identity(environment: Environment, principal: Principal) -> Identi
                 .decode()
             )
             issued = authority.sign_request(subject, request, environment.pki.certificate_days)
-            # Without its certificate a new key would be kept for ever; so the old one goes first.
+            # An interruption must not leave the old certificate beside the new key.
             identity.certificate.unlink(missing_ok=True)
-            _write(identity.key, _private_pem(key), 0o600)
-            _write(identity.certificate, issued.encode(), 0o600)
+            state.write(identity.key, _private_pem(key))
+            state.write(identity.certificate, issued.encode())
         if not identity.authority.exists() or identity.authority.read_text() != authority.bundle:
-            _write(identity.authority, authority.bundle.encode(), 0o644)
+            state.write(identity.authority, authority.bundle.encode(), state.PUBLIC)
     return identity
 
 
 def named_principal(environment: Environment, name: str) -> Principal:
+    """Return the principal with a name. Raises `PkiError` with the known names."""
     if principal := environment.principals.get(name):
         return principal
     known = ", ".join(environment.principals)
@@ -344,7 +346,7 @@ def run(args: Namespace) -> int:
     environment = Environment.load(args.environment)
     try:
         identity = principal_identity(environment, named_principal(environment, args.principal))
-    except PkiError as error:
+    except StateError as error:
         print(error, file=sys.stderr)
         return 2
     leaf = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
@@ -380,28 +382,3 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Replace a file at once: no reader sees half of it, none sees it with another mode."""
-    _private_directory(path.parent)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.unlink(missing_ok=True)
-    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
-
-
-def _private_directory(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Several processes may ask at once: Ansible has one per host."""
-    _private_directory(directory)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

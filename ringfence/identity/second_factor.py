@@ -1,13 +1,12 @@
 """Show a person the secret of their second factor: `ringfence enrol ACCOUNT --environment FILE`.
 
-A secret is made once per person and environment and kept in `.state/totp/`; role ssh makes
-it too, in the same format, where nobody has enrolled yet. It goes to the terminal and nowhere
-else: not to a pipe, a log or a file, unless asked.
+A secret is made once per person and environment and kept in `.state/totp/`. Role `ssh` makes it
+too, in the same format, if the person has not enrolled yet. The secret is shown on a terminal only,
+never in a pipe, log or file, unless requested.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,6 +16,8 @@ from pathlib import Path
 import segno
 from pyotp.totp import TOTP
 
+from ringfence.identity import state
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Administrator, Environment
 
 SECRET_BYTES = 20
@@ -27,29 +28,20 @@ def secret_file(environment: Environment, account: str) -> Path:
 
 
 def uses_codes(person: Administrator) -> bool:
-    """Codes are typed at the login, and by everybody who may become root."""
+    """Return whether a person needs one-time codes: to log in, or to become root."""
     return person.second_factor == "totp" or person.sudo
 
 
 def ensure_secret(environment: Environment, account: str) -> str:
-    """The person's secret, made if there is none yet."""
+    """Return the person's secret, made if there is none yet."""
     path = secret_file(environment, account)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{account}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(f"{b32encode(secrets.token_bytes(SECRET_BYTES)).decode()}\n")
-    try:
-        # Fails where a secret exists, also one that was made in this moment.
-        path.hardlink_to(partial)
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
-    return path.read_text().strip()
+    if not path.exists():
+        state.create(path, b32encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
+    return state.read_private(path).decode().strip()
 
 
 def uri(environment: Environment, account: str) -> str:
-    """What an authenticator app reads."""
+    """Return the URI that an authenticator app reads."""
     issuer = f"Ringfence {environment.name}"
     return TOTP(ensure_secret(environment, account)).provisioning_uri(
         name=account, issuer_name=issuer
@@ -73,13 +65,17 @@ def run(args: Namespace) -> int:
     person = environment.administrators.get(args.account)
     if person is None:
         known = ", ".join(environment.administrators)
-        return _refuse(f"{args.account} is no administrator of {environment.name} (has: {known})")
+        return _refuse(
+            f"{environment.path} names no administrator {args.account!r}; it has: {known}"
+        )
     if not uses_codes(person):
-        return _refuse(f"{args.account} logs in with a FIDO2 key and needs no code")
+        return _refuse(f"{args.account} logs in with a FIDO2 key and needs no one-time code")
     if not args.uri and not sys.stdout.isatty():
         return _refuse("the secret is shown on a terminal only; --uri prints it to a pipe")
     try:
         text = uri(environment, args.account)
+    except StateError as error:
+        return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename} cannot be used: {error.strerror}")
     if args.uri:

@@ -1,23 +1,20 @@
 """The SSH user authority of an environment, and the short-lived certificates of automation.
 
-The authority's key never leaves `.state/ssh/`; hosts know its public half. Automation holds a
-key that is worth nothing without a certificate, and a certificate opens one account, for
-minutes, from the management segments only. `keep_certificate` renews it once half of its
-life is gone, so that what starts now can also end; it may be called by many at once.
+The authority's key never leaves `.state/ssh/`; hosts know its public half. The key of automation is
+of no use without a certificate, and a certificate is valid for one account, for minutes, from the
+management segments only. `keep_certificate` renews it at half of its lifetime, so that a run that
+starts now can finish. Many processes may call it at once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import json
-import os
 import platform
 import secrets
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -32,18 +29,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
 )
 
+from ringfence.identity import state
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment, Network
 
 CLOCK_SKEW = timedelta(minutes=5)
 
 
-class SshAuthorityError(Exception):
-    """The authority's files cannot be used."""
-
-
 @dataclass(frozen=True)
 class Files:
-    """Where things lie below `.state/`."""
+    """Paths of the SSH authority's files in the state directory."""
 
     directory: Path
     known_hosts: Path
@@ -71,7 +66,7 @@ class Files:
 
     @property
     def journal(self) -> Path:
-        """One line of JSON per certificate: who had it, for whom, from when to when."""
+        """One line of JSON per certificate: operator, principal, and time of validity."""
         return self.directory / "issued.jsonl"
 
 
@@ -79,10 +74,10 @@ LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.1/32"), ip_network("::1/128
 
 
 def management_networks(environment: Environment) -> tuple[Network, ...]:
-    """Where administration may come from.
+    """Return the networks that administration may come from.
 
-    Of what is provisioned, it comes through Session Manager, whose agent connects to sshd from the
-    host itself. So does any process there: it needs a key and certificate as everybody does, and
+    Provisioned hosts are administered through Session Manager, whose agent connects to sshd from
+    the host itself. Any process there can connect too, but it needs a key and a certificate, and
     the host's firewall keeps MCP servers from that port.
     """
     segments = tuple(
@@ -94,37 +89,37 @@ def management_networks(environment: Environment) -> tuple[Network, ...]:
 
 
 def public_key(files: Files) -> Ed25519PublicKey:
-    """The public half of automation's key."""
+    """Return the public half of automation's key."""
     return _load(files.key).public_key()
 
 
 def ensure_authority(environment: Environment) -> Files:
-    """Make the authority and automation's key where they are missing."""
+    """Make the authority and automation's key if they are missing."""
     files = Files.of(environment)
-    with _locked(files):
+    with state.locked(files.directory):
         for path in (files.authority, files.key):
             if not path.exists():
                 _write_key(path, Ed25519PrivateKey.generate(), f"ringfence {environment.name}")
-        # The public half may have been left behind by a copy of the directory.
+        # A copy of the directory may lack the public half.
         comment = f"ringfence-{environment.name}"
         line = f"{_openssh(_load(files.authority).public_key())} {comment}\n"
         if not files.authority_public.exists() or files.authority_public.read_text() != line:
-            _write(files.authority_public, line.encode(), 0o644)
+            state.write(files.authority_public, line.encode(), state.PUBLIC)
     return files
 
 
 def ensure_certificate(environment: Environment) -> Files:
-    """A certificate with at least half of its life left, with an authority made if need be."""
+    """Return a certificate with at least half of its lifetime left; make what is missing."""
     ensure_authority(environment)
     return keep_certificate(environment)
 
 
 def keep_certificate(environment: Environment) -> Files:
-    """Renew the certificate when half of its life is gone. Nothing, where there is no authority."""
+    """Renew the certificate at half of its lifetime. Do nothing if there is no authority."""
     files = Files.of(environment)
     if not files.authority.exists() or _is_fresh(environment, files):
         return files
-    with _locked(files):
+    with state.locked(files.directory):
         # Another process may have renewed it while this one waited for the lock.
         if not _is_fresh(environment, files):
             life = timedelta(minutes=environment.automation.certificate_minutes)
@@ -135,7 +130,7 @@ def keep_certificate(environment: Environment) -> Files:
                 life=life,
                 networks=management_networks(environment),
             )
-            _write(files.certificate, certificate.public_bytes() + b"\n", 0o600)
+            state.write(files.certificate, certificate.public_bytes() + b"\n")
     return files
 
 
@@ -148,9 +143,9 @@ def issue(
     networks: Sequence[Network] = (),
     start: datetime | None = None,
 ) -> SSHCertificate:
-    """Sign one certificate and record it. Without networks it is good from everywhere."""
+    """Sign one certificate and record it. Without networks it is valid from everywhere."""
     files = Files.of(environment)
-    # sshd logs the key id at every login: it leads back to the person at the keyboard.
+    # sshd logs the key id at every login, which identifies the operator.
     operator = f"{getpass.getuser()}@{platform.node()}"
     certificate = sign(
         _load(files.authority),
@@ -169,9 +164,7 @@ def issue(
         "to": datetime.fromtimestamp(certificate.valid_before, UTC).isoformat(timespec="seconds"),
         "networks": [str(network) for network in networks],
     }
-    descriptor = os.open(files.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "w") as journal:
-        journal.write(json.dumps(entry) + "\n")
+    state.append(files.journal, json.dumps(entry))
     return certificate
 
 
@@ -185,7 +178,7 @@ def sign(
     start: datetime | None = None,
     key_id: str = "ringfence",
 ) -> SSHCertificate:
-    """Sign one certificate, good from a little before `start` for clocks that differ."""
+    """Sign one certificate, valid from a little before `start`: clocks differ."""
     start = start or datetime.now(UTC)
     builder = (
         SSHCertificateBuilder()
@@ -201,12 +194,12 @@ def sign(
         builder = builder.add_critical_option(
             b"source-address", ",".join(map(str, networks)).encode()
         )
-    # No extensions: neither a terminal nor any forwarding is needed.
+    # No extensions: automation needs neither a terminal nor forwarding.
     return builder.sign(authority)
 
 
 def remaining(files: Files) -> timedelta | None:
-    """Time for which the certificate is still good; None without a readable one."""
+    """Return how long the certificate is still valid; None if none can be read."""
     certificate = _certificate(files)
     if certificate is None:
         return None
@@ -231,45 +224,23 @@ def _is_fresh(environment: Environment, files: Files) -> bool:
         left >= timedelta(minutes=environment.automation.certificate_minutes) / 2
         and certificate.valid_principals == [environment.automation.account.encode()]
         and certificate.critical_options.get(b"source-address", b"") == networks
-        # A replaced authority or key makes the old certificate worthless.
+        # The certificate is of no use after the authority or the key was replaced.
         and _openssh(certificate.signature_key()) == _openssh(_load(files.authority).public_key())
         and _openssh(certificate.public_key()) == _openssh(_load(files.key).public_key())
     )
 
 
-@contextmanager
-def _locked(files: Files) -> Iterator[None]:
-    try:
-        files.directory.parent.mkdir(mode=0o700, exist_ok=True)
-        files.directory.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(files.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise SshAuthorityError(
-            f"{files.directory} cannot be written ({error.strerror}); "
-            "the SSH authority is kept there, by the owner of the manifest"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _load(path: Path) -> Ed25519PrivateKey:
+    content = state.read_private(path)
     try:
-        mode = path.stat().st_mode & 0o077
-        key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise SshAuthorityError(f"{path} cannot be read: {error.strerror}") from error
+        key = serialization.load_ssh_private_key(content, password=None)
     except (ValueError, TypeError) as error:
-        raise SshAuthorityError(
+        raise StateError(
             f"{path} is not an OpenSSH private key without passphrase; restore it from a backup, "
-            "or delete it to make another (hosts must then be bootstrapped again)"
+            "or delete it to make another, and bootstrap the hosts again"
         ) from error
-    if mode:
-        raise SshAuthorityError(f"{path} may be read by others; chmod 600 it, and replace the key")
     if not isinstance(key, Ed25519PrivateKey):
-        raise SshAuthorityError(f"{path} is not an Ed25519 key")
+        raise StateError(f"{path} is not an Ed25519 key")
     return key
 
 
@@ -286,19 +257,9 @@ def _write_key(path: Path, key: Ed25519PrivateKey, comment: str) -> None:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    _write(path.with_name(f"{path.name}.pub"), f"{_openssh(key.public_key())} {comment}\n".encode())
-    _write(path, private, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    public = f"{_openssh(key.public_key())} {comment}\n"
+    state.write(path.with_name(f"{path.name}.pub"), public.encode(), state.PUBLIC)
+    state.write(path, private)
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -306,16 +267,16 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Make sure that automation has a certificate, and say how long it is good."""
+    """Make sure that automation has a certificate, and print how long it is valid."""
     environment = Environment.load(args.environment)
     try:
         files = ensure_certificate(environment)
         left = remaining(files)
-    except SshAuthorityError as error:
+    except StateError as error:
         print(f"ringfence: {error}", file=sys.stderr)
         return 2
     assert left is not None
-    print(f"{files.certificate}: good for {left.total_seconds() / 60:.0f} minutes")
+    print(f"{files.certificate}: valid for {left.total_seconds() / 60:.0f} minutes")
     return 0
 
 

@@ -17,7 +17,8 @@ import testinfra.host
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.backend.local import LocalBackend
 
-from ringfence.identity.ssh_authority import SshAuthorityError, keep_certificate
+from ringfence.identity.ssh_authority import keep_certificate
+from ringfence.identity.state import StateError
 from ringfence.inventory import connection, provisioned
 from ringfence.manifest import model as model
 from ringfence.report import UnverifiedError
@@ -167,7 +168,7 @@ class Targets:
             return UnreachableError(missing)
         try:
             ways = doors(self._environment, host)
-        except SshAuthorityError as error:
+        except StateError as error:
             return UnreachableError(str(error))
         seen: list[str] = []
         for door in ways:

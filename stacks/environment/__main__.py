@@ -15,7 +15,8 @@ from ringfence.cloud.secrets import own_secrets
 from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.sessions import SESSION_CLASS
 from ringfence.cloud.tags import tags
-from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
+from ringfence.identity.ssh_authority import ensure_authority
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 from stacks.components.data.keys import Keys, KeysArgs
 from stacks.components.data.secrets import Secrets, SecretsArgs
@@ -48,7 +49,7 @@ if too_much := quotas.exceeded(environment):
     raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
 try:
     ensure_authority(environment)  # every host is born with its public half
-except SshAuthorityError as error:
+except StateError as error:
     raise pulumi.RunError(str(error)) from error
 name, region = environment.name, place.region
 

@@ -25,6 +25,7 @@ from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.identity import issuer
 from ringfence.identity.pki import principal_identity
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 
 INVENTORIES = Path(__file__).parents[2] / "inventories"
@@ -149,7 +150,7 @@ def test_the_gateway_is_the_manifests(tmp_path: Path) -> None:
         (["carol", *ARGUMENTS, "--minutes", "0"], "from 1 to 15 minutes"),
         (["carol", *ARGUMENTS, "--certificate", "/none.crt"], "/none.crt cannot be read"),
         (["carol", *ARGUMENTS, "--certificate", str(LAB)], "is not a certificate in PEM"),
-        (["carol", *ARGUMENTS, "--at-once"], "goes with --rotate"),
+        (["carol", *ARGUMENTS, "--at-once"], "needs --rotate"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -197,7 +198,7 @@ def test_key_files_that_cannot_be_relied_on_are_refused(
 ) -> None:
     issuer.jwks(environment, START)
     damage(environment.state / "issuer" / "keys.json")
-    with pytest.raises(issuer.IssuerError, match=says):
+    with pytest.raises(StateError, match=says):
         issuer.jwks(environment, START)
 
 

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from ringfence.cli import main
 from ringfence.identity import pki
 from ringfence.identity.pki import Authority, PkiError, Subject
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
@@ -120,7 +121,7 @@ def test_a_good_certificate_is_kept_and_one_past_half_its_life_is_renewed(
     subject = host_subject(environment)
     leaf = issue(authority, subject).public_bytes(serialization.Encoding.PEM).decode()
     assert authority.reason_to_issue(subject, leaf) is None
-    assert authority.reason_to_issue(subject, None) == "it has none"
+    assert authority.reason_to_issue(subject, None) == "it has no certificate"
     with patch("ringfence.identity.pki.datetime") as clock:
         clock.now.return_value = datetime.now(UTC) + timedelta(days=16)
         assert "ends on" in str(authority.reason_to_issue(subject, leaf))
@@ -146,7 +147,7 @@ def test_a_certificate_of_another_authority_is_replaced(
     other = Authority.create(tmp_path / "o" / "ca.crt", tmp_path / "o" / "ca.key", "lab", "x.test")
     subject = host_subject(environment)
     foreign = issue(other, subject).public_bytes(serialization.Encoding.PEM).decode()
-    assert "not of this authority" in str(authority.reason_to_issue(subject, foreign))
+    assert "from another authority" in str(authority.reason_to_issue(subject, foreign))
 
 
 def test_the_authority_may_not_issue_names_outside_its_domain(
@@ -210,7 +211,7 @@ class TestProvidedAuthority:
 
     def test_a_key_that_others_can_read(self, files: tuple[Path, Path]):
         files[1].chmod(0o644)
-        with pytest.raises(PkiError, match="chmod 600"):
+        with pytest.raises(StateError, match="chmod 600"):
             Authority.load(*files)
 
     def test_the_key_of_another(self, files: tuple[Path, Path], tmp_path: Path):
@@ -220,7 +221,7 @@ class TestProvidedAuthority:
             Authority.load(files[0], other / "ca.key")
 
     def test_a_missing_file(self, tmp_path: Path):
-        with pytest.raises(PkiError, match="cannot read"):
+        with pytest.raises(StateError, match="cannot be read"):
             Authority.load(tmp_path / "none.crt", tmp_path / "none.key")
 
     def test_a_certificate_that_is_no_authority(self, environment: Environment):

@@ -10,6 +10,7 @@ import pytest
 from pyotp.totp import TOTP
 
 from ringfence.identity import second_factor
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
@@ -35,10 +36,14 @@ def test_secret_is_made_once_and_kept_private(environment):
     assert [entry.name for entry in path.parent.iterdir()] == ["alice"]
 
 
-def test_who_comes_second_gets_the_secret_of_the_first(environment):
+def test_an_existing_secret_is_used_unless_others_can_read_it(environment):
     path = second_factor.secret_file(environment, "alice")
     path.parent.mkdir(parents=True)
     path.write_text("JBSWY3DPEHPK3PXP\n")
+    path.chmod(0o640)
+    with pytest.raises(StateError, match="chmod 600"):
+        second_factor.ensure_secret(environment, "alice")
+    path.chmod(0o400)
     assert second_factor.ensure_secret(environment, "alice") == "JBSWY3DPEHPK3PXP"
 
 
@@ -63,9 +68,9 @@ def test_secret_goes_to_a_terminal_only(environment, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith("otpauth://totp/")
 
 
-def test_strangers_are_refused(environment, capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_account_is_refused(environment, capsys: pytest.CaptureFixture[str]):
     assert enrol("mallory") == 2
-    assert "mallory is no administrator" in capsys.readouterr().err
+    assert "names no administrator 'mallory'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

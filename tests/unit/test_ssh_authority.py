@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from ringfence.identity import ssh_authority
-from ringfence.identity.ssh_authority import Files, SshAuthorityError
+from ringfence.identity.ssh_authority import Files
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Automation, Environment, Segment
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
@@ -143,12 +144,12 @@ def test_every_certificate_is_recorded(environment):
 def test_a_readable_authority_is_refused(environment):
     files = ssh_authority.ensure_certificate(environment)
     files.authority.chmod(0o644)
-    with pytest.raises(SshAuthorityError, match="may be read by others"):
+    with pytest.raises(StateError, match="can be read by others"):
         ssh_authority.keep_certificate(environment)
 
 
 def test_a_damaged_authority_is_named(environment):
     files = ssh_authority.ensure_certificate(environment)
     files.authority.write_text("nonsense")
-    with pytest.raises(SshAuthorityError, match=r"authority_ed25519 is not an OpenSSH private key"):
+    with pytest.raises(StateError, match=r"authority_ed25519 is not an OpenSSH private key"):
         ssh_authority.ensure_certificate(environment)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ringfence.cloud import quotas
-from ringfence.identity.ssh_authority import SshAuthorityError, ensure_authority
+from ringfence.identity.ssh_authority import ensure_authority
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 from ringfence.paths import STACKS
 from ringfence.rehearsal.engine.rehearse import rehearsed
@@ -49,7 +50,7 @@ def rehearsed_stack(
     if stack == "environment":
         try:
             ensure_authority(environment)
-        except SshAuthorityError as error:
+        except StateError as error:
             raise NotProvisionableError(str(error)) from error
     with rehearsed(
         lambda: _run(stack),

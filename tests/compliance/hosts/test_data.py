@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from ringfence.identity.pki import PkiError, Subject, authority_files, open_authority
+from ringfence.identity.pki import Subject, authority_files, open_authority
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment, Server
 from ringfence.report import not_applicable
 from ringfence.verify import probes
@@ -154,7 +155,7 @@ def test_certificate_is_of_the_authority_and_has_life_left(
     assert found.succeeded, f"{host} has no certificate; apply role tls"
     try:
         authority = open_authority(*authority_files(environment))
-    except PkiError as error:
+    except StateError as error:
         pytest.fail(f"the authority cannot be read: {error}", pytrace=False)
     leaf = x509.load_pem_x509_certificate(found.stdout.encode())
     left = (leaf.not_valid_after_utc - datetime.now(UTC)) / (
