@@ -1,4 +1,4 @@
-"""What a host's firewall costs a packet, with 10 allowed connections and with 1,000.
+"""Cost of a host's firewall per packet, with 10 allowed connections and with 1,000.
 
 Packets go from one network namespace to another, which both end with this program. Connection
 tracking is told to leave them alone: so each is looked up as the first one of a connection is, and
@@ -111,7 +111,7 @@ class Link:
             self._run(side, "ip", "link", "set", side, "up")
 
     def judge(self, way: str, ruleset: str) -> None:
-        """By it where packets go this way: what the sender lets out, or the listener in."""
+        """Apply a ruleset in one direction: to what the sender lets out, or the listener in."""
         for side in self._sides:
             told = ruleset if side == way else ""
             self._run(side, "nft", "-f", "-", told=f"flush ruleset\n{UNTRACKED}{told}")

@@ -1,4 +1,4 @@
-"""What the gateway costs a call, with every control on, beside the same call made directly.
+"""Cost of the gateway per call, with every control on, beside the same call made directly.
 
 One gateway process on one core in front of a stub; the client and the stub share the other core.
 The alternatives on the same core, each in a virtual environment of its own (`gateway-NAME.txt`):
@@ -175,7 +175,7 @@ async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
 async def compared(
     site: Site, name: str, port: int, told: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of an alternative; `told`: how it is called."""
+    """Figures of an alternative; `told`: how it is called."""
     document = mcp("tools/call", {"name": told["tool"], "arguments": ARGUMENTS})
     headers = mcp_headers(document) | site.headers("carol") | told.get("headers", {})
     if "headers" in told:  # a gateway that has tokens of its own, and of MCP an older version

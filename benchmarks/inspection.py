@@ -1,4 +1,4 @@
-"""What inspection of results costs and finds.
+"""Cost and findings of the inspection of results.
 
 The alternatives in the same run: the Rust engine with its own detectors on the same messages, and
 detect-secrets without its entropy plugins where it is installed (it is no dependency). It often

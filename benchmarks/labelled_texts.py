@@ -57,7 +57,7 @@ def _read(document: str) -> Iterator[Labelled]:
 def scores(
     texts: list[Labelled], find: Callable[[str], set[Span]], *, whole: bool = True
 ) -> dict[str, Score]:
-    """By type. A value is found when a finding of its type covers it, or touches it at least."""
+    """Scores by type. A finding of a value's type counts if it covers the value, or touches it."""
     right, extra, missed = Counter[str](), Counter[str](), Counter[str]()
     for labelled in texts:
         found = find(labelled.text)

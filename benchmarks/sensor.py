@@ -43,7 +43,7 @@ def more(count: int) -> Iterator[dict[str, Any]]:
 
 
 def seconds(engine: Suricata, folder: Path, capture: str, stock: bool) -> float:
-    """Of the processor."""
+    """Seconds of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if stock:
         words = (*STOCK, "-l", "/mnt", "-r", f"/mnt/{capture}", "--runmode", "single")

@@ -20,7 +20,7 @@ ROLE = Path(__file__).parents[1] / "roles/nids"
 TEMPLATES = ROLE / "templates/etc/ringfence/nids/staged"
 RELEASE = "trixie"
 EVENTS = ("alerts.json", "flows.json")
-"""Of Suricata's outputs, in the order in which they are configured."""
+"""Files of Suricata's outputs, in the order in which they are configured."""
 
 ENTER = """
 options=$1 root=$2 folder=$3; shift 3
@@ -43,7 +43,7 @@ apt-get -q -o Acquire::http::Proxy={packages.URL} install -y --no-install-recomm
 @dataclass(frozen=True)
 class Suricata:
     tree: Path
-    """What was installed over the image."""
+    """Files installed over the image."""
     image: Path
 
     @classmethod

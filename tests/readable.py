@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from ringfence.drawing.layout import Box, Drawing, Text
 
 HEIGHT = {"title": 13, "mono": 11, "small": 12}
-"""Of texts, in the sizes of the page."""
+"""Height of texts, in the sizes of the page."""
 
 
 def assert_readable(drawing: Drawing) -> None:

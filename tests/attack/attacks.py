@@ -35,7 +35,7 @@ class Attack:
     """False: there is nothing to attack before hardening either."""
     note: str = ""
     controls: Sequence[str] = field(kw_only=True)
-    """Of the checklist: first which stops it, then which sees it."""
+    """Ids of controls: first the one that stops it, then the one that detects it."""
 
     def __str__(self) -> str:
         return self.name

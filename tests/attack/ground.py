@@ -60,12 +60,12 @@ class Outcome:
 @dataclass(frozen=True)
 class Alert:
     host: str
-    """Whose event it is."""
+    """Host that sent the event."""
     message: str
     time: float
-    """Of the packet where the sensor tells it, else of the event. Unix seconds."""
+    """Unix seconds: of the packet where the sensor reports it, else of the event."""
     received: float
-    """By the collector."""
+    """Unix seconds, at the collector."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Ground:
         return Outcome(done["began"], succeeded, done["saw"])
 
     def alerts(self, since: float) -> list[Alert]:
-        """Of the sensor and of hosts' firewalls, as the collector has them."""
+        """Return alerts of the sensor and of hosts' firewalls, from the collector's record."""
         script = (
             'grep -h -e \'"NIDS_EVENT":"alert"\' -e \'"message":"ringfence drop \' '
             "/var/log/ringfence/*/*.jsonl || :"

@@ -1,4 +1,4 @@
-"""What came of attacks, as a table and a page for people."""
+"""Results of attacks, as a table and a page for people."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def told() -> Iterator[Run]:
-    """What came of each attack; in the end it is a page, `reports/attack/attacks.html`."""
+    """Collect the result of each attack; at the end write a page, `reports/attack/attacks.html`."""
     run, began = Run(), datetime.now(UTC)
     yield run
     results = run.results
@@ -131,7 +131,7 @@ def test_an_attack_is_stopped_and_seen(hardened: Ground, told: Run, attack: Atta
 
 
 def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
-    """What attackers tried is undeclared; what the environment does is declared."""
+    """Attackers' connections are undeclared; those of the environment are declared."""
     events = tmp_path / "sensor.jsonl"
     called = Edge("segment clients", "host edge-1", "tcp", 443)
     forwarded = Edge("host edge-1", "host tools-1", "tcp", 8441)

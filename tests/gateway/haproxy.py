@@ -118,7 +118,7 @@ class Front:
             self.process.wait(10)
 
     def resident_mib(self) -> float:
-        """Of its worker."""
+        """Return the memory of its worker."""
         assert self.process is not None
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         pages = [

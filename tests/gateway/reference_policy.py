@@ -16,7 +16,7 @@ USES = {
     "resources/subscribe": ("resources", "uri"),
     "resources/unsubscribe": ("resources", "uri"),
 }
-"""What a method uses, and the parameter that names it."""
+"""Kind of object that a method uses, and the parameter that names it."""
 REFERENCES = {"ref/prompt": ("prompts", "name"), "ref/resource": ("resources", "uri")}
 CONNECTS = frozenset(
     {

@@ -91,7 +91,7 @@ class TestGrants:
 
 
 class TestRevocation:
-    """What somebody else's token, key or account is still good for, once that is known."""
+    """A stolen token, key or account is of no use once it is revoked."""
 
     FOREVER = 253402300799
 
@@ -311,7 +311,7 @@ class TestPassedOn:
         assert listed["cacheScope"] == "private"
 
     def test_a_document_is_written_anew(self, stage: Stage):
-        """What the server reads is what was judged, byte by byte of the gateway's own making."""
+        """The server reads the gateway's own serialisation of what was judged."""
         site, server = stage
         document = mcp("tools/call", {"name": "echo", "arguments": {"text": "é"}})
         body = json.dumps(document, indent=3).encode()

@@ -104,7 +104,7 @@ ASKS = {
 
 
 def told(answer: httpx2.Response) -> dict[str, str]:
-    """What a browser is told about other origins."""
+    """Headers that tell a browser about other origins."""
     return {k: v for k, v in answer.headers.items() if k.startswith("access-control-")}
 
 

@@ -169,7 +169,7 @@ class TestSessions:
         assert '"total":3' in answer.text
 
     def test_the_servers_own_id_is_of_no_use(self, site: Site):
-        """What a client holds is sealed: neither it nor a part of it opens a session."""
+        """The client's id is sealed: neither the server's id nor a part of it opens a session."""
         session = initialized(site)
         assert older(site, "tools/call", ADD, session=session[43:]).status_code == 404
         assert older(site, "tools/call", ADD, session="A" * 43 + session[43:]).status_code == 404

@@ -76,8 +76,8 @@ DIFFERENCES: Mapping[tuple[str, str], tuple[str, Collection[str]]] = {
         {"server-sse-disconnect-resume", "server-sse-priming-event", "server-sse-retry-field"},
     ),
 }
-"""By revision and scenario: why checks that pass directly do not pass through the gateway, and
-which ones."""
+"""Checks that pass directly and not through the gateway, by revision and scenario, with the
+reason."""
 
 
 def checks(revision: str, port: int, server: str, results: Path) -> Checks:

@@ -1,4 +1,4 @@
-"""What breaks around a gateway, and what callers then see: an answer, never silence or a guess."""
+"""Faults around a gateway: callers get an answer, never silence or a guess."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ class TestHostileData:
 
     @pytest.mark.parametrize("unit", ["4111 1111 1111 1111 ", "a@b.co ", "\uff14", "[[[["])
     def test_a_small_limit_holds(self, stage: Stage, unit: str):
-        """What is read of a server is bounded before anything looks at it."""
+        """Answers of a server are bounded before anything parses them."""
         site, server = stage
         site.document["limits"]["result_bytes"] = limit = 4096
         site.write()
@@ -530,7 +530,7 @@ class TestClients:
 
 class TestProcess:
     def test_a_bad_configuration_leaves_the_old_one(self, stage: Stage):
-        """By a link that is swapped, as the role does it; calls come through all the while."""
+        """The role swaps a link; calls pass all the time."""
         site, _ = stage
         good = site.document["limits"]["depth"]
         for bad in ({"depth": 100000}, {"depth": "x"}):

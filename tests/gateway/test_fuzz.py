@@ -87,9 +87,9 @@ class Stage:
     site: Site
     upstreams: Mapping[str, type[Handler]]
     sessions: dict[str, str] = field(default_factory=dict)
-    """Of the server's own: whose each is."""
+    """Principal by id of the server's own session."""
     sealed: dict[str, str] = field(default_factory=dict)
-    """By principal: what the gateway gave them for one of their sessions."""
+    """Sealed session id by principal, as the gateway issued it."""
 
     def arrived(self) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
         """Server, headers and document of what the last request made the gateway send, less its
@@ -169,7 +169,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def grant(site: Site) -> None:
-    """What `GRANTED` says."""
+    """Create the grants of `GRANTED`."""
     who, server, tool = GRANTED
     now = int(time.time())
     wanted = {"nbf": now, "exp": now + 3600, "server": server, "tool": tool}
@@ -305,7 +305,7 @@ uris = st.one_of(
 
 
 def called(kind: str) -> Callable[[str], st.SearchStrategy[dict[str, Any]]]:
-    """Of a server; seldom something of another's, or of nobody's."""
+    """Draw names of a server; seldom a name of another server, or an unknown one."""
 
     def of(server: str) -> st.SearchStrategy[dict[str, Any]]:
         own = sorted(SERVERS[server].get(kind, ()))
@@ -322,7 +322,7 @@ references = st.one_of(
     st.fixed_dictionaries({"type": st.just("ref/resource"), "uri": uris}),
 )
 Params: TypeAlias = Callable[[str], st.SearchStrategy[dict[str, Any]]]
-"""By server."""
+"""Parameters by server."""
 
 
 def always(**params: st.SearchStrategy[Any]) -> Params:

@@ -110,7 +110,7 @@ def visitors(
 
 
 def server_context(environment: Environment, directory: Path) -> ssl.SSLContext:
-    """Of a host, as the role `tls` gives it one."""
+    """Build a host's TLS context, as the role `tls` configures it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = pki.Subject.of_host(environment, environment.hosts["edge-1"])
     request = (

@@ -81,7 +81,7 @@ FRONTEND: dict[str, Any] = {
 @pytest.mark.parametrize("certificates", ["required", "optional"])
 @pytest.mark.parametrize("forwarded", [False, True])
 def test_what_the_role_writes_is_understood(stage: Stage, certificates: str, forwarded: bool):
-    """By the HAProxy of this machine's release, without a warning."""
+    """HAProxy of this machine's release accepts it without a warning."""
     gateway = haproxy.GATEWAY | {"port": 4434, "sockets": ["/a.sock", "/b.sock"]}
     directory = stage[0].site.directory / f"checked-{certificates}-{forwarded}"
     directory.mkdir()

@@ -1,4 +1,4 @@
-"""What HAProxy keeps away from the gateway: requests in requests, and callers who take their time.
+"""HAProxy keeps two things away from the gateway: requests in requests, and slow callers.
 
 Every smuggling attempt is first seen to work between two servers that read requests leniently.
 """
@@ -58,9 +58,9 @@ class Attempt:
     lines: tuple[str, ...]
     body: bytes
     front: Length
-    """Of a server that sees one request in it."""
+    """Length for a server that sees one request in it."""
     back: Length
-    """Of one that sees two."""
+    """Length for a server that sees two."""
 
     def sent(self, start: bytes) -> bytes:
         size = len(self.body)
@@ -170,7 +170,7 @@ HEAD_SECONDS = 5
 """`timeout http-request`; and for a body, `wait-for-body`, or the gateway where it is longer."""
 LONG_BODY_SECONDS = 10
 BUFFER = 20000
-"""Of a body, more than HAProxy waits for: it passes the rest on as it comes."""
+"""Bytes of a body, more than HAProxy waits for: it passes the rest on as it arrives."""
 
 
 @dataclass

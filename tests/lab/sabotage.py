@@ -166,7 +166,7 @@ class Attempt:
 
     reports: Sequence[pytest.TestReport]
     error: BaseException | None
-    """What the check itself raised; nothing where it passed or was not reached."""
+    """Exception that the check raised; None where it passed or was not reached."""
 
     @classmethod
     def at(cls, item: pytest.Item) -> Attempt:
@@ -221,7 +221,7 @@ class _Shell:
 
     @classmethod
     def of(cls, item: pytest.Item) -> _Shell | None:
-        """Of the host that a check is about; none for a check of the environment as such."""
+        """Open a shell on the host of a check; None for a check of the environment as a whole."""
         parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         host = parameters.get("host")
         if not isinstance(host, Host):
@@ -250,7 +250,7 @@ class _Shell:
 
 
 def _variables(parameters: Iterable[object]) -> Mapping[str, str]:
-    """What the commands of a sabotage may refer to."""
+    """Variables that the commands of a sabotage may use."""
     found: dict[str, str] = {}
     for value in parameters:
         match value:

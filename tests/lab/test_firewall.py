@@ -410,7 +410,7 @@ def test_the_rules_are_there_after_a_power_failure(hosts):
 
 @dataclass(frozen=True)
 class Link:
-    """What tools-1 believes of its link, where an intruder stands beside it."""
+    """The neighbour tables of tools-1, with an intruder on its link."""
 
     hosts: Firewalled
     intruder: Node

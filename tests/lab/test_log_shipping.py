@@ -110,7 +110,7 @@ def generate(lab: Lab, name: str, first: int, count: int) -> None:
 
 
 def journal_numbers(lab: Lab, name: str) -> list[int]:
-    """What the host's journal took: this is what must arrive."""
+    """Return the events in the host's journal: all of them must arrive."""
     text = run(lab, "tools-1", "journalctl", "--quiet", "--output=cat", f"--identifier={name}")
     return [int(line.split()[1]) for line in text.splitlines()]
 

@@ -51,7 +51,7 @@ class Site:
         assert all(self.processes()[number - 1] != before[number - 1] for number in numbers)
 
     def code_in_processes(self) -> list[str]:
-        """What each of them would import now, as far as it has not yet."""
+        """Return the code that each process would import now, as far as it has not yet."""
         path = f"{CODE}/ringfence/gateway/__init__.py"
         return [
             self.on("edge-1", f"cat /proc/{process}/root{path}") for process in self.processes()

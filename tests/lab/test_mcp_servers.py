@@ -68,7 +68,7 @@ NO_FINDINGS = {
     "sessionresumption_ID": "asked without a certificate, which is refused",
     "sessionresumption_ticket": "asked without a certificate, which is refused",
 }
-"""What testssl says that is not about the frontend, and why."""
+"""Findings of testssl that are not about the frontend, and why."""
 
 SERVERS = {
     "time": ("get_current_time", {"timezone": "UTC"}, '"timezone": "UTC"'),

@@ -1,4 +1,4 @@
-"""What a sensor of the lab sees, what the router lets pass, and where an attacker stands.
+"""The lab's network: the sensor's mirrored packets, the router's access lists, the attacker's node.
 
 Nothing is hardened: this is the ground that hosts stand on.
 """
@@ -155,7 +155,7 @@ def opened(lab: Lab, node: str, *targets: tuple[str, int]) -> set[tuple[str, int
 
 
 def captured(lab: Lab, act: Callable[[], object]) -> list[dict[str, Any]]:
-    """What reaches the sensor as copies while something happens."""
+    """Return the packets that reach the sensor while something happens."""
     lab.exec("sensor-1", ["rm", "-f", "/run/capturing"], check=True)
     capture = subprocess.Popen(
         lab.command("sensor-1", ["python3", "-c", CAPTURE, str(PORT), "3"]),

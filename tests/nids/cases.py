@@ -138,7 +138,7 @@ def reply(source: str, target: str, size: int) -> Packet:
 
 
 def other(source: str, target: str, protocol: int, data: bytes = bytes(64)) -> Packet:
-    """Of a protocol by its number."""
+    """Build a packet of a protocol by its number."""
     packet = ip(source, target)
     packet.lastlayer().setfieldval("nh" if ":" in source else "proto", protocol)
     return packet / Raw(data)
@@ -197,7 +197,7 @@ SPELLINGS = (
     *("[fd00:0ec2:0:0::0254]", "[fd00:ec2:0:0:0:0:0:254]", "[FD00:EC2::0.0.2.84]"),
     *("169.254.169.254:80", "instance-data", "x-169-254-169-254.dns.example.com"),
 )
-"""Of the address of instance metadata, as programs take it, and of names that lead there."""
+"""Spellings of the address of instance metadata, as programs accept it, and names for it."""
 BY_PROXY = {
     "POST": METADATA_GET.replace("GET", "POST"),
     "a request for a token": TOKEN_PUT,
@@ -567,7 +567,7 @@ CASES: dict[int, Case] = {
     1200116: Case(lambda: [ip(TOOLS, SIEM) / ICMP(type=3, code=3) / Raw(bytes(64))], errors),
     1200117: Case(lambda: [ip(TOOLS6, SIEM6) / ICMPv6DestUnreach(code=4) / Raw(bytes(64))], errors),
 }
-"""By number of the signature: those whose numbers do not depend on the manifest."""
+"""Cases by number of the signature, where it does not depend on the manifest."""
 
 MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
     **{

@@ -32,7 +32,7 @@ REFUSED = re.compile(
 DEFAULTS = """
 drop tcp any any -> any any (msg:"aws:drop_established"; flow:established; dsize:>0; sid:1; rev:1;)
 """
-"""What AWS does with what no rule passes, once a connection carries data: `egress.DEFAULTS`."""
+"""AWS's default for a connection that no rule passes, once it carries data: `egress.DEFAULTS`."""
 INLINE = ("--simulate-ips", "--set", "stream.inline=yes")
 """As a firewall is placed: it knows what a packet completes before it lets it go."""
 WAY_OUT = {1200015, 1200016, 1200017}

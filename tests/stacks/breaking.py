@@ -105,7 +105,7 @@ def _cases(check: Callable[..., None]) -> Iterator[dict[str, Any]]:
 
 
 class Broken(dict[str, tuple[Change, set[str]]]):
-    """What somebody does to a hardened account, and the checks that must notice."""
+    """Changes to a hardened account, and the checks that must fail for each."""
 
     def by(self, *checks: str) -> Callable[[Change], Change]:
         def register(change: Change) -> Change:

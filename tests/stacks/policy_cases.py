@@ -566,14 +566,14 @@ ALWAYS = (
         {"internal": True, "listeners": [{"lbProtocol": "https", "lbPort": 443}]},
     ),
 )
-"""What no properties make right."""
+"""Resource types that no properties make acceptable."""
 
 
 @dataclass(frozen=True)
 class StackCase:
     rule: str
     broken: tuple[Declared, ...]
-    """Of these the first breaks it."""
+    """The first of these breaks it."""
     passing: tuple[Declared, ...]
 
 

@@ -1,4 +1,4 @@
-"""What the account stack declares, and what of it only a record can show."""
+"""The account stack's resources, and those that are only recorded."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def findings(policy: str, text: str) -> Iterator[Finding]:
 
 
 def policies(resource: Resource) -> Iterator[str]:
-    """What an identity may do; whom a role trusts is no matter of cloudsplaining's."""
+    """Yield the policies of an identity; cloudsplaining does not judge trust policies."""
     if resource.type.startswith("aws:iam/"):
         if "policy" in resource.inputs:
             yield resource.inputs["policy"]

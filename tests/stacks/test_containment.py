@@ -97,7 +97,7 @@ class Estate:
         return f"/ringfence/payments-prod/containment/{self.instance}" in names
 
     def told(self) -> list[str]:
-        """What the topic has sent since this was asked for the last time."""
+        """Return what the topic has sent since the last call."""
         sqs = self.aws("sqs")
         url = sqs.get_queue_url(QueueName="told")["QueueUrl"]
         found: list[str] = []
@@ -535,7 +535,7 @@ def test_every_step_is_a_line_of_json(estate: Estate, capsys: pytest.CaptureFixt
 def test_the_role_may_do_what_the_function_does_and_no_more(
     estate: Estate, environment: Environment
 ) -> None:
-    """What no call needs is a permission too many; whether each is allowed is a check's question
+    """A permission that no call needs is one too many; a check verifies that each call is allowed
     (`test_containment_may_do_all_of_it`)."""
     called: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""What the stacks of the example cost, and how a person is told."""
+"""Costs of the example's stacks, and their report."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def shown(rehearsal: Rehearsal, environment: Environment) -> str:
 
 
 def plain(environment: Environment) -> Picture:
-    """Of the hosts and segments of a manifest alone, for layouts of any shape."""
+    """Picture the hosts and segments of a manifest alone, for layouts of any shape."""
     blocks = tuple(
         Block(
             f"segment {segment.name}",

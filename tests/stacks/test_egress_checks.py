@@ -90,7 +90,7 @@ def _gateway(aws: Aws, out: Exports) -> str:
     "servers_reach_and_are_reached_as_declared",
 )
 def a_route_leads_around_the_firewall(aws: Aws, out: Exports) -> None:
-    """By the declared gateway: who may ask the firewall for names now reaches every name."""
+    """Use the declared gateway: a server behind the firewall now reaches every name."""
     ec2, way = aws("ec2"), {"DestinationCidrBlock": ANYWHERE}
     table = _table(aws, out, "servers")
     ec2.delete_route(RouteTableId=table, **way)

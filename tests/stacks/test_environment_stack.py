@@ -1,4 +1,4 @@
-"""What the environment stack declares for inventories/aws-example."""
+"""Resources of the environment stack for inventories/aws-example."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def a_server_cannot_read_its_secret(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("a_host_reads_the_secrets_of_its_servers_and_no_others")
 def a_neighbour_is_let_in_everywhere(aws: Aws, out: Exports) -> None:
-    """By its role and by the secret: the boundary alone does not tell neighbours apart."""
+    """Open role and secret: the boundary alone does not separate servers."""
     arn = out["secret_arns"]["ledger"]["rates-api-key"]
     _allow(aws, _role(out, "tools-1"), "secretsmanager:GetSecretValue", arn)
     _allow(aws, _role(out, "tools-1"), "kms:Decrypt", out["key_arns"]["restricted"], "key")

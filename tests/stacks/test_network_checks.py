@@ -304,7 +304,7 @@ def packets_other_than_of_tcp_raise_no_alarm(aws: Aws, out: Exports) -> None:
 
 
 def _pattern(aws: Aws, out: Exports, old: str, new: str) -> None:
-    """Of the filter that counts connections."""
+    """Change the pattern of the filter that counts connections."""
     logs, group = aws("logs"), out["flow_log_group"]
     for each in logs.describe_metric_filters(logGroupName=group)["metricFilters"]:
         if "undeclared-connections" in each["filterName"]:

@@ -1,4 +1,4 @@
-"""What holds for every manifest, not only for the example."""
+"""Properties of every manifest, not only of the example."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_two_hundred_servers_keep_within_the_quotas() -> None:
 
 
 def test_the_longest_names_fit() -> None:
-    """What validation lets pass AWS takes; one character more it would not."""
+    """AWS accepts what validation accepts; one character more it would refuse."""
     document = deepcopy(BASE)
     document["name"], own = "e" * 25, "s" * 12
     document["servers"] = {own: document["servers"]["git"] | {"segment": "servers"}}

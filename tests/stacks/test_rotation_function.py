@@ -54,7 +54,7 @@ class Vault:
         )["ARN"]
 
     def begin(self, arn: str) -> str:
-        """What Secrets Manager does before it calls: a version of its own, without a value."""
+        """Do what Secrets Manager does before it calls: add a version without a value."""
         token, found = str(uuid4()), self.inside(arn)
         found.rotation_requested = found.rotation_enabled = True
         found.versions[token] = {

@@ -84,7 +84,7 @@ def _arn(out: Exports, name: str = "ledger-password") -> str:
 
 
 def _change(aws: Aws, arn: str, sid: str, **changes: Any) -> None:
-    """Of one statement of the policy; without changes it goes."""
+    """Change one statement of the policy; without changes, remove it."""
     client = aws("secretsmanager")
     policy = json.loads(client.get_resource_policy(SecretId=arn)["ResourcePolicy"])
     policy["Statement"] = [
@@ -133,7 +133,7 @@ def the_host_at_the_other_end_is_shut_out(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("a_secret_is_read_by_its_server_only")
 def another_account_is_let_in(aws: Aws, out: Exports) -> None:
-    """By a policy that keeps the account's own people out, and forgets that it must not allow."""
+    """Set a policy that denies the account's own people, and by mistake allows another account."""
     client, arn = aws("secretsmanager"), _arn(out)
     policy = json.loads(client.get_resource_policy(SecretId=arn)["ResourcePolicy"])
     wide = {"Effect": "Allow", "Principal": {"AWS": "999999999999"}, "Resource": "*"}

@@ -51,7 +51,7 @@ Checks = list[dict[str, Any]]
 
 
 def collected(directory: Path, environment: str, *options: str) -> Checks:
-    """What pytest collects from the product's checks, with their markers."""
+    """Collect the product's checks with pytest, with their markers."""
     out = directory / "checks.json"
     (directory / "collector.py").write_text(f"OUT = {str(out)!r}\n{COLLECT}")
     done = subprocess.run(
@@ -73,13 +73,13 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Of hosts of every kind."""
+    """Checks of hosts of every kind."""
     return collected(tmp_path_factory.mktemp("collect"), "inventories/sensor/environment.yaml")
 
 
 @pytest.fixture(scope="module")
 def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Of an environment in AWS, without its hosts."""
+    """Checks of an environment in AWS, without its hosts."""
     manifest = "inventories/aws-example/environment.yaml"
     return collected(tmp_path_factory.mktemp("collect"), manifest, "--rehearsed")
 

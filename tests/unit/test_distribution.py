@@ -1,4 +1,4 @@
-"""What leaves the checkout: a wheel that works by itself, and a release."""
+"""The wheel works by itself, and a release is complete."""
 
 from __future__ import annotations
 

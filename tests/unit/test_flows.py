@@ -193,7 +193,7 @@ def test_what_is_no_connection_is_passed_over(environment: Environment, line: st
 
 
 def test_a_flow_log_does_not_say_who_began(environment: Environment):
-    """Of UDP, and of what was open before: a declared way decides, otherwise the lower port."""
+    """For UDP and older connections a declared flow decides, otherwise the lower port."""
     back = vpc(EDGE, CLIENT, (443, 40001), **{"tcp-flags": 0})
     unknown = vpc("192.0.2.9", TOOLS, (53, 40001), protocol=17, **{"tcp-flags": "-"})
     comparison = compared(environment, back, unknown)
@@ -250,7 +250,7 @@ BALANCER = "10.40.36.200"
 
 @pytest.fixture
 def provided(monkeypatch: pytest.MonkeyPatch) -> dict[str, Instance]:
-    """What AWS says runs."""
+    """Instances that AWS reports as running."""
     found = {name: Instance(f"i-{name}", IPv4Address(a)) for name, a in ADDRESSES.items()}
     monkeypatch.setattr(provisioned, "instances", lambda _: found)
     return found

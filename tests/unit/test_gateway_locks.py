@@ -1,4 +1,4 @@
-"""What hosts install for the gateway is what its tests ran with."""
+"""Hosts install the gateway's packages that its tests ran with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_TESTED = {"pip"}
 """Installs the others, and is not imported."""
 DETECTOR = "cpex-pii-filter"
 FRAMEWORK = "cpex"
-"""Of another gateway; what the detector's package depends on, and the detector itself does not."""
+"""Another gateway's framework; the detector's package depends on it, and the detector does not."""
 
 
 def versions(lock: Path) -> dict[str, str]:

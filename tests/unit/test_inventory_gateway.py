@@ -1,4 +1,4 @@
-"""What the gateway is told, and what leads to it, follow from the manifest."""
+"""The gateway's configuration and the flows to it follow from the manifest."""
 
 from __future__ import annotations
 

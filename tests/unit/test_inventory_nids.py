@@ -1,4 +1,4 @@
-"""What a sensor is told about an environment."""
+"""Variables of a sensor."""
 
 from __future__ import annotations
 

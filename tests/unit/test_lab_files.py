@@ -1,4 +1,4 @@
-"""What the lab writes into hosts and beside the manifest."""
+"""Files that the lab writes into hosts and beside the manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lab asks of this machine, and says when it is not there."""
+"""Requirements of the lab, and its messages when they are missing."""
 
 from __future__ import annotations
 

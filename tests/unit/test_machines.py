@@ -1,4 +1,4 @@
-"""What hosts in EC2 are started from, by the manifest alone."""
+"""Launch templates of hosts in EC2, from the manifest alone."""
 
 from __future__ import annotations
 

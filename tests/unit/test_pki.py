@@ -203,7 +203,7 @@ def test_a_certificate_does_not_outlive_its_authority(
 
 
 class TestProvidedAuthority:
-    """What a user may hand over by mistake is refused with the remedy, before it signs anything."""
+    """A wrong file is refused with the remedy, before it signs anything."""
 
     @pytest.fixture
     def files(self, authority: Authority, environment: Environment) -> tuple[Path, Path]:

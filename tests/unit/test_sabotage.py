@@ -83,7 +83,7 @@ def test_the_parameters_of_a_check_are_known_to_its_sabotage(project: pytest.Pyt
 
 
 def test_one_host_is_enough(project: pytest.Pytester):
-    """Of those where the check holds: nothing is proven where it does not apply."""
+    """One host where the check passes is enough: a host where it does not apply shows nothing."""
     check = CHECK.replace("mcp_servers", "all").replace(
         "    assert host",
         '    if repr(host) == "edge-1":\n        not_applicable("no door")\n    assert host',

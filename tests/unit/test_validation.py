@@ -1,4 +1,4 @@
-"""What `ringfence validate` finds, and how it says so."""
+"""Problems that `ringfence validate` finds, and its messages."""
 
 from __future__ import annotations
 

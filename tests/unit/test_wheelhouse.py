@@ -82,7 +82,7 @@ def test_an_archive_is_made_once_and_holds_every_version_that_a_lock_names(tmp_p
 
 
 def test_a_wheel_with_another_hash_is_refused(tmp_path: Path):
-    """By pip itself, which is what both the controller and the host rely on."""
+    """pip itself refuses it, on the operator's machine and on the host."""
     wheel = tmp_path / "a-1-py3-none-any.whl"
     wheel.write_bytes(b"not what was locked")
     wanted = hashlib.sha256(b"what was locked").hexdigest()

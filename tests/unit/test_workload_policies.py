@@ -1,4 +1,4 @@
-"""What the instance roles of workloads, and the functions beside them, may do with secrets."""
+"""Permissions on secrets of workloads' instance roles and of functions."""
 
 from __future__ import annotations
 

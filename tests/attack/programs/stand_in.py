@@ -1,4 +1,4 @@
-"""What an MCP server is without any of this: stand_in.py ADDRESS PORT, readable, for anybody."""
+"""An unprotected MCP server, in clear text and open to anybody: stand_in.py ADDRESS PORT."""
 
 import json
 import sys

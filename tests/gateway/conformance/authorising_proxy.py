@@ -18,7 +18,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
-"""What the next connection decides for itself (RFC 9110, section 7.6.1)."""
+"""Headers of one connection only (RFC 9110, section 7.6.1)."""
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:

@@ -1,4 +1,4 @@
-"""What the conformance suite expects of a server, by the official SDK: `everything_server.py PORT`.
+"""The server that the conformance suite expects, by the official SDK: `everything_server.py PORT`.
 
 The names and what they answer are the suite's (its SERVER_REQUIREMENTS.md and the descriptions of
 its scenarios); how a server does it is the SDK's.
@@ -137,7 +137,7 @@ VOCABULARY_OF_2020_12: dict[str, Any] = {
 
 
 class Events(EventStore):
-    """What was sent, so that a stream can be taken up again."""
+    """Store of sent events, so that a stream can be resumed."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -305,7 +305,7 @@ ROUNDS: Mapping[str, tuple[tuple[Mapping[str, types.InputRequest], ...], bool]] 
     "test_input_required_result_multiple_inputs": ((SEVERAL,), True),
     "test_input_required_result_multi_round": (STEPS, True),
 }
-"""What each tool asks for, round by round, and whether it counts rounds in the client's state."""
+"""Requests of each tool, round by round, and whether it counts rounds in the client's state."""
 
 
 def asking(

@@ -1,4 +1,4 @@
-"""What JSON parsers make of a document, in one notation."""
+"""Results of JSON parsers for a document, in one notation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ NODE = shutil.which("node")
 
 
 def node(bodies: Sequence[bytes]) -> list[str]:
-    """Of Node, which must be there. Numbers as it prints them: what it would send on."""
+    """Parse with Node, which must be installed. Numbers are as it would send them."""
     assert NODE
     done = subprocess.run(
         [NODE, "-e", _NODE],

@@ -573,7 +573,7 @@ def unpart(segment: bytes) -> bytes:
 
 
 def naive_payload(document: bytes) -> Mapping[str, Any]:
-    """What a verifier without a schema would go by."""
+    """Return the payload that a verifier without a schema would use."""
     return json.loads(unpart(document.split(b".")[1]))
 
 
@@ -859,7 +859,7 @@ class TestAnApproval:
         assert gateway.live() is None
 
     def test_holds_for_a_second_signature_that_anybody_can_make(self, gateway: Gateway):
-        """Of an ECDSA signature (r, s), (r, n - s) verifies too: another file, the same request."""
+        """With ECDSA signature (r, s), (r, n - s) verifies too: another file, the same request."""
         request = person("carol").request()
         head, _, signature = request.rpartition(b".")
         order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

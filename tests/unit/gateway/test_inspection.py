@@ -1,4 +1,4 @@
-"""What comes back from servers: found however it is written, masked everywhere, or withheld."""
+"""Results of servers: values are found in any notation, masked everywhere, or withheld."""
 
 from __future__ import annotations
 
@@ -572,7 +572,7 @@ def test_any_json_is_answered(value: Any, member: str) -> None:
 @settings(max_examples=200)
 @given(JSON)
 def test_masks_leave_nothing_to_be_found_except_masked_addresses(value: Any) -> None:
-    """What the second look finds in a masked message are e-mail masks, and labels' values."""
+    """A second inspection of a masked message finds only e-mail masks and values of labels."""
     once = MASKING.inspect_result({"result": {"structuredContent": value}}, "internal")
     assert CARD not in json.dumps(once.document)
     assert EMAIL not in json.dumps(once.document)

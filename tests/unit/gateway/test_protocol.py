@@ -1,4 +1,4 @@
-"""What a POST must be, by the specification of MCP, and what it is read as."""
+"""Requirements of MCP's specification for a POST, and how it is parsed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def older(method: str, /, **params: Any) -> dict[str, Any]:
 
 
 def headers_of(document: Any, **changed: str | bytes | None) -> list[tuple[bytes, bytes]]:
-    """What a client sends with it. `changed` by name with underscores; None: not sent."""
+    """Build a client's headers. `changed`: by name with underscores; None: not sent."""
     method = document.get("method") if isinstance(document, dict) else None
     params = document.get("params") if isinstance(document, dict) else None
     name = (params.get("name") or params.get("uri")) if isinstance(params, dict) else None

@@ -134,7 +134,7 @@ def test_a_uri_that_another_program_could_read_as_another_belongs_to_no_pattern(
     ],
 )
 def test_a_glob_over_text_lets_them_through(uri):
-    """What is kept from here: a server that resolves the path reads outside of the directory."""
+    """Attacks that the patterns refuse: a server that resolves paths would leave its directory."""
     assert fnmatchcase(uri, "file:///docs/*")
     assert posixpath.normpath(unquote(urlsplit(uri).path)) == "/etc/passwd"
     assert ResourcePatterns(["file:///docs/**"]).match(uri) is None
