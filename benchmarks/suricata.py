@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from ringfence.lab import image, packages, places
+from ringfence.lab import directories, image, packages
 from ringfence.lab.cgroup import Cgroup
 
 ROLE = Path(__file__).parents[1] / "roles/nids"
@@ -50,9 +50,9 @@ class Suricata:
     def installed(cls) -> Suricata:
         """Once for each image; other runs find it there."""
         lower = image.ensure(RELEASE, Cgroup("nids-tests"), print)
-        top = places.CACHE / "nids-tests" / lower.name
+        top = directories.CACHE / "nids-tests" / lower.name
         engine = cls(top / "tree", lower)
-        with places.locked(top.parent):
+        with directories.locked(top.parent):
             if not engine.tree.is_dir():
                 packages.start()
                 partial, work = top / "partial", top / "work"

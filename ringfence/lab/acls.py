@@ -1,7 +1,7 @@
-"""Access lists of the lab's router: between segments only what the manifest lets hosts do.
+"""Access lists of the lab's router: between segments only what the manifest declares.
 
-They are to the lab what network ACLs and security groups are in AWS. A lab comes up without them,
-so that what hosts enforce by themselves can be seen.
+They correspond to network ACLs and security groups in AWS. A lab comes up without them, to show
+what hosts enforce by themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ table inet ringfence {{
   counter spoofed {{ }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    # Who sends from an address that is not of its segment is not who it says.
+    # A source address from another segment is spoofed.
     fib saddr . iif oif missing counter name spoofed drop
     ct state vmap {{ established : accept, related : accept, invalid : drop }}
     ip saddr . ip daddr . meta l4proto . th dport @from4 accept
@@ -47,7 +47,7 @@ SET = """\
 
 
 def enforce(plan: Plan) -> None:
-    """In one transaction, whatever was in force before."""
+    """Replace all rules in one transaction."""
     _nft(plan, rules(plan.environment))
 
 
@@ -56,7 +56,7 @@ def lift(plan: Plan) -> None:
 
 
 def rules(environment: Environment) -> str:
-    """The ruleset. Lookups take the same time for one entry and for thousands."""
+    """Return the ruleset. Lookups in its sets take constant time."""
     ways = {"from": list(declared.opened(environment)), "to": list(declared.accepted(environment))}
     pings = list(declared.pings(environment))
     sets: list[str] = []

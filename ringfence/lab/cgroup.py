@@ -1,8 +1,7 @@
-"""Control groups: what belongs to a lab is in one, so it can be limited, counted and killed whole.
+"""Control groups: all processes of a lab are in one, to be limited, counted and killed together.
 
 Membership is in the v2 hierarchy, which alone can kill a group at once and without a race.
-Limits are set in v2 where its controllers are, and in v1 where the machine still keeps them
-there.
+Limits are set in v1 for controllers that this machine still has there, else in v2.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ class Hierarchies:
 
     @property
     def unified(self) -> bool:
-        """Is /sys/fs/cgroup what a modern systemd expects?"""
+        """Return whether /sys/fs/cgroup is the v2 hierarchy, as systemd expects."""
         return self.v2 == Path("/sys/fs/cgroup")
 
 
 @cache
 def hierarchies() -> Hierarchies:
-    """Those of this machine."""
+    """Return the hierarchies of this machine."""
     mounts = Path("/proc/self/mounts")
     found = read_hierarchies(mounts.read_text()) if mounts.exists() else None
     if not found:
@@ -52,7 +51,7 @@ def hierarchies() -> Hierarchies:
 
 
 def read_hierarchies(mounts: str) -> Hierarchies | None:
-    """From a table of mounts; None where it has no v2."""
+    """Read hierarchies from a table of mounts; None if it has no v2."""
     v2: Path | None = None
     v1: dict[str, Path] = {}
     for line in mounts.splitlines():
@@ -80,15 +79,15 @@ class Cgroup:
 
     @property
     def name(self) -> str:
-        """Its path from the root of the hierarchy."""
+        """The path from the root of the hierarchy."""
         return f"{PARENT}/{self.path}"
 
     @property
     def membership_files(self) -> list[Path]:
-        """A process joins by writing 0 to each."""
+        """Files to which a process writes 0 to join."""
         files = [self.v2 / "cgroup.procs"]
         for root in hierarchies().v1.values():
-            # Groups below a limited one exist in v2 alone.
+            # Groups below a limited one exist in v2 only.
             directory = root / self.name
             while not directory.is_dir():
                 directory = directory.parent
@@ -97,7 +96,7 @@ class Cgroup:
         return files
 
     def create(self, limits: Limits | None = None) -> list[str]:
-        """Returns the limits that this machine cannot hold."""
+        """Create the group; return the limits that this machine cannot enforce."""
         self.v2.mkdir(parents=True, exist_ok=True)
         if not limits:
             return []
@@ -158,14 +157,14 @@ class Cgroup:
     def remove(self) -> None:
         """Kill every process in the group and below, and remove both.
 
-        A group that was killed is not used again: the kernel also kills what is later cloned
-        from there into a group made since (`kill_seq` in its clone3).
+        A killed group is not used again: the kernel also kills processes that are later cloned
+        from it into another group (`kill_seq` in clone3).
         """
         self._kill()
         directories = [self.v2, *(self._v1(controller) for controller in hierarchies().v1)]
         for directory in directories:
             _remove_tree(directory)
-            # The common parent goes with the last lab.
+            # The common parent is removed with the last lab.
             with contextlib.suppress(OSError):
                 directory.parent.rmdir()
 
@@ -192,7 +191,7 @@ def _remove_tree(directory: Path, attempts: int = 100) -> None:
 
 
 def _rmdir(directory: Path, attempts: int) -> None:
-    """A group is busy for a moment after its last process died."""
+    """Remove a group, which stays busy for a moment after its last process died."""
     for _ in range(attempts):
         try:
             directory.rmdir()

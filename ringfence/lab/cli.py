@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from ringfence.lab import image, lab, requirements, state
+from ringfence.lab import image, lab, removal, requirements, state
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.manifest.model import Environment
 
@@ -35,17 +35,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         return sub
 
     def manifest(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("manifest", nargs="?", type=Path, help="the same as --environment")
+        sub.add_argument("manifest", nargs="?", type=Path, help="same as --environment")
 
-    up = action("up", "boot every host that does not run", _up)
+    up = action("up", "boot every host that is not running", _up)
     manifest(up)
     up.add_argument("--release", choices=image.RELEASES, help="Debian release (default: trixie)")
-    up.add_argument("--fresh", action="store_true", help="begin anew where the lab is up already")
-    down = action("down", "remove the lab with everything in it", _down)
+    up.add_argument("--fresh", action="store_true", help="take a running lab down first")
+    down = action("down", "remove the lab and its hosts", _down)
     manifest(down)
     down.add_argument("--all", action="store_true", help="every lab on this machine")
-    down.add_argument("--purge", action="store_true", help="also the identities that it made")
-    status = action("status", "show the hosts; exit status 0 if all run", _status)
+    down.add_argument(
+        "--purge", action="store_true", help="also delete the identities that the lab made"
+    )
+    status = action("status", "show the hosts; exit status 0 if all are running", _status)
     manifest(status)
     status.add_argument("--json", action="store_true")
     action("prepare", "install the Debian packages that the lab needs", _prepare)
@@ -57,21 +59,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("node", metavar="HOST")
         sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     for name, summary in (
-        ("kill", "cut a host's power"),
-        ("start", "boot a stopped host on the files it had"),
-        ("cut", "pull a host's network cable"),
-        ("heal", "plug it in again"),
-        ("reset", "make a host fresh again"),
+        ("kill", "turn a host off without a shutdown"),
+        ("start", "boot a stopped host with the files it had"),
+        ("disconnect", "take a host off its network"),
+        ("reconnect", "put it back on its network"),
+        ("reset", "restore a host to its first boot"),
     ):
         action(name, summary, _on_host).add_argument("node", metavar="HOST")
     for name, summary in (
-        ("intrude", "cable an attacker's node, intruder.SEGMENT, into a segment"),
-        ("withdraw", "remove it"),
+        ("intrude", "connect an attacker's node, intruder.SEGMENT, to a segment"),
+        ("withdraw", "remove that node"),
     ):
         action(name, summary, _on_host).add_argument("node", metavar="SEGMENT")
     for name, summary in (
-        ("enforce", "have the router let pass only what the manifest lets hosts do"),
-        ("lift", "have it let everything pass, as it does at first"),
+        ("enforce", "load access lists into the router that pass only what the manifest declares"),
+        ("lift", "remove the router's access lists"),
     ):
         action(name, summary, _on_router)
 
@@ -106,7 +108,7 @@ def _up(args: argparse.Namespace) -> int:
             _lab(args).discard()
         _lab(args).up()
     except KeyboardInterrupt:
-        print("interrupted; `ringfence lab up` goes on, `ringfence lab down` removes what is there")
+        print("interrupted; `ringfence lab up` continues, `ringfence lab down` removes the lab")
         return 130
     return 0
 
@@ -116,12 +118,12 @@ def _down(args: argparse.Namespace) -> int:
         _usable()
         _lab(args).down(purge=args.purge)
         return 0
-    names = lab.everything()
+    names = removal.everything()
     if names:
         _usable()
-    states = {lab.recorded_state(name) for name in names} | {_manifest(args).parent / ".state"}
+    states = {removal.recorded_state(name) for name in names} | {_manifest(args).parent / ".state"}
     for name in names:
-        lab.down(name, say=_say())
+        removal.down(name, say=_say())
     for directory in states if args.purge else ():
         if directory and state.purge(directory):
             print(f"deleted {directory}")

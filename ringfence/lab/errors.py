@@ -1,15 +1,15 @@
-"""The one exception type of the lab: its text is a line for a person, with the remedy in it."""
+"""Errors of the lab: one line each, with a remedy."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """Something of the lab did not work."""
+    """A step of the lab failed."""
 
     exit_status = 1
 
 
 class UnusableError(LabError):
-    """This machine, or this manifest, cannot hold a lab."""
+    """This machine or this manifest cannot run a lab."""
 
     exit_status = 2

@@ -1,4 +1,4 @@
-"""The file tree that every host starts from: a stock, unhardened Debian, made once per release."""
+"""The file tree that every host starts from: a stock Debian, built once per release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ringfence.lab import packages, places
+from ringfence.lab import directories, packages
 from ringfence.lab.cgroup import Cgroup
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.process import joining
@@ -45,7 +45,7 @@ PACKAGES = [
     "tzdata",
     "vim-tiny",
 ]
-"""Beside the essential ones: what a fresh Debian server has."""
+"""Packages of a fresh Debian server, besides the essential ones."""
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -79,43 +79,43 @@ def path(release: str) -> Path:
 
 
 def directory() -> Path:
-    return places.CACHE / "images"
+    return directories.CACHE / "images"
 
 
 def ensure(release: str, group: Cgroup, say: Callable[[str], None]) -> Path:
-    """Make the image unless it is there. Others who need it at the same time wait for it."""
+    """Build the image unless it exists. Other processes that need it wait."""
     if release not in RELEASES:
         raise UnusableError(f"release {release} is not supported; choose {' or '.join(RELEASES)}")
     image = path(release)
     if image.is_dir():
         return image
-    with places.locked(directory()):
+    with directories.locked(directory()):
         if not image.is_dir():
             packages.start()
             started = time.monotonic()
-            say(f"making the image of Debian {release}, once: about a minute")
+            say(f"building the image of Debian {release}: once, about a minute")
             _make(release, image, group)
-            say(f"image of Debian {release} made in {time.monotonic() - started:.1f} s")
+            say(f"image of Debian {release} built in {time.monotonic() - started:.1f} s")
     return image
 
 
 def discard_partial() -> None:
-    """Remove what a killed attempt left, unless another attempt goes on."""
+    """Remove what a killed build left, unless another build is running."""
     with contextlib.suppress(BlockingIOError):
         if directory().is_dir():
-            with places.locked(directory(), wait=False):
+            with directories.locked(directory(), wait=False):
                 for partial in directory().glob(".*.partial"):
                     shutil.rmtree(partial)
 
 
 def _make(release: str, image: Path, group: Cgroup) -> None:
     partial = image.with_name(f".{image.name}.partial")
-    # Left by an attempt that was killed; nobody else is here, we hold the lock.
+    # Left by a killed build: the lock excludes a running one.
     shutil.rmtree(partial, ignore_errors=True)
     group.create()
     mirror = "deb http://deb.debian.org/{} {} main"
     command = [
-        # Its mounts are its own and go with it, also when it is killed.
+        # Its mounts end with it, even when it is killed.
         *["unshare", "--mount", "--propagation", "private", "--"],
         *["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"],
         *["--components=main", f"--include={','.join(PACKAGES)}"],
@@ -140,13 +140,13 @@ def _make(release: str, image: Path, group: Cgroup) -> None:
     if done.returncode:
         errors = [line for line in log.read_text(errors="replace").splitlines() if "E:" in line]
         reason = errors[0] if errors else "no reason given"
-        raise LabError(f"the image of Debian {release} could not be made ({reason}); see {log}")
+        raise LabError(f"the image of Debian {release} could not be built ({reason}); see {log}")
     _make_stock(partial, release)
     partial.rename(image)
 
 
 def _make_stock(tree: Path, release: str) -> None:
-    """Remove what is of the build, or must differ between hosts."""
+    """Remove files of the build, and files that must differ between hosts."""
     for name in BUILD_LEFTOVERS:
         (tree / name).unlink(missing_ok=True)
     for key in (tree / "etc/ssh").glob("ssh_host_*"):

@@ -1,7 +1,7 @@
-"""Limits of this machine's kernel that all labs share.
+"""Kernel limits that all labs on this machine share.
 
-Root of every host is the same user to the kernel, and systemd, D-Bus and logind of each
-take inotify instances from that user's 128: with about twenty hosts units fail at random.
+The kernel counts root of every host as one user. systemd, D-Bus and logind of each host take
+inotify instances from the 128 of that user; with about twenty hosts, units fail at random.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ringfence.lab import places
+from ringfence.lab import directories
 
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 ENOUGH = 1024
 
 
 def _before() -> Path:
-    return places.CACHE / "inotify-instances"
+    return directories.CACHE / "inotify-instances"
 
 
 def raise_limits() -> None:
-    with places.locked(places.CACHE):
+    with directories.locked(directories.CACHE):
         value = INSTANCES.read_text().strip()
         if int(value) < ENOUGH:
             _before().write_text(value)
-            # Where it may not be changed, few hosts still work.
+            # Small labs work without the change.
             with contextlib.suppress(OSError):
                 INSTANCES.write_text(str(ENOUGH))
 
 
 def restore_limits() -> None:
-    """Once no lab is left, everything is as it was."""
-    with places.locked(places.CACHE):
-        if _before().exists() and not places.labs():
+    """Restore the limits once no lab is left."""
+    with directories.locked(directories.CACHE):
+        if _before().exists() and not directories.labs():
             with contextlib.suppress(OSError):
                 INSTANCES.write_text(_before().read_text())
             _before().unlink()

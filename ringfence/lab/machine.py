@@ -1,7 +1,7 @@
 """One host: a Debian booted by systemd-nspawn on a file tree of its own.
 
-The supervisor of a host lives in a private mount namespace: the overlay and everything
-else that it mounts exist only there, and are gone when the last process of the host is.
+The supervisor of a host runs in a private mount namespace. The overlay and all other mounts
+exist only there and end with the last process of the host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from ringfence.lab import places
+from ringfence.lab import directories
 from ringfence.lab.cgroup import Cgroup, Limits, hierarchies
 from ringfence.lab.errors import LabError
 from ringfence.lab.network import NAMESPACES
@@ -25,16 +25,15 @@ from ringfence.lab.process import joining, spawn
 BOOT = """
 unified=$1 group=$2 options=$3 root=$4; shift 4
 mount -t overlay overlay -o "$options" "$root"
-# systemd in the host needs the v2 hierarchy. Where the machine mounts v1 there, only we stop
-# seeing it.
+# systemd in the host needs the v2 hierarchy. A v1 mount there is hidden in this namespace only.
 if [ "$unified" = no ]; then
   umount --recursive --lazy /sys/fs/cgroup
   mount -t cgroup2 none /sys/fs/cgroup
 fi
-# nspawn leaves lock and propagation files here.
+# nspawn writes lock and propagation files here.
 mkdir -p /run/systemd
 mount -t tmpfs -o mode=755 tmpfs /run/systemd
-# 133: the host reboots itself.
+# Status 133: the host reboots itself.
 status=133
 while [ "$status" = 133 ]; do
   status=0
@@ -57,7 +56,7 @@ class Machine:
         self.image = image
         self.limits = limits
         self.cgroup = Cgroup(f"lab-{lab}/host-{node.name}")
-        self.directory = places.LABS / lab / "hosts" / node.name
+        self.directory = directories.LABS / lab / "hosts" / node.name
 
     @property
     def seed(self) -> Path:
@@ -65,7 +64,7 @@ class Machine:
 
     @property
     def upper(self) -> Path:
-        """What the host has written, over the image."""
+        """Files that the host has written, above the image."""
         return self.directory / "upper"
 
     @property
@@ -74,7 +73,7 @@ class Machine:
 
     @property
     def ready(self) -> Path:
-        """A file that is there once the host was seen to be up since its last boot."""
+        """A file that exists once the host was up after its last boot."""
         return self.directory / "ready"
 
     @property
@@ -92,9 +91,9 @@ class Machine:
         return None
 
     def renew(self) -> None:
-        """Throw away what the host has written; it is as fresh as the image at its next boot."""
+        """Discard what the host has written, so its next boot is its first."""
         self.kill()
-        # Renamed when it is complete: an attempt that was killed leaves no half of a host.
+        # Renamed once complete, so a killed attempt leaves no partial tree.
         partial = self.directory / "upper.partial"
         for directory in (self.upper, self.directory / "work", partial):
             shutil.rmtree(directory, ignore_errors=True)
@@ -102,7 +101,7 @@ class Machine:
         partial.rename(self.upper)
 
     def boot(self) -> list[str]:
-        """Start the host and return at once. Returns the limits that cannot be held here."""
+        """Start the host without waiting; return the limits that this machine cannot enforce."""
         self.ready.unlink(missing_ok=True)
         self.cgroup.remove()
         missing = self.cgroup.create(self.limits)
@@ -125,20 +124,20 @@ class Machine:
                 *["--resolv-conf=off", "--timezone=off"],
                 *[f"--network-namespace-path={NAMESPACES / self.node.namespace}"],
                 "--capability=CAP_NET_ADMIN,CAP_BPF",
-                # As on a real host, units can be held by IPAddressDeny= and DevicePolicy=.
+                # As on a real host, IPAddressDeny= and DevicePolicy= of units work.
                 "--system-call-filter=bpf",
                 # The page cache outlives a host that is killed: syncing would only cost time.
                 "--suppress-sync=yes",
             ],
             keeper,
             self.console,
-            # Its network is its own, so its network settings are too.
+            # The host has its own network, so it may change network settings.
             {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
         )
         return missing
 
     def wait(self, abandon: Event) -> list[str]:
-        """Wait until the host is up, or until nobody is interested. Returns its failed units."""
+        """Wait until the host is up or `abandon` is set; return its failed units."""
         deadline = time.monotonic() + BOOT_PATIENCE
         while time.monotonic() < deadline and not abandon.is_set():
             if not self.running:
@@ -155,14 +154,14 @@ class Machine:
         )
 
     def _system_state(self) -> str:
-        """Returns early when the boot is over, after a second when it is not."""
+        """Return the state of systemd: at once when the boot has ended, else after a second."""
         if not self.leader:
             return "initializing"
         wait = ["timeout", "1", "systemctl", "is-system-running", "--wait"]
         try:
             return self.run(wait, timeout=30).stdout.strip()
         except LabError:
-            # Its process 1 is gone again, or this machine is very busy.
+            # Process 1 has ended, or this machine is busy.
             return "initializing"
 
     def _pending(self) -> str:
@@ -173,16 +172,18 @@ class Machine:
         return f"waiting for {', '.join(units)}" if units else "systemd does not answer"
 
     def _last_words(self) -> str:
-        said = self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
-        last = [line.strip() for line in said if line.strip()][-1:] or ["it said nothing"]
+        lines = (
+            self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
+        )
+        last = [line.strip() for line in lines if line.strip()][-1:] or ["its console is empty"]
         return f"{last[0]} (see {self.console})"
 
     def kill(self) -> None:
-        """Cut the power."""
+        """Turn the host off without a shutdown."""
         self.cgroup.remove()
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command of this machine that runs a command as root in the host."""
+        """Return the command of this machine that runs a command as root in the host."""
         leader = self.leader
         if not leader:
             raise LabError(f"{self.name} is not running; remedy: ringfence lab up")
@@ -234,7 +235,7 @@ class Machine:
 
 
 def _capabilities(pid: int) -> str:
-    """The bounding set of a process, in the words of setpriv."""
+    """Return the bounding set of a process as setpriv takes it."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("CapBnd:"):
             mask = int(line.split()[1], 16)

@@ -1,7 +1,7 @@
-"""Copies of all traffic for the sensor, as AWS Traffic Mirroring delivers them: in VXLAN.
+"""Mirrors all traffic to the sensor in VXLAN, as AWS Traffic Mirroring does.
 
-Every frame is copied once, where it comes out of a cable and before anything can drop it. What
-the sensor sends itself is not: copies of what it says about copies would never end.
+Every frame is copied once, where it enters the router and before anything can drop it. Frames of
+the sensor are not copied: its events about copies would cause more copies without end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ringfence.lab.process import run
 
 DEVICE = "mirror"
 PORT = 4789
-"""RFC 7348, 8; AWS sends mirrored traffic there as well."""
+"""The VXLAN port (RFC 7348, 8), also of AWS Traffic Mirroring."""
 MTU = 1600
-"""On the way to the sensor: a full frame with what VXLAN puts around it."""
+"""Room for a full frame and its VXLAN headers."""
 
 
 def up(plan: Plan) -> None:
@@ -24,8 +24,8 @@ def up(plan: Plan) -> None:
         return
     _batch(["ip"], _device(plan), plan.router)
     _batch(["ip"], [f"link set eth0 mtu {MTU}"], plan.sensor.namespace)
-    # Copies are made of what is on its way, before a network card would have cut it into frames
-    # and filled in checksums. A sensor must see what a cable carries.
+    # Copies are taken before a network card would segment packets and fill in checksums, and the
+    # sensor must see packets as they are on the wire.
     plain = ("tx", "off", "tso", "off", "gso", "off")
     _done(["ip", "netns", "exec", plan.router, "ethtool", "-K", DEVICE, *plain])
     cables = [link for _, link in plan.operator]
@@ -34,7 +34,7 @@ def up(plan: Plan) -> None:
 
 
 def watch(plan: Plan, link: Link) -> None:
-    """One more cable."""
+    """Mirror one more link."""
     if plan.sensor:
         _batch(["tc"], _copy(link), plan.router)
 
@@ -42,7 +42,7 @@ def watch(plan: Plan, link: Link) -> None:
 def _device(plan: Plan) -> Iterator[str]:
     assert plan.sensor
     link = plan.sensor.link
-    # As many as the segment has families, the first of them IPv4.
+    # One address per IP version; IPv4 is first.
     (own, *_), (sensor, *_) = addresses(link.segment, GATEWAY), link.addresses
     yield (
         f"link add {DEVICE} mtu 1500 type vxlan id 1 local {own.ip} remote {sensor.ip} "
@@ -55,7 +55,7 @@ def _device(plan: Plan) -> Iterator[str]:
 
 def _copy(link: Link) -> Iterator[str]:
     yield f"qdisc add dev {link.port} clsact"
-    # Everything: zero bits of the first word are zero. Kernels without `matchall` know this.
+    # Match everything, without the module `matchall`, which some kernels lack.
     yield (
         f"filter add dev {link.port} ingress protocol all u32 match u32 0 0 "
         f"action mirred egress mirror dev {DEVICE}"

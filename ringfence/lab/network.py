@@ -1,8 +1,8 @@
 """The lab's network: a router namespace with a bridge per segment, and links to everything else.
 
-All bridges live in the router's own namespace, so the machine's firewall and its other
-networks are not touched; this machine itself has one link per management segment. Hosts
-get their addresses from outside, before they boot, and keep them when they die.
+All bridges are in the router's namespace, so this machine's firewall and other networks are not
+touched. This machine has one link per management segment. Addresses of hosts are set from outside
+before they boot, and survive them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from ringfence.lab.process import run
 
 NAMESPACES = Path("/run/netns")
 NAMESPACE_FILES = Path("/etc/netns")
-"""`ip netns exec` shows the files in here as those of /etc."""
+"""`ip netns exec` mounts the files in here over those of /etc."""
 
 FORWARD = """
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
-# What stays in a segment passes no router, whatever else this machine has bridges for.
+# Packets within a segment pass no firewall rule, whatever this machine uses bridges for.
 for call in /proc/sys/net/bridge/bridge-nf-call-*; do
   [ ! -e "$call" ] || echo 0 > "$call"
 done
@@ -42,7 +42,7 @@ done
 
 
 def up(plan: Plan) -> None:
-    """Build the network. What is there of it from an interrupted attempt is removed first."""
+    """Build the network, after removing what an interrupted attempt left."""
     down(plan.name)
     _refuse_overlap(plan)
     for namespace in plan.namespaces:
@@ -67,11 +67,11 @@ def is_up(plan: Plan) -> bool:
 
 
 def down(lab: str) -> None:
-    """Remove everything whose name says that it belongs to the lab."""
+    """Remove everything that has a name of the lab."""
     for namespace in namespaces(lab):
         _ip("netns", "delete", namespace)
     for link in _ip_json("link", "show"):
-        # Removed with the router's namespace, but only when the kernel gets round to it.
+        # The kernel removes it with the router's namespace, but later.
         if link["ifname"].startswith(operator_prefix(lab)):
             _ip("link", "delete", link["ifname"], missing_ok=True)
     for directory in NAMESPACE_FILES.glob(f"{namespace_prefix(lab)}*"):
@@ -87,7 +87,7 @@ def namespaces(lab: str) -> list[str]:
 
 
 def intrude(plan: Plan, node: Node) -> None:
-    """Cable an attacker's node into its segment; what it sends is seen as everybody's is."""
+    """Connect an attacker's node to its segment; its traffic is mirrored like all other."""
     withdraw(plan, node)
     _ip("netns", "add", node.namespace)
     _place(plan, node)
@@ -96,21 +96,21 @@ def intrude(plan: Plan, node: Node) -> None:
 
 def withdraw(plan: Plan, node: Node) -> None:
     if (NAMESPACES / node.namespace).exists():
-        # It would go with the namespace, but only when the kernel gets round to it.
+        # The kernel would remove it with the namespace, but later.
         _ip("-n", plan.router, "link", "delete", node.link.port, missing_ok=True)
         _ip("netns", "delete", node.namespace)
 
 
-def cut(plan: Plan, node: Node) -> None:
-    """Pull a node's cable."""
+def disconnect(plan: Plan, node: Node) -> None:
+    """Take a node off its network."""
     _ip("-n", plan.router, "link", "set", node.link.port, "down")
 
 
-def heal(plan: Plan, node: Node) -> None:
+def reconnect(plan: Plan, node: Node) -> None:
     _ip("-n", plan.router, "link", "set", node.link.port, "up")
 
 
-def is_cut(plan: Plan, node: Node) -> bool:
+def is_disconnected(plan: Plan, node: Node) -> bool:
     (link,) = _ip_json("-n", plan.router, "link", "show", "dev", node.link.port)
     return "UP" not in link["flags"]
 
@@ -125,7 +125,7 @@ def _router(plan: Plan) -> Iterable[str]:
     yield "link set lo up"
     for segment in plan.environment.segments.values():
         name = bridge(segment)
-        # Snooping would drop neighbour discovery until it has learned who listens.
+        # Multicast snooping would drop neighbour discovery until it has learned the listeners.
         yield (
             f"link add {name} address {hardware_address(plan.name, name)} "
             "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
@@ -147,7 +147,7 @@ def _operator(plan: Plan, interface: str, link: Link) -> Iterable[str]:
 
 
 def _operator_routes(plan: Plan, link: Link) -> Iterable[str]:
-    """The way from this machine to the segments in which it has no link."""
+    """Routes from this machine to the segments where it has no link."""
     attached = {other.segment.name for _, other in plan.operator}
     gateways = {gateway.version: gateway for gateway in link.gateways}
     for segment in plan.environment.segments.values():
@@ -180,13 +180,13 @@ def _node(node: Node) -> Iterable[str]:
 
 
 def _address(interface: str, address: object) -> str:
-    # Addresses are unique by the manifest: usable at once, without a second of detection.
+    # The manifest makes addresses unique: skip the second of duplicate address detection.
     nodad = " nodad" if ":" in str(address) else ""
     return f"addr add {address} dev {interface}{nodad}"
 
 
 def _write_names(plan: Plan, node: Node) -> None:
-    """Clients resolve the lab's hosts. A host has its own /etc/hosts."""
+    """Write /etc/hosts of a client. A host has its own."""
     if node.host:
         return
     directory = NAMESPACE_FILES / node.namespace
@@ -197,7 +197,7 @@ def _write_names(plan: Plan, node: Node) -> None:
 
 
 def _refuse_overlap(plan: Plan) -> None:
-    """A lab must not take over addresses that lead somewhere else from here."""
+    """Raise `UnusableError` if this machine has routes to the lab's addresses."""
     routes = [
         (ip_network(route["dst"], strict=False), route.get("dev", "?"))
         for version in ("-4", "-6")
@@ -227,7 +227,7 @@ def _ip_json(*args: str) -> list[dict]:
 
 
 def _batch(namespace: str | None, lines: Iterable[str]) -> None:
-    """Run many `ip` commands in one process; the first that fails ends it."""
+    """Run many `ip` commands in one process; stop at the first that fails."""
     within = ["-n", namespace] if namespace else []
     script = "\n".join(lines)
     done = run(["ip", *within, "-batch", "-"], input=script)

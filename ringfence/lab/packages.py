@@ -1,9 +1,8 @@
 """Debian packages for the lab: one caching proxy per machine, one listener per lab.
 
-Hosts always ask for http://deb.debian.org; the proxy fetches from the mirror that this
-machine's own apt uses, and keeps what it fetched across runs. The proxy listens on
-loopback, where only this machine reaches it; a lab's listener passes connections on from
-the address that its manifest names.
+Hosts always request http://deb.debian.org; the proxy fetches from the mirror that this machine's
+apt uses, and keeps what it fetched across runs. The proxy listens on loopback only. The listener
+of a lab forwards connections from the address in the manifest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import socket
 import time
 from pathlib import Path
 
-from ringfence.lab import places
+from ringfence.lab import directories
 from ringfence.lab.cgroup import Cgroup
 from ringfence.lab.errors import LabError
 from ringfence.lab.process import run, spawn
@@ -30,12 +29,12 @@ ARCHIVES = ("debian", "debian-security")
 
 
 def directory() -> Path:
-    return places.CACHE / "packages"
+    return directories.CACHE / "packages"
 
 
 def start() -> None:
-    """Start the machine's proxy unless it runs as it should."""
-    with places.locked(directory()):
+    """Start this machine's proxy unless it runs with the current configuration."""
+    with directories.locked(directory()):
         cache = directory() / "cache"
         configuration = directory() / "conf/acng.conf"
         text = _configuration(cache)
@@ -57,16 +56,16 @@ def start() -> None:
 
 
 def stop_if_unused() -> None:
-    """Stop the machine's proxy once no lab is left."""
-    with places.locked(directory()):
-        if not places.labs():
+    """Stop this machine's proxy once no lab is left."""
+    with directories.locked(directory()):
+        if not directories.labs():
             PROXY.remove()
 
 
 def listen(lab: str, address: tuple[str, int], log: Path) -> None:
-    """Offer the proxy to a lab under an address of this machine."""
+    """Listen for a lab on an address of this machine and forward to the proxy."""
     group = Cgroup(f"lab-{lab}/packages")
-    # Answers already: our listener, or an apt-cacher-ng of the machine's own on all addresses.
+    # Our listener answers already, or an apt-cacher-ng of this machine on all addresses.
     if _answers(*address):
         return
     group.remove()
@@ -90,7 +89,7 @@ def _configuration(cache: Path) -> str:
         "ForeGround: 1",
         "PidFile: ",
         "ReportPage: ",
-        # Debian's archives only: no way out for hosts to anything else.
+        # Debian's archives only: hosts reach nothing else through the proxy.
         "ForceManaged: 1",
         "RedirMax: 5",
         "VerboseLog: 0",
@@ -104,13 +103,13 @@ def _configuration(cache: Path) -> str:
 
 
 def machine_mirrors() -> dict[str, str]:
-    """Where this machine's apt gets Debian's archives from."""
+    """Return the mirrors of Debian's archives that this machine's apt uses."""
     targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     return choose_mirrors(run(targets).stdout.split())
 
 
 def choose_mirrors(uris: list[str]) -> dict[str, str]:
-    """The address of each archive among those of apt; Debian's own where apt has none."""
+    """Return the URL of each archive among those of apt, or Debian's own."""
     mirrors = {archive: f"http://deb.debian.org/{archive}" for archive in ARCHIVES}
     for uri in (uri.rstrip("/") for uri in uris):
         archive = uri.rsplit("/", 1)[-1]

@@ -1,7 +1,7 @@
-"""What a lab consists of, derived from its environment alone: names, links and addresses.
+"""Names, links and addresses of a lab, derived from its environment alone.
 
-Nothing here touches the machine. Every name carries the lab's name, so that what a lab
-left behind is found again without a record of it.
+Nothing here touches the machine. Every name contains the lab's name, so remains of a lab are
+found without a record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ringfence.lab.errors import UnusableError
 from ringfence.manifest.model import Address, Environment, Host, Segment
 
 GATEWAY, OPERATOR, CLIENT, INTRUDER = 1, 2, 10, 66
-"""Last part of the addresses that the lab itself takes in a segment."""
+"""Last part of the addresses that the lab itself uses in a segment."""
 
 INTERFACE_NAME = 15
 """Longest name of a network interface that Linux accepts."""
@@ -26,7 +26,7 @@ Interface = IPv4Interface | IPv6Interface
 
 @dataclass(frozen=True)
 class Link:
-    """A cable from something in the lab to the bridge of its segment."""
+    """A virtual cable from a node to the bridge of its segment."""
 
     segment: Segment
     port: str
@@ -71,7 +71,7 @@ class Plan:
 
     @cached_property
     def operator(self) -> tuple[tuple[str, Link], ...]:
-        """This machine's own place in every management segment: interface name and link."""
+        """Interfaces of this machine in the management segments: name and link."""
         segments = self.environment.segments_for("management")
         return tuple(
             (
@@ -125,7 +125,7 @@ class Plan:
 
     @property
     def proxy(self) -> tuple[str, int] | None:
-        """Where this machine serves packages to the lab, if the manifest wants them from here."""
+        """The address where this machine serves packages, if the manifest names one of its own."""
         endpoint = self.environment.services.package_proxy_endpoint
         mine = {str(address.ip) for _, link in self.operator for address in link.addresses}
         return endpoint if endpoint and _canonical(endpoint[0]) in mine else None
@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Changes when what is booted no longer follows from the manifest."""
+        """A digest that changes when a booted lab no longer matches the manifest."""
         facts = {
             "segments": [
                 (s.name, s.purpose, [str(n) for n in s.networks])
@@ -158,7 +158,7 @@ class Plan:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def check(self) -> None:
-        """Raise `UnusableError` where the manifest cannot be booted on one machine."""
+        """Raise `UnusableError` if this manifest cannot be booted on one machine."""
         if not self.operator:
             raise UnusableError(
                 "the lab needs a segment of purpose management: that is where this machine is "
@@ -199,17 +199,17 @@ def bridge(segment: Segment) -> str:
 
 
 def namespace_prefix(lab: str) -> str:
-    """Begins the name of every namespace of a lab. Labs have no dots in theirs: no two collide."""
+    """Return the prefix of a lab's namespaces. Names of labs have no dots, so none collide."""
     return f"ringfence.{lab}."
 
 
 def operator_prefix(lab: str) -> str:
-    """Begins the name of every interface that a lab has in this machine's own namespace."""
+    """Return the prefix of a lab's interfaces in this machine's own namespace."""
     return f"rf{hashlib.sha256(lab.encode()).hexdigest()[:8]}-"
 
 
 def short(prefix: str, name: str) -> str:
-    """An interface name: the name itself where it fits, a digest of it where it does not."""
+    """Return an interface name: the name itself if it fits, else a digest."""
     if len(prefix + name) <= INTERFACE_NAME:
         return prefix + name
     digest = hashlib.sha256(name.encode()).hexdigest()
@@ -217,7 +217,7 @@ def short(prefix: str, name: str) -> str:
 
 
 def hardware_address(lab: str, name: str) -> str:
-    """The same at every boot, so that nobody's neighbour cache goes stale."""
+    """Return a hardware address that is the same at every boot, so neighbour caches stay valid."""
     digest = hashlib.sha256(f"{lab}/{name}".encode()).digest()
     return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
 

@@ -1,4 +1,4 @@
-"""Processes: steps that end before the next one, and daemons that outlive us."""
+"""Steps that end before the next one, and daemons that outlive this process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from ringfence.lab.cgroup import Cgroup
 
 JOIN = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 > "$1"; shift; n=$((n - 1)); done; exec "$@"'
-"""Joins control groups before anything of the command runs: no child can escape them."""
+"""Joins control groups before the command starts, so no child can escape them."""
 
 
 def run(
     command: list[str], *, input: str | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one step of a command; its outcome is the caller's to judge."""
+    """Run a step; the caller judges its status."""
     return subprocess.run(
         command,
         input=input,
@@ -23,7 +23,7 @@ def run(
         capture_output=True,
         text=True,
         env=os.environ | (environment or {}),
-        # Shares the locks that we hold (see `places.locked`); Python keeps all else to itself.
+        # Inherits the locks of this process (see `directories.locked`) and no other file.
         close_fds=False,
         check=False,
     )
@@ -37,7 +37,7 @@ def joining(group: Cgroup, command: list[str]) -> list[str]:
 def spawn(
     command: list[str], group: Cgroup, log: Path, environment: dict[str, str] | None = None
 ) -> None:
-    """Start a daemon inside a control group: with a session of its own, and no terminal."""
+    """Start a daemon in a control group and a session of its own, without a terminal."""
     with log.open("ab") as output:
         subprocess.run(
             joining(group, ["setsid", "--fork", *command]),

@@ -1,4 +1,4 @@
-"""What this machine must offer for a lab, and how to get it."""
+"""Requirements of a lab on this machine, and their installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ringfence.lab import cgroup, places
+from ringfence.lab import cgroup, directories
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.process import run
 
@@ -24,12 +24,12 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "ssh-keygen": "openssh-client",
 }
-"""Program: Debian package that has it."""
+"""Debian packages by program."""
 
 FILES = {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"}
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-"""Asked by Debian's packages before they start a service."""
+"""Debian packages run it before they start a service."""
 
 
 def missing_packages() -> list[str]:
@@ -40,13 +40,13 @@ def missing_packages() -> list[str]:
 
 
 def _complete_path() -> None:
-    """`su` leaves out the directories of root's programs; they are where the distribution says."""
+    """Add the directories of root's programs, which `su` leaves out."""
     path = os.environ.get("PATH", os.defpath).split(":")
     os.environ["PATH"] = ":".join([*path, *({"/usr/sbin", "/sbin"} - set(path))])
 
 
 def unavailable() -> str | None:
-    """Why no lab can be booted here, with the remedy, in one line."""
+    """Return in one line why no lab can run here, with the remedy; None if one can."""
     if not sys.platform.startswith("linux"):
         return "the lab needs Linux; remedy: use a Debian 12 or 13 machine"
     if os.geteuid() != 0:
@@ -59,9 +59,9 @@ def unavailable() -> str | None:
         cgroup.hierarchies()
     except UnusableError as error:
         return str(error)
-    if _file_system(places.LABS) == "overlay":
+    if _file_system(directories.LABS) == "overlay":
         return (
-            f"{places.LABS} is on an overlay file system, which cannot hold another; "
+            f"{directories.LABS} is on an overlay file system, which cannot hold another; "
             "remedy: set RINGFENCE_LABS to a directory on a disk or a tmpfs"
         )
     attempt = run(
@@ -84,8 +84,7 @@ def _file_system(path: Path) -> str:
 def prepare() -> list[str]:
     """Install the missing packages. Returns their names.
 
-    Debian starts the services of a package when it is installed; the lab runs its own
-    instance of the package cache and wants no other, so they are kept from starting.
+    Services of the packages are not started: the lab runs its own package cache.
     """
     packages = missing_packages()
     if not packages:

@@ -1,4 +1,4 @@
-"""What makes the stock image one particular host: a tree of files laid over it."""
+"""The tree of files that makes the stock image one particular host."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DIRECTORY_MODES = {"root": 0o700, "root/.ssh": 0o700}
 
 
 def make(plan: Plan, node: Node, seed: Path, authorized_keys: Iterable[str]) -> None:
-    """Write the tree of a host: names, keys, package sources. Made once, kept over resets."""
+    """Write the tree of a host: names, keys, package sources. It survives resets."""
     host = node.host
     assert host
-    # Renamed when it is complete: an attempt that was killed leaves no half of a host.
+    # Renamed once complete, so a killed attempt leaves no partial tree.
     tree = seed.with_name("seed.partial")
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -49,7 +49,7 @@ def make(plan: Plan, node: Node, seed: Path, authorized_keys: Iterable[str]) -> 
 
 
 def host_keys(tree: Path) -> list[str]:
-    """Public keys of a host as `type key`, read from its own files rather than learnt."""
+    """Return the public keys of a host as `type key`, read from its files."""
     return [
         " ".join(path.read_text().split()[:2])
         for path in sorted((tree / "etc/ssh").glob("ssh_host_*_key.pub"))
@@ -57,7 +57,7 @@ def host_keys(tree: Path) -> list[str]:
 
 
 def _directory(tree: Path, directory: Path) -> None:
-    """Directories merge with those of the image and bring their own mode."""
+    """Create a directory with its mode; it merges with that of the image."""
     if not directory.is_dir():
         _directory(tree, directory.parent)
         directory.mkdir()

@@ -1,8 +1,7 @@
-"""What the lab puts into `.state/` beside the manifest: identities that its hosts trust.
+"""Keys that the hosts of a lab trust, in the state directory.
 
-In a real environment these come from elsewhere; here they are made when they are missing,
-and only below `.state/`. Everything belongs to the owner of the manifest's directory, so
-that Ansible and the checks need no root.
+In a real environment they exist already; the lab makes missing ones, and only in the state
+directory. The owner of the manifest's directory owns them, so Ansible and the checks need no root.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from ringfence.lab.process import run
 from ringfence.manifest.model import Environment
 
 MARK = "made-by-lab"
-"""File that says: these identities open nothing but lab hosts, and may be deleted."""
+"""File that marks keys as those of lab hosts only, which may be deleted."""
 
 KNOWN_HOSTS = "known_hosts"
 COMMENT = "ringfence-lab"
 
 
 def ensure(environment: Environment) -> None:
-    """Make the directory and the key pairs that the manifest expects in it."""
+    """Create the state directory and the key pairs that the manifest names in it."""
     _directory(environment, environment.state)
     environment.state.chmod(0o700)
     identity = environment.bootstrap.identity_file
@@ -41,13 +40,13 @@ def ensure(environment: Environment) -> None:
         _give_to_owner(environment, mark, 0o644)
     for administrator in environment.administrators.values():
         for path in administrator.ssh_key_files:
-            # A FIDO2 key lives in a token: it cannot be made here.
+            # A FIDO2 key is in hardware and cannot be made here.
             if not path.exists() and administrator.second_factor == "totp":
                 _key_pair(environment, path.with_suffix(""), administrator.account)
 
 
 def authorized_keys(environment: Environment) -> list[str]:
-    """Public keys for the account that a fresh host has."""
+    """Return the public keys of the bootstrap account."""
     identity = environment.bootstrap.identity_file
     assert identity
     done = run(["ssh-keygen", "-y", "-f", str(identity)])
@@ -57,7 +56,7 @@ def authorized_keys(environment: Environment) -> list[str]:
 
 
 def write_known_hosts(plan: Plan, keys: Mapping[str, list[str]]) -> None:
-    """Record the hosts' keys by name. Lines that others wrote stay."""
+    """Record the hosts' keys in `known_hosts`; lines of others stay."""
     path = plan.environment.state / KNOWN_HOSTS
     present = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in present if not line.endswith(f" {COMMENT}")]
@@ -79,7 +78,7 @@ def write_known_hosts(plan: Plan, keys: Mapping[str, list[str]]) -> None:
 
 
 def purge(directory: Path) -> bool:
-    """Delete the state of an environment whose identities the lab made; no other."""
+    """Delete a state directory whose keys the lab made, and no other; return whether it did."""
     if directory.name != ".state" or not (directory / MARK).is_file():
         return False
     shutil.rmtree(directory)

@@ -1,4 +1,4 @@
-"""The lab itself: a host to boot, cut off, kill and make fresh; in the end nothing is left."""
+"""The lab itself: a host to boot, disconnect, kill and reset; in the end nothing is left."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import pytest
 import yaml
 
 from ringfence import cli
-from ringfence.lab import Lab, LabError, UnusableError, network, packages, places
-from ringfence.lab import lab as lab_module
+from ringfence.lab import Lab, LabError, UnusableError, directories, network, packages, removal
 from ringfence.lab.cgroup import Limits, hierarchies
-from ringfence.lab.lab import down, everything
 from ringfence.lab.plan import namespace_prefix, operator_prefix
+from ringfence.lab.removal import down, everything
 from ringfence.manifest.model import Environment
 
 MANIFEST = """
@@ -104,7 +103,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, release: str, octets: range) 
 @pytest.fixture
 def running(tiny: Lab) -> Lab:
     """The tiny lab with its host up and connected, whatever the test before did."""
-    tiny.heal("only")
+    tiny.reconnect("only")
     tiny.up()
     return tiny
 
@@ -148,7 +147,7 @@ def traces(name: str) -> dict[str, list[str]]:
         "namespaces": [*network.NAMESPACES.glob(f"{prefix}*")],
         "namespace files": [*network.NAMESPACE_FILES.glob(f"{prefix}*")],
         "links": [x["ifname"] for x in links if x["ifname"].startswith(operator_prefix(name))],
-        "directories": [places.LABS / name] if (places.LABS / name).exists() else [],
+        "directories": [directories.LABS / name] if (directories.LABS / name).exists() else [],
         "control groups": [
             root / "ringfence" / f"lab-{name}"
             for root in (hierarchies().v2, *hierarchies().v1.values())
@@ -165,10 +164,10 @@ def traces(name: str) -> dict[str, list[str]]:
         except OSError:
             continue
         # Any mount namespace may hold a copy, those of other labs' hosts included.
-        if prefix in mounts or f"{places.LABS / name}/" in mounts:
+        if prefix in mounts or f"{directories.LABS / name}/" in mounts:
             found["mounts"].append(process.name)
         # An empty command line: dead, and its parent has not looked yet.
-        if command and (f"/lab-{name}/" in groups or f"{places.LABS / name}/" in command):
+        if command and (f"/lab-{name}/" in groups or f"{directories.LABS / name}/" in command):
             found["processes"].append(f"{process.name} {command}")
     return {kind: [str(item) for item in items] for kind, items in found.items() if items}
 
@@ -333,7 +332,7 @@ def test_host_reboots_itself(running: Lab) -> None:
 
 
 def is_new(before: str) -> bool:
-    path = places.LABS / TINY
+    path = directories.LABS / TINY
     assert path.is_dir()
     lab = Lab(Environment.load(json.loads((path / "lab.json").read_text())["environment"]))
     try:
@@ -350,11 +349,11 @@ def test_reset_makes_a_host_fresh_and_keeps_its_keys(running: Lab) -> None:
 
 
 def test_cut_host_is_unreachable_until_it_heals(running: Lab) -> None:
-    running.cut("only")
-    assert [status.state for status in running.status()] == ["cut off"]
+    running.disconnect("only")
+    assert [status.state for status in running.status()] == ["disconnected"]
     assert not greeting_from(running, "client", address_of(running, 4))
     assert not greeting_from(running, "client", address_of(running, 6))
-    running.heal("only")
+    running.reconnect("only")
     for version in (4, 6):
         target = address_of(running, version)
         assert eventually(lambda target=target: bool(greeting_from(running, "client", target)))
@@ -478,7 +477,7 @@ def test_package_proxy_goes_with_the_last_lab(second_manifest: Path, release: st
     lab.up()
     assert packages.PROXY.populated
     lab.down()
-    assert packages.PROXY.populated == bool(places.labs())
+    assert packages.PROXY.populated == bool(directories.labs())
 
 
 def test_fresh_up_begins_anew(second_manifest: Path, release: str) -> None:
@@ -500,7 +499,7 @@ def test_down_all_takes_every_lab_that_it_finds(
     shutil.rmtree(lab.directory)
     assert SECOND in everything()
     # Others may use this machine's labs.
-    monkeypatch.setattr(lab_module, "everything", lambda: [SECOND])
+    monkeypatch.setattr(removal, "everything", lambda: [SECOND])
     assert cli.main(["lab", "down", "--all", "--purge", str(second_manifest)]) == 0
     assert not traces(SECOND)
     assert not lab.environment.state.exists()

@@ -145,9 +145,9 @@ def test_every_event_arrives_once_whatever_fails(lab: Lab):
     run(lab, "siem-1", "systemctl", "kill", "--signal=KILL", "rsyslog.service")
     time.sleep(5)
 
-    lab.cut("siem-1")
+    lab.disconnect("siem-1")
     time.sleep(8)
-    lab.heal("siem-1")
+    lab.reconnect("siem-1")
     time.sleep(3)
 
     run(lab, "siem-1", "systemctl", "stop", "rsyslog.service")

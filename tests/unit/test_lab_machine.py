@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence import cli
-from ringfence.lab import kernel, packages, places, requirements
+from ringfence.lab import directories, kernel, packages, requirements
 from ringfence.lab.cgroup import read_hierarchies
 
 EMBEDDED = Path(__file__).parents[2] / "inventories/lab/environment.yaml"
@@ -103,20 +103,20 @@ def test_command_fails_in_one_line(
 def test_lock_is_held_by_one(tmp_path: Path) -> None:
     directory = tmp_path / "lab"
     with (
-        places.locked(directory),
+        directories.locked(directory),
         pytest.raises(BlockingIOError),
-        places.locked(directory, wait=False),
+        directories.locked(directory, wait=False),
     ):
         pytest.fail("two hold the same lock")
-    with places.locked(directory, wait=False):
+    with directories.locked(directory, wait=False):
         assert directory.is_dir()
 
 
 def test_lock_on_a_directory_that_was_removed_is_worth_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "lab"
-    with places.locked(directory):
+    with directories.locked(directory):
         directory.rmdir()
-        with places.locked(directory, wait=False):
+        with directories.locked(directory, wait=False):
             assert directory.is_dir()
 
 
@@ -124,10 +124,10 @@ def test_lock_on_a_directory_that_was_removed_is_worth_nothing(tmp_path: Path) -
 def instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine whose kernel has its default limit, with one lab."""
     monkeypatch.setattr(kernel, "INSTANCES", tmp_path / "max_user_instances")
-    monkeypatch.setattr(places, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(places, "LABS", tmp_path / "labs")
+    monkeypatch.setattr(directories, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(directories, "LABS", tmp_path / "labs")
     kernel.INSTANCES.write_text("128\n")
-    (places.LABS / "one").mkdir(parents=True)
+    (directories.LABS / "one").mkdir(parents=True)
     return kernel.INSTANCES
 
 
@@ -137,7 +137,7 @@ def test_limit_of_the_kernel_is_restored_with_the_last_lab(instances: Path) -> N
     assert int(instances.read_text()) == kernel.ENOUGH
     kernel.restore_limits()
     assert int(instances.read_text()) == kernel.ENOUGH
-    (places.LABS / "one").rmdir()
+    (directories.LABS / "one").rmdir()
     kernel.restore_limits()
     assert int(instances.read_text()) == 128
 
@@ -145,6 +145,6 @@ def test_limit_of_the_kernel_is_restored_with_the_last_lab(instances: Path) -> N
 def test_limit_that_is_high_enough_is_left_alone(instances: Path) -> None:
     instances.write_text("8192\n")
     kernel.raise_limits()
-    (places.LABS / "one").rmdir()
+    (directories.LABS / "one").rmdir()
     kernel.restore_limits()
     assert instances.read_text() == "8192\n"

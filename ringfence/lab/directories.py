@@ -1,4 +1,4 @@
-"""Where a lab keeps its things on this machine."""
+"""Directories of labs on this machine, and locks on them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def labs() -> list[str]:
 
 @contextlib.contextmanager
 def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a directory for oneself, making it where it is missing.
+    """Lock a directory; create it if it is missing.
 
-    The lock goes with its holder, however that dies, and leaves no file. Steps that are run
-    by `process.run` hold it too: when a killed command's lock is free, they have ended.
-    Raises `BlockingIOError` where another process has it and `wait` is not asked for.
+    The lock ends with the process and leaves no file. Steps started by `process.run` inherit
+    it, so once the lock of a killed command is free, its steps have ended too. Raises
+    `BlockingIOError` if another process has it and `wait` is false.
     """
     flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
@@ -45,7 +45,7 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _is_still(directory: Path, descriptor: int) -> bool:
-    """Whoever held the lock before may have removed the directory."""
+    """Return whether the directory was not removed by the last holder of the lock."""
     try:
         return directory.stat().st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
