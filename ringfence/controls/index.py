@@ -229,7 +229,7 @@ def _called(decorator: ast.expr) -> str:
 
 
 def _account_changes(root: Path) -> Mapping[str, tuple[str, ...]]:
-    """By check: the tests that change a rehearsed account, or its answers, so that it fails.
+    """Tests by check, which change a rehearsed account, or its answers, so that it fails.
 
     A table names a check without `test_`; lists of full names say what the emulation cannot
     show, and count as nothing here.

@@ -22,7 +22,7 @@ GRID = 8
 HALF = GRID // 2
 LINE = 2 * GRID
 WIDTH = 25 * GRID
-"""Of a box with text."""
+"""Width of a box with text."""
 PAD, GAP, MARGIN = 2 * GRID, 2 * GRID, GRID
 TITLE = 3 * GRID
 COLUMNS = ("clients", "edge", "servers", "data", EGRESS)
@@ -47,7 +47,7 @@ class Box:
     height: float
     recorded: bool = False
     full: str = ""
-    """What is in it, for whoever reads rather than looks."""
+    """Content as text, for screen readers."""
 
     @property
     def right(self) -> float:
@@ -80,7 +80,7 @@ class Line:
     arrow: Arrow
     points: tuple[Point, ...]
     kind: str
-    """Of the arrow, or purpose of the segment that it comes from."""
+    """Kind of the arrow, or purpose of the segment that it comes from."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Place:
-    """Of a box, or of the frame of a block, before anything is measured."""
+    """Place of a box, or of the frame of a block, before anything is measured."""
 
     row: int
     first: int
@@ -317,7 +317,7 @@ class _Layout:
         )
 
     def _channel(self, slot: _Slot) -> float:
-        """Of one width along the left border of the network, so that frames begin together."""
+        """Return the width, the same along the left border of the network, so that frames align."""
         same = {slot}
         if slot.channel == self._inside[slot.row]:
             same = {_Slot(row, channel) for row, channel in self._inside.items()}

@@ -1,4 +1,4 @@
-"""What is drawn, before anything has a place."""
+"""Content of a picture, before layout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Card:
-    """What is in no subnet."""
+    """A box outside of every subnet."""
 
     title: str
     lines: tuple[str, ...]

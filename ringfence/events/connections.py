@@ -16,7 +16,7 @@ FLOW = "event_type"
 """Key that every event of Suricata has."""
 SYN, ACK = 0x02, 0x10
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
-"""By IANA's numbers; both versions of ICMP are one to a manifest. Others keep their number."""
+"""Names of IANA's numbers. ICMP has one name for both versions; others keep their number."""
 NEIGHBOURS = frozenset({*range(130, 138), 143})
 """Types of ICMPv6 by which a link finds out who is on it: MLD and neighbour discovery."""
 
@@ -26,13 +26,13 @@ class Connection:
     """Packets from who opened a connection to where it led, and back."""
 
     time: float
-    """Of its first packet, Unix seconds."""
+    """Unix seconds of its first packet."""
     source: Address
     target: Address
     protocol: str
     source_port: int
     port: int
-    """Of the target. 0 where the protocol has none."""
+    """Port of the target. 0 where the protocol has none."""
     answered: bool
     """The target took part; False: refused, or nobody was there."""
     bytes: int
@@ -43,7 +43,7 @@ class Connection:
 
 
 def connections(lines: Iterable[str]) -> Iterator[Connection]:
-    """Of events of Suricata, as files or a collector have them, and of VPC flow log records."""
+    """Read connections from Suricata's events, the collector's record or a VPC flow log."""
     for line in lines:
         if line.lstrip().startswith("{"):
             for event in record.documents((line,), FLOW):

@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
 
 
 def _with_addresses(environment: Environment) -> Environment:
-    """Of hosts that AWS provisions, those that run: one may be contained when this is asked."""
+    """Add the addresses of running instances; a contained one has none."""
     environment = provisioned.located(environment, provisioned.instances(environment))
     for host in environment.hosts.values():
         if not host.addresses:

@@ -34,7 +34,7 @@ class Edge:
 
 @dataclass
 class Seen:
-    """Of one edge."""
+    """Totals of one connection."""
 
     connections: int = 0
     answered: int = 0
@@ -61,12 +61,12 @@ class Comparison:
     removable: frozenset[Edge] = frozenset()
     """Those that stand in the manifest's `network.flows`; others follow from something else."""
     seen: dict[Edge, Seen] = field(default_factory=dict)
-    """Of those."""
+    """Declared connections that were observed."""
     undeclared: dict[Edge, Seen] = field(default_factory=dict)
 
     @property
     def unused(self) -> dict[Edge, str]:
-        """Of those that are declared."""
+        """Declared connections that were never observed."""
         return {edge: why for edge, why in self.declared.items() if edge not in self.seen}
 
 
@@ -162,7 +162,7 @@ class _Ways:
 
     @staticmethod
     def edge_of_flow(flow: Flow) -> Edge:
-        """By names: not every host has an address yet."""
+        """Name both ends of a flow: not every host has an address yet."""
         kind = "host" if isinstance(flow.source, Host) else "segment"
         source, target = f"{kind} {flow.source.name}", f"host {flow.target.name}"
         return Edge(source, target, flow.protocol, flow.port)

@@ -1,4 +1,4 @@
-"""What may be connected to what, as networks and ports: all that the manifest declares or implies.
+"""Connections that the manifest declares or implies, as networks and ports.
 
 From the rules of the hosts' firewalls, so that whoever compares with it, or enforces it elsewhere,
 agrees with them.
@@ -26,7 +26,7 @@ class Way:
 
 
 def opened(environment: Environment) -> Iterator[Way]:
-    """What hosts open, and what their MCP servers and their gateway do.
+    """Yield what hosts, their MCP servers and their gateway may open.
 
     Of one host no two overlap: neither do any two of all.
     """
@@ -43,7 +43,7 @@ def opened(environment: Environment) -> Iterator[Way]:
 
 
 def accepted(environment: Environment) -> Iterator[Way]:
-    """What hosts let others open. Here no two overlap either."""
+    """Yield what hosts let others open. Here no two overlap either."""
     for host in environment.hosts.values():
         for rule in firewall.inbound(environment, host):
             for address in _same_family(host, rule):

@@ -86,7 +86,7 @@ def _between(environment: Environment, edges: Iterable[Edge]) -> dict[tuple[str,
 
 
 def _end(environment: Environment, name: str) -> str:
-    """What the manifest gives an address in a segment for, stands for the segment there."""
+    """Return the box of an end; an address that the manifest names stands for its segment."""
     inside = name.rpartition(" in ")[2]
     return f"segment {inside}" if inside != name and inside in environment.segments else name
 

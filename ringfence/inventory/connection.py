@@ -21,7 +21,7 @@ from ringfence.manifest.model import Environment, Host
 NAMED_KEY_ONLY = ("-o", "IdentitiesOnly=yes")
 """Exactly the key that is named: an agent full of others would use up the attempts."""
 TOOLS = ("aws", "session-manager-plugin")
-"""What opens a session on this machine, beside ssh."""
+"""Programs that open a session on this machine, beside ssh."""
 CONNECT_SECONDS, SESSION_SECONDS = 10, 30
 """A session is opened by two calls of AWS, before ssh says its first word."""
 
@@ -85,7 +85,7 @@ def connect_seconds(host: Host) -> int:
 
 
 def address(host: Host) -> str:
-    """What ssh is given; a host that is yet to be provisioned has a name only."""
+    """Return the destination for ssh; a host that is not provisioned yet has a name only."""
     return host.instance or str(host.address or host.fqdn)
 
 

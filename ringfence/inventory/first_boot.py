@@ -1,4 +1,4 @@
-"""What a host's cloud-init does: let Ansible in by Session Manager and certificate, and no more.
+"""Cloud-init of a host: it opens the SSH access path of Ansible, and does no more.
 
 The door is that of the role `ssh`, from its own templates: the role then finds it open as it
 would have opened it. Debian's image has what Ansible needs (python3, sudo), and nothing else is
@@ -24,7 +24,7 @@ from ringfence.manifest.model import Environment, Host
 from ringfence.paths import ROLES
 
 LONGEST = 16 * 1024
-"""Of user data before base64: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html"""
+"""Bytes of user data before base64: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html"""
 TEMPLATES = ROLES / "ssh" / "templates"
 DOOR = {
     "etc/ssh/ringfence_user_ca.pub": "0644",

@@ -111,7 +111,7 @@ def configuration(environment: Environment, gateway: Gateway, host: Host) -> dic
 
 
 def files(environment: Environment) -> dict[str, Path]:
-    """By name in the directory: files of the controller, where they exist.
+    """Map names in the directory to files of the controller, where they exist.
 
     What a person writes by hand (`policies/*.cedar`, `pins/*.json`) stands beside the manifest.
     """
@@ -134,14 +134,14 @@ def files(environment: Environment) -> dict[str, Path]:
 
 
 def names(environment: Environment, gateway: Gateway, host: Host) -> list[str]:
-    """What callers may have asked for, as it stands in a Host header."""
+    """Return the names of the gateway that a Host header may have."""
     addresses = [str(a) if a.version == 4 else f"[{a}]" for a in host.addresses]
     asked = dict.fromkeys([environment.group("edge")[0].fqdn, host.fqdn, host.name, *addresses])
     return [gateway.authority(name) for name in asked]
 
 
 def credential(name: str) -> str:
-    """Of systemd, as the service finds it."""
+    """Return the path of a systemd credential, as the service finds it."""
     return f"ringfence-gateway.{name}"
 
 

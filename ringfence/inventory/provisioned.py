@@ -132,7 +132,7 @@ def located(environment: Environment, found: Mapping[str, Instance]) -> Environm
 
 
 def missing_tools(environment: Environment) -> str:
-    """What to install before hosts can be reached; empty where nothing is missing."""
+    """Say what to install before hosts can be reached; empty where nothing is missing."""
     missing = [tool for tool in TOOLS if environment.provisioning and shutil.which(tool) is None]
     if not missing:
         return ""

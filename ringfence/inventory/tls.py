@@ -54,7 +54,7 @@ def frontend(environment: Environment, host: Host, server: Server) -> dict[str, 
 
 
 def callers(environment: Environment, server: Server) -> list[Subject]:
-    """Whose certificates a server's frontend lets in: the gateway's, where there is one."""
+    """Return the subjects that a server's frontend admits: the gateway's, where there is one."""
     if environment.gateway:
         return [Subject.of_host(environment, host) for host in environment.group("edge")]
     return [

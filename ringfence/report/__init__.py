@@ -1,4 +1,4 @@
-"""What a compliance run found: outcomes, and their forms for people and programs."""
+"""Results of a compliance run, in their forms for people and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a failed check has seen, short enough to read and without secrets."""
+"""Evidence of a failed check, short enough to read and without secrets."""
 
 from __future__ import annotations
 

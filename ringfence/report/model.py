@@ -31,7 +31,7 @@ class Identity:
     host: str
     check: str
     case: str = ""
-    """What tells apart the runs of one check on one host: a server, a person, a parameter."""
+    """Difference between runs of one check on one host: a server, a person, a parameter."""
     why: str = ""
 
     @property
@@ -111,7 +111,7 @@ class Report:
         return self._by_control.get(control, ())
 
     def status(self, control: str, host: str | None = None) -> Status:
-        """Of a control, on one host or altogether."""
+        """Return the status of a control, on one host or on all."""
         return combined(
             check.outcome
             for check in self.checks_of(control)
@@ -191,7 +191,7 @@ def told_once(checks: Iterable[Check]) -> tuple[tuple[Check, tuple[str, ...]], .
 
 @dataclass(frozen=True)
 class Finding:
-    """What several checks said alike."""
+    """Several failures with the same message."""
 
     message: str
     titles: tuple[str, ...]
@@ -199,7 +199,7 @@ class Finding:
 
 
 def findings(checks: Iterable[Check]) -> tuple[Finding, ...]:
-    """What was found, told once, however many hosts or checks it concerns."""
+    """Merge failures with the same message, over hosts and checks."""
     titles: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for check, hosts in told_once(checks):
         titles.setdefault((check.message, hosts), []).append(check.identity.title)

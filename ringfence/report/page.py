@@ -22,7 +22,7 @@ _templates = jinja2.Environment(
 
 
 def _code(text: str) -> Markup:
-    """What stands between backticks in the checklist, as code."""
+    """Mark text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 

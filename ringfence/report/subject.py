@@ -1,4 +1,4 @@
-"""What the plugin that selects checks tells the plugin that reports on them."""
+"""Facts that the plugin for selection passes to the plugin for reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDENTITY = pytest.StashKey[Identity]()
 
 @dataclass(frozen=True)
 class Subject:
-    """What is verified in this run."""
+    """Subject of this run."""
 
     environment: str
     stage: str

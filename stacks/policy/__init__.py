@@ -1,1 +1,1 @@
-"""What Ringfence promises of an AWS account, as a policy pack that `pulumi up` asks first."""
+"""Ringfence's rules for an AWS account, as a policy pack that `pulumi up` evaluates first."""

@@ -23,7 +23,7 @@ from rules import RULES, STACK_RULES, Declared, Properties, Rule, StackRule
 
 
 class Unknown:
-    """What a preview does not know: it is there, but no rule may look at it.
+    """A value that a preview does not know: it exists, and no rule may read it.
 
     The SDK refuses even to say whether it is there, so that every key of the same stack would
     keep its rule from being run. To look at it ends the rule, which the engine then reports as

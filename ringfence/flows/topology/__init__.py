@@ -1,1 +1,1 @@
-"""What the network of one manifest is: a picture of it, and a page around that."""
+"""The network of a manifest as a picture, and a page around it."""

@@ -1,4 +1,4 @@
-"""What a picture shows of a manifest's network."""
+"""Picture of a manifest's network."""
 
 from __future__ import annotations
 

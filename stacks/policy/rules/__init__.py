@@ -226,7 +226,7 @@ RULES: tuple[Rule, ...] = (
         tags.classified,
     ),
 )
-"""Of single resources."""
+"""Rules about single resources."""
 
 STACK_RULES: tuple[StackRule, ...] = (
     StackRule(
@@ -258,4 +258,4 @@ STACK_RULES: tuple[StackRule, ...] = (
         buckets.unencrypted,
     ),
 )
-"""Of what must stand beside a resource."""
+"""Rules about what must accompany a resource."""

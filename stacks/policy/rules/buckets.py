@@ -1,4 +1,4 @@
-"""What must stand beside a bucket: a block of public access, and encryption (IAM-07, DAT-02)."""
+"""Resources that must accompany a bucket: public access block, encryption (IAM-07, DAT-02)."""
 
 from __future__ import annotations
 

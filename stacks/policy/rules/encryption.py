@@ -1,4 +1,4 @@
-"""What is at rest is encrypted under a rotating key of one's own (DAT-02); on the wire, TLS 1.3."""
+"""Encryption at rest under a customer's rotating key (DAT-02); on the wire, TLS 1.3."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SWITCHES: Mapping[str, str] = {
     "aws:rds/cluster:Cluster": "storageEncrypted",
     "aws:rds/instance:Instance": "storageEncrypted",
 }
-"""What a key alone does not turn on."""
+"""Switches that a key alone does not turn on."""
 PARAMETER = "aws:ssm/parameter:Parameter"
 ENCRYPTED = tuple(dict.fromkeys((*KEYS, *SWITCHES, PARAMETER)))
 
@@ -139,7 +139,7 @@ def _is_through_a_service(statement: Statement) -> bool:
 
 
 def older_than_tls13(kind: str, properties: Properties) -> Iterator[str]:
-    """What passes TCP on leaves TLS to the hosts, which know 1.3 only."""
+    """A TCP listener leaves TLS to the hosts, which accept 1.3 only."""
     if kind == CLASSIC:
         for listener in items(properties.get("listeners")):
             protocol = str(listener.get("lbProtocol")).upper()

@@ -112,7 +112,7 @@ def ways_out(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
 
 
 def _gateway_ids(found: Any) -> Iterator[str]:
-    """Of a property, or of routes in one. What is no text is not known yet."""
+    """Yield ids in a property, or in its routes. A value that is no text is not known yet."""
     if isinstance(found, str):
         if found.startswith(GATEWAY_IDS):
             yield found
@@ -219,7 +219,7 @@ def service_accepts_anybody(kind: str, properties: Properties) -> Iterator[str]:
 
 
 def flows_unrecorded(_: str, properties: Properties) -> Iterator[str]:
-    """Of transit gateways AWS records all, and takes no type."""
+    """Report flow logs that do not record all; those of transit gateways have no type."""
     of_network = any(properties.get(name) is not None for name in ("vpcId", "subnetId", "eniId"))
     kind = properties.get("trafficType")
     if of_network and kind != "ALL":

@@ -16,7 +16,7 @@ OFF: Mapping[str, tuple[str, object]] = {
     "aws:guardduty/detectorFeature:DetectorFeature": ("status", "DISABLED"),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("actionsEnabled", False),
 }
-"""What turns a detection off."""
+"""Values that turn a detection off."""
 
 
 def kept_for_ever(_: str, properties: Properties) -> Iterator[str]:

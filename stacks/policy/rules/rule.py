@@ -1,4 +1,4 @@
-"""What a rule is, and how it reads a resource's properties.
+"""The types of rules, and how they read a resource's properties.
 
 Nothing of Pulumi's policy SDK: the same functions judge what a rehearsal recorded.
 """
@@ -15,16 +15,16 @@ Properties = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """Of a resource by itself: it is refused before it is made."""
+    """Rule about a single resource: it is refused before it is created."""
 
     name: str
     control: str
-    """Of schemas/controls.yaml."""
+    """Id in schemas/controls.yaml."""
     description: str
     remedy: str
     types: tuple[str, ...]
     check: Callable[[str, Properties], Iterator[str]]
-    """What is wrong with a resource of this type; the stack's preview may not know a value yet."""
+    """Yields violations of a resource; the stack's preview may not know a value yet."""
 
     def violations(self, kind: str, properties: Properties) -> Iterator[str]:
         if kind in self.types:
@@ -47,7 +47,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class StackRule:
-    """Of what must stand beside a resource: its preview is refused."""
+    """Rule about what must accompany a resource: its preview is refused."""
 
     name: str
     control: str
@@ -67,7 +67,7 @@ def value(properties: Properties, path: str) -> Any:
 
 
 def items(found: Any) -> Iterable[Any]:
-    """Of a list that may be absent, or one thing that stands for it."""
+    """Return items of a list that may be absent, or be a single item."""
     if found is None:
         return ()
     return (found,) if isinstance(found, str | Mapping) else found

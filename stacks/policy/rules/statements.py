@@ -13,7 +13,7 @@ Conditions = Mapping[str, frozenset[str]]
 
 
 def allowing(policy: Any) -> Iterator[Statement]:
-    """Of a document as a text or as an object. AWS refuses one that is none, so it passes here."""
+    """Yield statements of a document, text or object. AWS itself refuses anything else."""
     if policy is None:
         return
     document = policy if isinstance(policy, Mapping) else _parsed(str(policy))
@@ -23,7 +23,7 @@ def allowing(policy: Any) -> Iterator[Statement]:
 
 
 def texts(found: Any) -> tuple[str, ...]:
-    """What policies give as one text or a list."""
+    """Return a value of a policy, one text or a list, as texts."""
     return tuple(str(each) for each in items(found))
 
 

@@ -1,4 +1,4 @@
-"""Whose a resource is and why it is there: what bills, reviews and checks find it by."""
+"""Tags that say to whom a resource belongs and why: bills, reviews and checks use them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ HOLD_DATA = (
 
 
 def tag(properties: Properties, name: str) -> Any:
-    """Of a mapping, or of the list that Auto Scaling has."""
+    """Return a tag's value, from a mapping or from the list of Auto Scaling."""
     tags = properties.get("tags") or {}
     if isinstance(tags, list):
         tags = {each.get("key"): each.get("value") for each in tags}

@@ -44,7 +44,7 @@ OTHERS = (
     *("kms:PutKeyPolicy", "kms:CreateGrant", "secretsmanager:PutSecretValue"),
     *("logs:DeleteLogStream", "logs:PutRetentionPolicy", "guardduty:DeleteDetector"),
 )
-"""What no host has a use for, and an intruder on it has."""
+"""Actions that no host needs, and an intruder would use."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Own:
-    """What a host acts as."""
+    """Identity of a host."""
 
     role: Identity
     boundary: Document | None
@@ -74,7 +74,7 @@ class Own:
 
 @pytest.mark.control("IAM-07")
 def test_every_host_runs_with_an_identity_of_its_own(cloud: Cloud):
-    """What a role may, every machine may that has it: one taken over would be worth several."""
+    """Every machine with a role has its permissions: sharing one would multiply a takeover."""
     profiles, own = _profiles(cloud), _own(cloud)
     found: list[str] = []
     users: Counter[str] = Counter()
@@ -137,7 +137,7 @@ def test_permissions_of_hosts_name_actions_and_resources(cloud: Cloud):
 
 @pytest.mark.control("IAM-07")
 def test_a_host_reads_the_secrets_of_its_servers_and_no_others(cloud: Cloud):
-    """By its role, its boundary and the secret's own policy, as AWS decides."""
+    """AWS decides by the role, its boundary and the secret's own policy."""
     if not own_secrets(cloud.environment):
         not_applicable("no server of the manifest has a secret")
     held, hosts = tagged_resources.secrets(cloud), _own(cloud)

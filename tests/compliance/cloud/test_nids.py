@@ -56,7 +56,7 @@ def test_all_traffic_is_mirrored(cloud: Cloud):
 
 @pytest.mark.control("NET-04")
 def test_every_interface_is_mirrored(cloud: Cloud):
-    """What no sensor sees is where an intruder stays."""
+    """An intruder stays where no sensor looks."""
     if cloud.emulated:
         not_applicable("nothing runs the function that starts sessions in an emulated account")
     mirrored = {s["NetworkInterfaceId"] for s in _sessions(cloud)}
@@ -138,7 +138,7 @@ def _sessions(cloud: Cloud) -> list[Document]:
 
 
 def _interfaces(cloud: Cloud, *, sensors: bool) -> Iterator[str]:
-    """Of instances in the environment's network: sensors, or the others."""
+    """Yield interfaces of instances in the environment's network: of sensors, or of others."""
     own = {host_group(host) for host in cloud.environment.group("sensor")}
     for reservation in cloud.in_vpcs("describe_instances", "Reservations"):
         for instance in reservation["Instances"]:

@@ -140,7 +140,7 @@ def test_failures_call_somebody(cloud: Cloud, metric: str):
 
 @pytest.mark.control("IRP-01")
 def test_containment_is_on_record(cloud: Cloud, environment: Environment):
-    """What was done to which instance, and why: the first question of whoever investigates."""
+    """An investigation first asks what was done to which instance, and why."""
     logged = _function(cloud).get("LoggingConfig", {}).get("LogGroup")
     groups = [
         group
@@ -354,7 +354,7 @@ def _changed_groups(cloud: Cloud, context: Mapping[str, Any]) -> Iterable[Reques
 
 
 def _boundary(cloud: Cloud, path: str) -> dict[str, str]:
-    """Of the roles of hosts, where they have one."""
+    """Return boundaries of hosts' roles, where they have one."""
     iam = cloud.client("iam")
     for role in cloud.all("iam", "list_roles", "Roles", PathPrefix=path):
         found = iam.get_role(RoleName=role["RoleName"])["Role"].get("PermissionsBoundary")
@@ -383,7 +383,7 @@ def _on_others(cloud: Cloud, environment: Environment) -> Iterable[Request]:
 
 
 def _beyond(cloud: Cloud, environment: Environment) -> Iterable[Request]:
-    """What it never does, on things of the environment: what would destroy, open or spread."""
+    """Yield requests that it must never make: they would destroy, open or spread."""
     owned = {
         "aws:RequestedRegion": cloud.place.region,
         f"aws:ResourceTag/{ENVIRONMENT}": environment.name,

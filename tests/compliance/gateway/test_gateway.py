@@ -1,4 +1,4 @@
-"""What the gateway lets through, and what it makes of the answers (IAM, DAT, MON, TIN).
+"""Calls that the gateway allows, and how it changes the answers (IAM, DAT, MON, TIN).
 
 Asked of its processes on the host; nothing here calls a tool that changes something, and where a
 refusal is expected the arguments are none that a tool would take.
@@ -42,7 +42,7 @@ ECHOES = {
     "mcp-server-sqlite": ("read_query", lambda text: {"query": f"SELECT '{text}' AS probe"}),
     "mcp-server-time": ("get_current_time", lambda text: {"timezone": text}),
 }
-"""By package: a tool that changes nothing and says in its answer what it was asked."""
+"""Tool by package that changes nothing and repeats its input in its answer."""
 
 
 def sabotage_configuration(change: str, take: str = RELOAD) -> pytest.MarkDecorator:
@@ -115,7 +115,7 @@ def test_tool_of_no_role_is_refused(host: Target, environment: Environment) -> N
 @pytest.mark.hosts("edge")
 @permit_everything
 def test_list_shows_what_roles_name(host: Target, environment: Environment) -> None:
-    """What is listed is read by a model, which then tries it; what is not, it does not know."""
+    """A model reads the list and tries what is in it; it does not know the rest."""
     cases = list(gateway.listings(environment))
     if not cases:
         not_applicable("no role of a principal names a tool")
@@ -188,7 +188,7 @@ def test_token_for_another_server_is_refused(host: Target, environment: Environm
 @pytest.mark.hosts("edge")
 @sabotage_configuration('document["tokens"]["sender_constraint"] = "none"')
 def test_token_without_its_certificate_is_refused(host: Target, environment: Environment) -> None:
-    """What is stolen from a log or a memory must be of no use to whoever holds nothing else."""
+    """A token stolen from a log or a memory must be of no use without its certificate."""
     principal, server = listing(environment)
     caller = Caller(environment, host)
     if caller.gateway.tokens.sender_constraint != "certificate":
@@ -246,7 +246,7 @@ def test_sensitive_tool_needs_a_grant(host: Target, environment: Environment) ->
 
 
 def echoed(host: Target, environment: Environment, *texts: str, strict: bool) -> list[str]:
-    """What a tool's answer makes of texts. `strict`: of a class whose findings are not let be."""
+    """Return texts as a tool's answer has them. `strict`: of a class that acts on findings."""
     caller = Caller(environment, host)
     for principal, server, names in gateway.listings(environment):
         tool, arguments = ECHOES.get(server.package.name, ("", dict))
@@ -298,7 +298,7 @@ def test_class_of_a_tool_is_that_of_the_manifest(
     'classes=dict.fromkeys(document["inspection"]["classes"], "flag"))'
 )
 def test_secret_in_a_result_is_withheld(host: Target, environment: Environment) -> None:
-    """What a tool returns enters a model's context and may leave with its next answer."""
+    """A tool's result enters a model's context and may leave with its next answer."""
     (text,) = echoed(host, environment, SECRET, strict=True)
     assert SECRET not in text, f"an access key comes back as it is; {REMEDY}"
 
@@ -351,7 +351,7 @@ def recorded(
 def test_decisions_say_who_what_and_why(
     host: Target, environment: Environment, targets: Targets
 ) -> None:
-    """What was not recorded cannot be investigated."""
+    """An unrecorded call cannot be investigated."""
     cases = list(gateway.withheld(environment))
     if not cases:
         not_applicable("every principal's roles name every tool")

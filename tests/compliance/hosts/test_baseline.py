@@ -45,7 +45,7 @@ def parameter(key: str, value: str) -> str:
     ],
 )
 def test_kernel_parameters_hold(host: Target, family: str) -> None:
-    """What the running kernel allows decides how far an exploit gets, whatever a file says."""
+    """The running kernel, not a file, decides how far an exploit gets."""
     wanted = {k: str(v) for k, v in SYSCTL.items() if k.startswith(f"{family}.")}
     paths = [f"/proc/sys/{key.replace('.', '/')}" for key in wanted]
     seen = host.run(
@@ -149,7 +149,7 @@ def test_sessions_dump_no_core(host: Target) -> None:
     "systemctl daemon-reload",
 )
 def test_services_dump_no_core(host: Target) -> None:
-    """What runs as a service holds keys, and is what gets attacked."""
+    """Services hold keys, and they are attacked."""
     limit = host.run("systemd-run --quiet --wait --pipe sh -c 'ulimit -Hc'").stdout.strip()
     assert limit == "0", f"services may dump core (limit {limit}); apply role baseline"
 
@@ -162,7 +162,7 @@ def test_services_dump_no_core(host: Target) -> None:
     restore="mv /root/.sabotage /etc/pam.d/common-session",
 )
 def test_files_of_a_session_are_not_for_others(host: Target) -> None:
-    """What a person writes should not be there for every service to read."""
+    """Services should not be able to read what a person writes."""
     mask = host.run("su -s /bin/sh nobody -c umask").stdout.strip()
     assert int(mask, 8) & 0o007 == 0o007, (
         f"new files are for all (umask {mask}); apply role baseline"
@@ -283,7 +283,7 @@ def test_changed_file_is_noticed(host: Target) -> None:
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("auditctl -D", restore="augenrules --load")
 def test_audit_rules_are_loaded(host: Target) -> None:
-    """What was done, by whom, is known afterwards only if the kernel was told to record it."""
+    """The kernel records who did what only if rules say so."""
     assert host.run("command -v auditctl").succeeded, "auditd is not installed; apply role baseline"
     if host.run("auditctl -s").failed:
         not_applicable("the kernel does not answer audit here, as in every container")

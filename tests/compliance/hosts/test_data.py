@@ -31,7 +31,7 @@ def frontend_sabotage(expression: str, file: str = FRONTEND) -> pytest.MarkDecor
 
 
 def frontend(host: Target, server: Server) -> dict[str, Any]:
-    """What a server's TLS frontend answers to several kinds of callers; asked once."""
+    """Return answers of a server's TLS frontend to several kinds of callers, requested once."""
     return answers_at(host, server.port)
 
 

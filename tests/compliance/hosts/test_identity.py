@@ -81,7 +81,7 @@ echo "failures_of_automation: $(( $(failures $automation) - before ))"
 
 
 def tried_passwords(host: Target, environment: Environment) -> dict[str, Any]:
-    """What the host answers to weak, former and wrong passwords; tried once for many checks."""
+    """Return the host's answers to weak, former and wrong passwords, tried once for many checks."""
     setup = (
         f"automation={environment.automation.account}; "
         f"attempts={BASELINE['baseline_lockout_attempts']}"
@@ -477,7 +477,7 @@ def test_automation_comes_from_management_only(
 @pytest.mark.hosts("all")
 @ssh_sabotage("KexAlgorithms curve25519-sha256,diffie-hellman-group14-sha256")
 def test_ssh_offers_strong_algorithms_only(host: Target, environment: Environment) -> None:
-    """What is recorded today is decrypted when there is a quantum computer."""
+    """A quantum computer will decrypt what is recorded today."""
     login = try_login(environment, host.manifest, environment.automation.account)
     strong = {
         "KEX algorithms": ("mlkem", "sntrup", "ext-info", "kex-strict"),

@@ -18,7 +18,7 @@ from ringfence.verify.targets import Target
 
 REMEDY = "apply role mcp_servers"
 LARGEST_EXPOSURE = 1.5
-"""Of `systemd-analyze security`, which goes from 0 (confined) to 10."""
+"""Score of `systemd-analyze security`, which goes from 0 (confined) to 10."""
 
 PACKAGES = "/opt/ringfence/mcp/$SERVER/*/lib/python3*/site-packages"
 BILL = "$(ls -d /opt/ringfence/mcp/$SERVER/*/sbom.cdx.json)"
@@ -73,7 +73,7 @@ def test_installed_files_are_those_of_the_wheels(host: Target, server: Server) -
     restore=f"cd {PACKAGES} && rm -r sabotage-1.dist-info",
 )
 def test_versions_are_those_of_the_lock(host: Target, server: Server, environment: Any) -> None:
-    """What was reviewed is the lock; anything else came in unseen."""
+    """The lock was reviewed; anything else was not."""
     found = installed(host, server)
     try:
         lock = find_lock(
@@ -169,7 +169,7 @@ cat $answer
 
 
 def tried(host: Target, server: Server) -> dict[str, Any]:
-    """What a program can do in the sandbox of a server."""
+    """Try what a program can do in the sandbox of a server."""
     code = base64.b64encode(probes.source("sandbox").encode()).decode()
     found = host.once(
         "sh -c %s probe %s %s %s %s",
@@ -189,7 +189,7 @@ def tried(host: Target, server: Server) -> dict[str, Any]:
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("TemporaryFileSystem=/var/lib:mode=777")
 def test_server_writes_to_its_state_alone(host: Target, server: Server) -> None:
-    """What a server can write elsewhere, it can plant there."""
+    """A server that can write elsewhere can plant something there."""
     found = tried(host, server)
     assert found["state"], f"{server.name} cannot write its own state; {REMEDY}"
     assert not found["written"], (

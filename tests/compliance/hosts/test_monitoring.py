@@ -86,7 +86,7 @@ def test_events_say_who_what_when_and_where(
     "systemctl restart systemd-journald; journalctl --flush",
 )
 def test_events_wait_on_disk(host: Target) -> None:
-    """What waits for the collector in memory is gone with the host's power."""
+    """Events in memory are lost with the host's power."""
     token = host.once("sh -c %s", SEND_EVENT).stdout.strip()
     assert token, "the host's journal took no event; look at systemd-journald"
     script = f"journalctl --sync; journalctl -q -D /var/log/journal -o cat RINGFENCE_PROBE={token}"

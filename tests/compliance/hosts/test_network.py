@@ -122,7 +122,7 @@ def test_server_reaches_only_its_egress(environment, host, server):
 @pytest.mark.hosts("mcp_servers")
 @pytest.mark.sabotage(NO_TABLE, restore=RELOAD)
 def test_loopback_is_not_open_to_every_account(host):
-    """What listens on loopback, behind the TLS frontend, trusts whoever connects."""
+    """A service on loopback, behind the TLS frontend, trusts every connection."""
     targets = [(address, "tcp", UNUSED_PORT) for address in LOOPBACK]
     left = leaks(host, "nobody", targets)
     assert not left, f"the account nobody may connect to {', '.join(left)}; {REMEDY}"
@@ -286,7 +286,7 @@ def written(address: str, port: int) -> str:
 
 
 def until(found: Callable[[], str], seconds: float) -> str:
-    """What is found within some time; logs take a moment."""
+    """Wait until something is found; logs take a moment."""
     end = time.monotonic() + seconds
     while not (result := found()) and time.monotonic() < end:
         time.sleep(0.2)

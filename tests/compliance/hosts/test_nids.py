@@ -100,7 +100,7 @@ def test_rules_are_those_of_the_role(host: Target) -> None:
 @pytest.mark.hosts("sensor")
 @edited("rules/dns.rules", f"echo 'alert nothing' >> {CURRENT}/rules/dns.rules", "true")
 def test_rules_would_load_again(host: Target) -> None:
-    """What only runs because it was loaded before is gone with the next start."""
+    """Rules that cannot be loaded again are gone with the next start."""
     tested = host.run(
         "setpriv --reuid ringfence-nids --regid ringfence-nids --clear-groups "
         f"suricata -T -c {CURRENT}/suricata.yaml -l /tmp"
@@ -241,7 +241,7 @@ def test_nothing_is_missed(host: Target) -> None:
 
 
 def told(host: Target, since: int, *events: str) -> list[str]:
-    """What the sensor said about itself."""
+    """Return the sensor's reports about itself."""
     wanted = " ".join(f"NIDS_EVENT={event}" for event in events)
     said = host.run(
         f"journalctl -q -o cat --since @{since} SYSLOG_IDENTIFIER=ringfence-nids {wanted}"
