@@ -17,7 +17,7 @@ from ringfence.manifest.schema import Schema
 
 @dataclass(frozen=True)
 class Form:
-    """What a schema says about defaults in a mapping or a list, and below it."""
+    """Defaults that a schema gives for a mapping or a list, and below it."""
 
     defaults: tuple[tuple[str, Any], ...]
     properties: Mapping[str, Form]

@@ -31,5 +31,5 @@ def family(instance_type: str) -> str:
 
 
 def architecture(instance_type: str) -> Architecture:
-    """Of a type that validation has let pass."""
+    """Return the architecture of a type that validation has accepted."""
     return ARCHITECTURES[family(instance_type)]

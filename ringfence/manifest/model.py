@@ -110,7 +110,7 @@ class Environment:
     """Days by data class."""
     servers: Mapping[str, Server]
     secrets: Mapping[str, Secret]
-    """By name: all that servers name."""
+    """Secrets by name: all that servers name."""
     roles: Mapping[str, Role]
     principals: Mapping[str, Principal]
     gateway: Gateway | None = None

@@ -163,7 +163,7 @@ class Server:
     limits: Limits
     secrets: tuple[str, ...]
     resources: Mapping[str, Resource]
-    """By URI or pattern."""
+    """Resources by URI or pattern."""
     prompts: Mapping[str, Prompt]
     description: str = ""
 
@@ -357,7 +357,7 @@ class Aws:
     """Availability zones that every segment spans."""
     account_stack: str
     machines: Mapping[str, Machine]
-    """By group of hosts, where the manifest names one."""
+    """Machines by group of hosts, where the manifest names one."""
     default_machine: Machine
     """For hosts whose groups name none."""
     accepted: tuple[str, ...]

@@ -48,4 +48,4 @@ _WITHOUT_MACIE = """
     ca-west-1 eu-central-2 eu-south-2 me-central-1 mx-central-1
 """
 WITHOUT_MACIE = frozenset(_WITHOUT_MACIE.split())
-"""By botocore's endpoints (2026-11). Every other service of the stacks is in every region."""
+"""Regions by botocore's endpoints (2026-11). The stacks' other services are in every region."""

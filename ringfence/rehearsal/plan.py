@@ -68,7 +68,7 @@ def document(rehearsal: Rehearsal) -> dict[str, Any]:
 
 
 def _addresses(rehearsal: Rehearsal) -> dict[str, str]:
-    """By URN. Two components may give one name to resources of one type, Terraform may not."""
+    """Map URNs to addresses. Two components may use one name for one type, Terraform may not."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for resource in rehearsal.resources:

@@ -1,4 +1,4 @@
-"""What a rehearsal leaves behind: every resource as it was declared and as it came out."""
+"""Record of a rehearsal: every resource as it was declared and as it was created."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Created:
-    """What a handler made: its physical id, and the outputs beside the inputs."""
+    """Object that a handler created: its physical id, and the outputs beside the inputs."""
 
     id: str
     outputs: Inputs

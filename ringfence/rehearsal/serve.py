@@ -14,7 +14,7 @@ from ringfence.rehearsal.account import Account
 
 @contextmanager
 def served(account: Account) -> Iterator[Mapping[str, str]]:
-    """What a tool has to find in its environment to see the account.
+    """Serve the account; yield the environment variables that a tool needs to see it.
 
     moto tells accounts apart by credentials: these are the ones of the rehearsed account, and
     worth nothing elsewhere.

@@ -1,4 +1,4 @@
-"""What Terraform calls a resource of Pulumi's AWS provider, which is made from Terraform's.
+"""Terraform's names for resources of Pulumi's AWS provider, which is made from Terraform's.
 
 Pulumi's SDK says which properties are nested and whether once or often; the rest is the
 bridge's rule for names, https://github.com/pulumi/pulumi-terraform-bridge: camel case, and

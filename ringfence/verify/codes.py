@@ -18,7 +18,7 @@ STEP_SECONDS = 30
 NEIGHBOURS = (0, 1, -1)
 """Steps of time whose codes the host takes, the present one first (WINDOW_SIZE 3)."""
 WAIT_SECONDS = 100
-"""By then every used code is out of its window, and every attempt of the minute is over."""
+"""After this time every used code is out of its window, and every attempt of the minute is over."""
 
 
 def wait_for_attempt(host: Target, administrator: Administrator) -> None:

@@ -50,7 +50,7 @@ class Answer:
 
     @property
     def code(self) -> int | None:
-        """Of a JSON-RPC error."""
+        """Return the code of a JSON-RPC error."""
         return self.document.get("error", {}).get("code")
 
 
@@ -129,7 +129,7 @@ class Caller:
         audience: Server | None = None,
         bound: bool = True,
     ) -> str:
-        """Of the embedded issuer, also one that it would not issue: that is refused, or not."""
+        """Sign a token with the embedded issuer's key, also one that it would not issue."""
         if self.gateway.tokens.issuers:
             raise UnverifiedError("tokens come from an identity provider, which issues none here")
         now = int(time.time())

@@ -20,7 +20,7 @@ ADMITTED = "ringfence-admitted"
 
 @dataclass(frozen=True)
 class Identity:
-    """What a login presents: a private key, perhaps with a certificate."""
+    """Credentials of a login: a private key, perhaps with a certificate."""
 
     key: Path
     certificate: Path | None = None

@@ -1,4 +1,4 @@
-"""What the roles set where the manifest says nothing: expected values for checks."""
+"""Values that roles set where the manifest has none: expected values for checks."""
 
 from __future__ import annotations
 

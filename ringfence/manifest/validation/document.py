@@ -91,7 +91,7 @@ class Document:
     value: Any
     place: Place
     violations: list[Violation]
-    """What the reader refused; the value contains the likely meaning."""
+    """Violations that the reader found; the value contains the likely meaning."""
 
     def problem(self, violation: Violation) -> Problem:
         """Add line and column to a violation: those of the nearest value around a missing one."""

@@ -10,11 +10,11 @@ from ringfence.manifest.model import Environment
 
 
 def drawn(environment: Environment) -> tuple[Arrow, ...]:
-    """Of every declared flow but those of all hosts."""
+    """Return arrows of every declared flow except those that all hosts have."""
     return merged(environment, flows.declared(environment) - summed(environment))
 
 
 def summed(environment: Environment) -> frozenset[Path]:
-    """What is one sentence: flows of all hosts, and copies of their packets."""
+    """Return the flows that one sentence sums up: those of all hosts, and mirrored packets."""
     mirrored = (p for p in flows.declared(environment) if p.source.startswith("mirror of "))
     return flows.of_everyone(environment) | frozenset(mirrored)

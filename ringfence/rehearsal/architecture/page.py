@@ -63,7 +63,7 @@ def _outward(egress: Egress) -> str:
 
 
 def _of_everyone(environment: Environment) -> Iterator[Reason]:
-    """What is not drawn, since it starts at every host."""
+    """Yield the flows that are not drawn, since they start at every host."""
     summed = arrows.summed(environment)
     every = "every host"
     names = _names(path.target for path in summed if path.target.startswith("service "))

@@ -1,4 +1,4 @@
-"""What a picture shows of a rehearsed stack, found by types and tags as the checks find it."""
+"""Picture of a rehearsed stack; resources are found by types and tags, as the checks find them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Program = Callable[[], object]
 
 
 def _call(program: Program) -> None:
-    """What a program returns is dropped; Pulumi would await it."""
+    """Run a program and drop its result, which Pulumi would await."""
     program()
 
 
@@ -29,7 +29,7 @@ class Settings:
     project: str
     stack: str
     config: Mapping[str, str]
-    """By the full name of a key, as in `Pulumi.STACK.yaml`."""
+    """Configuration by the full name of a key, as in `Pulumi.STACK.yaml`."""
 
 
 def run(

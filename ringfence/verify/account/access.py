@@ -1,4 +1,4 @@
-"""What IAM policies allow, decided as AWS decides it.
+"""Evaluation of IAM policies, as AWS evaluates them.
 
 Evaluated here because AWS's own simulator neither reads resource policies of every service nor
 exists where there is no account. What is not known (an operator, a variable with a default) is
@@ -23,9 +23,9 @@ Values = tuple[str, ...]
 class Decision(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied"
-    """By a statement that says so: nothing else can allow it."""
+    """Denied by a statement: nothing else can allow it."""
     NOT_ALLOWED = "not allowed"
-    """By no statement."""
+    """Allowed by no statement."""
 
 
 class PolicyError(ValueError):
@@ -61,7 +61,7 @@ class Request:
     context: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def values(self, key: str) -> Values:
-        """Of a condition key, whose name has no case; nothing where it is absent."""
+        """Return values of a condition key, whose name has no case; nothing where it is absent."""
         known = {**(self.principal.context if self.principal else {}), **self.context}
         for name, value in known.items():
             if name.lower() == key.lower():
@@ -76,7 +76,7 @@ def decide(
     boundary: Iterable[Document] | None = None,
     resource: Document | None = None,
 ) -> Decision:
-    """Of policies of an identity, within its boundary, and of the resource, in one account.
+    """Evaluate policies of an identity, within its boundary, and of the resource, in one account.
 
     A resource's policy that names the identity itself allows by itself; one that names the
     account leaves it to the identity's policies.
@@ -94,7 +94,7 @@ def decide(
 
 
 def granted(policies: Iterable[Document], request: Request) -> Decision:
-    """By these policies alone."""
+    """Evaluate these policies alone."""
     effects = {
         statement["Effect"]
         for policy in policies
@@ -213,7 +213,7 @@ def _condition_holds(operator: str, key: str, wanted: Values, request: Request) 
 
 
 Comparison = Callable[[str, str, Request], bool]
-"""Of what the policy wants with what the request has."""
+"""Comparison of the policy's value with the request's."""
 
 
 def _arn_like(wanted: str, value: str, request: Request) -> bool:

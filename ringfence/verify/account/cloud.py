@@ -89,7 +89,7 @@ class Cloud:
 
     @cached_property
     def firewalls(self) -> list[Document]:
-        """Of Network Firewall, in the environment's VPCs, as AWS describes them in full."""
+        """Return Network Firewalls in the environment's VPCs, as AWS describes them in full."""
         ids = [vpc["VpcId"] for vpc in self.vpcs]
         found = self.all("network-firewall", "list_firewalls", "Firewalls", VpcIds=ids)
         describe = self.client("network-firewall").describe_firewall
@@ -135,13 +135,13 @@ def tag(thing: Document, key: str) -> str | None:
 
 
 def statements(policy: str | None) -> list[Document]:
-    """Of a policy document; a single statement may stand without a list."""
+    """Return statements of a policy document; a single one may be without a list."""
     found = json.loads(policy or "{}").get("Statement", [])
     return [found] if isinstance(found, dict) else found
 
 
 def texts(value: str | list[str] | None) -> list[str]:
-    """What policies give as one text or a list."""
+    """Return a value of a policy, one text or a list, as a list."""
     return [value] if isinstance(value, str) else value or []
 
 

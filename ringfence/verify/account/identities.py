@@ -21,7 +21,7 @@ class Identity:
     policies: tuple[Document, ...]
     """Its own and, of a user, those of its groups."""
     trust: Document | None = None
-    """Of a role."""
+    """Trust policy of a role."""
     tags: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -98,7 +98,7 @@ class Identities:
             yield _read(policy["PolicyDocument"])
 
     def document(self, arn: str) -> Document:
-        """Of a managed policy, in the version that is in effect."""
+        """Return a managed policy, in the version that is in effect."""
         if arn not in self._documents:
             iam = self._cloud.client("iam")
             version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]

@@ -30,10 +30,10 @@ from ringfence.verify.account.cloud import Cloud, Document, tag
 EVERYTHING = IPv4Network("0.0.0.0/0")
 INTERNET = "internet"
 PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1"}
-"""By the names of security groups, the numbers of ACLs."""
+"""Protocol numbers of ACLs by the names of security groups."""
 ANSWERS = (1024, 65535)
 LISTENERS = {"UDP": ("udp",), "TCP_UDP": ("tcp", "udp")}
-"""What a load balancer listens on; the others are TCP."""
+"""Protocols of a load balancer's listener; the others are TCP."""
 ENFORCED = "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic"
 """moto does not say it: that a caller is let in is verified in AWS alone."""
 
@@ -76,7 +76,7 @@ class Subnet:
     outside: tuple[IPv4Network, ...]
     """Destinations that a route leads to beyond the VPC."""
     firewalled: tuple[IPv4Network, ...]
-    """Of those, what a route leads to through an egress firewall."""
+    """Networks of those that a route reaches through an egress firewall."""
     prefix_lists: frozenset[str]
     """That a route leads to a gateway endpoint for."""
 
@@ -94,7 +94,7 @@ class End:
 
 @dataclass(frozen=True)
 class Account:
-    """What was read from AWS."""
+    """Network resources, read from AWS."""
 
     ends: tuple[End, ...]
     prefix_lists: Mapping[str, str]
@@ -105,7 +105,7 @@ class Account:
     """Load balancers that traffic is mirrored to."""
 
     def paths(self, *, acls: bool = True) -> frozenset[Path]:
-        """What is possible; without ACLs, what security groups and routes alone would let be."""
+        """Return possible paths; without ACLs, those that groups and routes alone allow."""
         ends = self.ends if acls else tuple(map(_without_acls, self.ends))
         from_others = ((CALLERS, end, traffic) for end, traffic in self.published)
         return frozenset(
@@ -365,7 +365,7 @@ def _mirrored(source: End, target: End) -> Iterator[Traffic]:
 def _by_groups(
     own: frozenset[str] | None, rules: tuple[GroupRule, ...], other: End
 ) -> Iterator[Traffic]:
-    """What the security groups at one end allow, towards the other."""
+    """Yield what the security groups at one end allow, towards the other."""
     if own is None:
         for protocol in PROTOCOLS:
             yield Traffic(protocol, (0, 65535))
@@ -445,7 +445,7 @@ def _without(ports: Ports, taken: Ports) -> Iterator[Ports]:
 
 
 def _outwards(source: End) -> set[Traffic]:
-    """What leaves the VPC by a route: to the internet, a peer, or a network of one's own."""
+    """Return what leaves the VPC by a route: to the internet, a peer, or a network of one's own."""
     found: set[Traffic] = set()
     for subnet in source.subnets:
         for destination in subnet.outside:
@@ -459,7 +459,7 @@ def _outwards(source: End) -> set[Traffic]:
 
 
 def _through_firewall(source: End) -> set[Traffic]:
-    """What a firewall is asked for. Where nothing could be answered, nothing is possible."""
+    """Return traffic towards a firewall. If answers are blocked, nothing is possible."""
     found: set[Traffic] = set()
     for subnet in source.subnets:
         for destination in subnet.firewalled:

@@ -17,7 +17,7 @@ DETECTOR = "12abc34d567e8fa901bc2d34e56789f0"
 
 @dataclass(frozen=True)
 class SampleEvents:
-    """What AWS says in every event of an account."""
+    """Fields that AWS puts into every event of an account."""
 
     account: str
     region: str

@@ -1,4 +1,4 @@
-"""What an account holds of one environment, found by its tags."""
+"""Resources of one environment in an account, found by their tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UP = "run pulumi up"
 
 
 def secrets(cloud: Cloud) -> Mapping[tuple[str, str], Document]:
-    """By the security group of the server, and the name in the manifest."""
+    """Return secrets by the server's security group and the name in the manifest."""
     found = cloud.all("secretsmanager", "list_secrets", "SecretList")
     return {
         (tag(each, GROUP) or "", tag(each, SECRET) or ""): each
@@ -23,7 +23,7 @@ def secrets(cloud: Cloud) -> Mapping[tuple[str, str], Document]:
 
 
 def topic(cloud: Cloud) -> str:
-    """Of the alerts. Raises `UnverifiedError` where there is none."""
+    """Return the topic of alerts. Raises `UnverifiedError` where there is none."""
     sns = cloud.client("sns")
     for each in cloud.all("sns", "list_topics", "Topics"):
         tagged = sns.list_tags_for_resource(ResourceArn=each["TopicArn"])

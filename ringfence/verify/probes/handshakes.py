@@ -81,7 +81,7 @@ def server(address: str, port: int) -> dict[str, object]:
 
 
 def clients() -> dict[str, bool]:
-    """By client: whether it completes a handshake in TLS 1.2."""
+    """Map each client to whether it completes a handshake in TLS 1.2."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/socket"
         old = subprocess.Popen(

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 ETHERNET, TCP, UDP, VXLAN = 0x0800, 6, 17, 4789
 SYN, RST_ACK = 0x02, 0x14
 INNER = ("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")
-"""What the signature for tests asks for: addresses that are nobody's."""
+"""Addresses of the test signature, which nobody has."""
 
 
 def interface(address: str) -> tuple[str, bytes]:

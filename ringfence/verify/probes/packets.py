@@ -219,7 +219,7 @@ def hardware_address(hop: str, device: str) -> bytes:
 
 
 def neighbour_hardware(address: str, device: str) -> bytes:
-    """What the kernel believes; nothing where it does not know."""
+    """Return the hardware address in the kernel's table; nothing where there is none."""
     for neighbour in ip("neigh", "show", address, "dev", device):
         if "lladdr" in neighbour:
             return bytes.fromhex(neighbour["lladdr"].replace(":", ""))
