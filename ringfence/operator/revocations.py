@@ -1,7 +1,7 @@
-"""Access that is cut off at once, from the operator's side: revoke, restore, list.
+"""Revocations of access, from the operator's side: revoke, restore, list.
 
-As with grants, what is signed here is all that counts: every gateway verifies who says so, and
-is in force with the next call of any of its processes.
+As with grants, only a signed document has effect: every gateway verifies its signer, and the order
+is in force with the next call to any of its processes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ from ringfence.gateway.tokens.revocation_documents import (
     malformed,
     verify,
 )
-from ringfence.identity.pki import PkiError, named_principal
+from ringfence.identity.pki import named_principal
+from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
-from ringfence.operator.grants import GrantError, Signer, ask, seconds, send, told, with_certificate
+from ringfence.operator.durations import seconds
+from ringfence.operator.errors import InputError, OperationError
+from ringfence.operator.signer import Signer, signers_on_this_machine
+from ringfence.operator.transport import query, report, send
 
 PATH = "revocations"
 SKEW_SECONDS = 120
-"""The largest difference of clocks that a gateway can be told to bear."""
+"""Largest difference of clocks that a gateway can be configured to tolerate."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -51,23 +55,25 @@ def arguments(parser: ArgumentParser) -> None:
         what.add_argument(
             "--certificate",
             metavar="FILE|X5T#S256",
-            help="whatever is bound to a client certificate or comes with it",
+            help="all calls with a client certificate or with tokens bound to it",
         )
-        parser.add_argument("--reason", required=True, help="one line, for who looks later")
+        parser.add_argument("--reason", required=True, help="one line for the record")
     if step == "revoke":
         parser.add_argument(
             "--for",
             dest="seconds",
             type=seconds,
             metavar="TIME",
-            help="8h, 7d (default: a token as long as it can live, all else until restored)",
+            help="8h, 7d (default: a token until it has expired, all else until restored)",
         )
     parser.add_argument(
         "--as",
         dest="signer",
         required=step != "revocations",
         metavar="PRINCIPAL",
-        help="who does" if step != "revocations" else "who looks; otherwise all who can from here",
+        help="the responder"
+        if step != "revocations"
+        else "the viewer (default: every principal with a certificate here)",
     )
     parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")
 
@@ -77,67 +83,67 @@ def run(args: Namespace) -> int:
         environment = Environment.load(args.environment)
         work = _list if args.step == "revocations" else _change
         return asyncio.run(work(args, environment))
-    except (GrantError, PkiError) as error:
+    except (InputError, StateError) as error:
         print(error, file=sys.stderr)
-        return 2 if isinstance(error, PkiError) else 1
+        return 2
+    except OperationError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 async def _change(args: Namespace, environment: Environment) -> int:
-    kind, value = _subject(args, environment)
-    signer = Signer.of(environment, args.signer)
+    kind, value = _target(args, environment)
+    signer = Signer.named(args.signer, environment)
     now = int(time.time())
     claims = {"kind": kind, "value": value, "reason": args.reason}
     if args.step == "revoke":
-        lasts = args.seconds or (_longest_life(environment) if kind == "token" else None)
-        claims["exp"] = now + lasts if lasts else UNTIL_RESTORED
+        duration = args.seconds or (_longest_life(environment) if kind == "token" else None)
+        claims["exp"] = now + duration if duration else UNTIL_RESTORED
     document = signer.sign(REVOCATION if args.step == "revoke" else RESTORATION, claims)
-    facts = signer.facts
+    roster = signer.roster
     try:
-        check(verify(document, facts), facts, time.time())
+        check(verify(document, roster), roster, time.time())
     except Refusal as refusal:
-        who = ", ".join(sorted(facts.responders)) or "nobody: name gateway.responders"
-        hint = f"; responders: {who}" if refusal.reason == "not_a_responder" else ""
-        raise GrantError(f"{refusal.message}{hint}") from refusal
-    outcomes = await send(environment, signer, document, path=PATH)
+        names = ", ".join(sorted(roster.responders)) or "none; name some in gateway.responders"
+        hint = f"; responders: {names}" if refusal.reason == "not_a_responder" else ""
+        raise OperationError(f"{refusal.message}{hint}") from refusal
+    answers = await send(environment, signer.identity, PATH, document)
     advice = (
-        "on the others nothing has changed: run this again, or stop them"
+        "the others still allow it: run this again, or stop them"
         if args.step == "revoke"
         else "run this again when the others answer"
     )
-    status = told(outcomes, advice)
-    if any(outcome.good for outcome in outcomes):
+    status = report(answers, advice)
+    if any(answer.ok for answer in answers):
         until = claims.get("exp")
-        done = f"revoked {_ends(until)}" if until is not None else "restored"
-        print(f"{done}: {kind} {value}  {args.reason}")
+        effect = f"revoked {_ends(until)}" if until is not None else "restored"
+        print(f"{effect}: {kind} {value}  {args.reason}")
     return status
 
 
 async def _list(args: Namespace, environment: Environment) -> int:
-    directory = environment.state / "pki" / "principals"
-    names = [args.signer] if args.signer else with_certificate(environment, directory)
-    if not names:
-        raise PkiError(f"no principal has a certificate in {directory}: say who looks, by --as")
+    names = [args.signer] if args.signer else signers_on_this_machine(environment)
     rows: dict[str, list[str]] = {}
-    asked: set[str] = set()
+    answering: set[str] = set()
     status = 0
     for name in names:
-        for outcome in await ask(environment, Signer.of(environment, name), PATH):
-            if not outcome.good:
+        for answer in await query(environment, Signer.named(name, environment).identity, PATH):
+            if not answer.ok:
                 status = 1
-                print(f"{outcome.gateway}  {outcome.text}", file=sys.stderr)
+                print(f"{answer.gateway}  {answer.text}", file=sys.stderr)
                 continue
-            asked.add(outcome.gateway)
-            for row in map(_row, outcome.listed):
+            answering.add(answer.gateway)
+            for row in map(_row, answer.entries):
                 on = rows.setdefault(row, [])
-                on += [outcome.gateway] if outcome.gateway not in on else []
+                on += [answer.gateway] if answer.gateway not in on else []
     if not rows and not status:
-        print("nothing is cut off")
+        print("nothing is revoked")
     for row, on in rows.items():
-        print(row if set(on) == asked else f"{row}  (on {', '.join(on)} alone)")
+        print(row if set(on) == answering else f"{row}  (on {', '.join(on)} only)")
     return status
 
 
-def _subject(args: Namespace, environment: Environment) -> tuple[Kind, str]:
+def _target(args: Namespace, environment: Environment) -> tuple[Kind, str]:
     kind: Kind = next(kind for kind in KINDS if getattr(args, kind) is not None)
     value = getattr(args, kind)
     if kind == "principal":
@@ -146,18 +152,18 @@ def _subject(args: Namespace, environment: Environment) -> tuple[Kind, str]:
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise PkiError(f"{path} is not a certificate in PEM: {error}") from error
+            raise InputError(f"{path} is not a certificate in PEM: {error}") from error
         digest = certificate.fingerprint(SHA256())
         return kind, base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    # As the audit log writes it.
+    # The audit log writes this prefix.
     value = value.removeprefix("x5t#S256:") if kind == "certificate" else value
-    if wrong := malformed(kind, value):
-        raise PkiError(f"--{kind}: {wrong}")
+    if fault := malformed(kind, value):
+        raise InputError(f"--{kind}: {fault}")
     return kind, value
 
 
 def _longest_life(environment: Environment) -> int:
-    """Of a token that was issued a moment ago, by a clock that is ahead."""
+    """Return the seconds until a token issued just now, by a clock that is ahead, has expired."""
     minutes = environment.gateway.tokens.lifetime_minutes if environment.gateway else 60
     return minutes * 60 + 2 * SKEW_SECONDS
 
@@ -165,7 +171,7 @@ def _longest_life(environment: Environment) -> int:
 def _row(entry: Mapping[str, Any]) -> str:
     until = entry.get("until")
     texts = [str(entry.get(name)) for name in ("kind", "value", "by", "reason")]
-    # It comes from a gateway to a terminal.
+    # The text comes from a gateway and goes to a terminal.
     kind, value, by, reason = (text if text.isprintable() else ascii(text) for text in texts)
     ends = _ends(until) if isinstance(until, int) else "until ?"
     return f"{kind} {value}  {ends}  by {by or 'hand'}  {reason}"

@@ -25,7 +25,7 @@ from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.refusals import Refusal
 from ringfence.identity import pki
 from ringfence.manifest.model import Environment, Host
-from ringfence.operator import grants
+from ringfence.operator import grants, signer, transport
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 ASK = ["request", "sqlite", "write_query", "--as", "carol", "--for", "5m"]
@@ -90,7 +90,7 @@ def visitors(
 ) -> Iterator[list[tuple[str, str]]]:
     """A gateway that runs, and who came to it with which TLS."""
     authority = pki.authority_of(environment)
-    facts = grants.facts_of(environment, authority.bundle.encode())
+    facts = signer.roster_of(environment, authority.bundle.encode())
 
     class Edge(Handler):
         store = Grants(tmp_path / "grants", facts, 3600)
@@ -102,7 +102,7 @@ def visitors(
     )
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    monkeypatch.setattr(grants, "_port", lambda _: server.server_port)
+    monkeypatch.setattr(transport, "_port", lambda _: server.server_port)
     yield Edge.visitors
     server.shutdown()
     server.server_close()
@@ -176,9 +176,8 @@ def test_a_gateway_that_does_not_know_the_authority_refuses(
     shutil.rmtree(environment.state)
     identity = pki.principal_identity(environment, environment.principals["carol"])
     identity.authority.write_text(trusted)
-    signer = grants.Signer("carol", environment, identity)
-    (outcome,) = asyncio.run(grants.ask(environment, signer))
-    assert not outcome.good
-    # Whichever comes first, the alert or the end of the connection.
-    assert "TLS failed" in outcome.text or "authority that it trusts" in outcome.text
+    (answer,) = asyncio.run(transport.query(environment, identity, "grants"))
+    assert not answer.ok
+    # The alert or the end of the connection, whichever comes first.
+    assert "TLS failed" in answer.text or "authority that it trusts" in answer.text
     assert visitors == []

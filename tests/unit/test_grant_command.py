@@ -22,7 +22,8 @@ from ringfence.gateway.refusals import Refusal
 from ringfence.identity import pki
 from ringfence.identity.pki import Identity
 from ringfence.manifest.model import Environment, Host, Principal
-from ringfence.operator import grants
+from ringfence.operator import grants, signer, transport
+from ringfence.operator.signer import Signer
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 REASON = "correct the addresses of ticket 4711"
@@ -133,7 +134,7 @@ def world(
 ) -> World:
     monkeypatch.setattr(grants.Environment, "load", lambda _: environment)
     authority = pki.authority_of(environment).bundle.encode()
-    facts = grants.facts_of(environment, authority)
+    facts = signer.roster_of(environment, authority)
     edges = {name: Edge(Grants(tmp_path / name, facts, 3600)) for name in ("edge-1", "edge-2")}
     addresses = {"10.213.20.41": "edge-1", "fd0d:213:20::42": "edge-2"}
 
@@ -144,7 +145,7 @@ def world(
 
         return httpx2.AsyncClient(transport=httpx2.MockTransport(handle))
 
-    monkeypatch.setattr(grants, "http_client", http_client)
+    monkeypatch.setattr(transport, "http_client", http_client)
     return World(environment, edges, capsys)
 
 
@@ -172,7 +173,7 @@ def test_a_request_an_approval_and_a_revocation_reach_every_gateway(world: World
 
 
 def test_the_list_shows_each_with_its_state(world: World):
-    assert world.run("list", "--as", "dana") == (0, "no requests, no grants\n", "")
+    assert world.run("list", "--as", "dana") == (0, "there are no requests and no grants\n", "")
     pending, approved, revoked = (world.ask() for _ in range(3))
     world.run("approve", approved, "--as", "dana")
     world.run("revoke", revoked, "--as", "dana")
@@ -181,7 +182,7 @@ def test_the_list_shows_each_with_its_state(world: World):
         assert (status, err) == (0, "")
         states = {line.split()[1]: line.split()[0] for line in out.splitlines()}
         assert states == {pending: "pending", approved: "approved", revoked: "revoked"}
-    assert world.run("list", "--as", "erin")[1] == "no requests, no grants\n"
+    assert world.run("list", "--as", "erin")[1] == "there are no requests and no grants\n"
 
 
 def test_the_list_says_where_gateways_differ(world: World):
@@ -197,7 +198,7 @@ def test_the_list_says_where_gateways_differ(world: World):
 def test_a_list_needs_somebody_to_look(world: World):
     status, _, err = world.run("list")
     assert status == 2
-    assert "say who looks, by --as" in err
+    assert "name one with --as" in err
 
 
 @pytest.mark.parametrize(
@@ -248,8 +249,8 @@ def test_reason_and_time_have_their_bounds(
 @pytest.mark.parametrize(
     ("who", "says"),
     [
-        ("carol", "nobody approves a request of their own; who may: dana"),
-        ("erin", "erin is neither who asks nor an approver"),
+        ("carol", "nobody approves a request of their own; approvers: dana"),
+        ("erin", "erin is neither its requester nor an approver"),
     ],
 )
 def test_who_may_not_approve_is_told_so(world: World, who: str, says: str):
@@ -267,7 +268,7 @@ def test_the_owner_of_an_agent_does_not_approve_for_it(world: World):
     id = world.ask(*ask)
     status, _, err = world.run("approve", id, "--as", "carol")
     assert status == 1
-    assert "nobody approves for an agent of their own; who may: dana" in err
+    assert "nobody approves for an agent of their own; approvers: dana" in err
     assert world.run("approve", id, "--as", "dana")[0] == 0
     assert set(world.live("db-agent").values()) == {True}
 
@@ -295,7 +296,7 @@ def test_only_who_is_concerned_revokes(world: World):
     world.run("approve", id, "--as", "dana")
     status, _, err = world.run("revoke", id, "--as", "erin")
     assert status == 1
-    assert "neither who asks nor an approver" in err
+    assert "neither its requester nor an approver" in err
     assert set(world.live().values()) == {True}
 
 
@@ -328,7 +329,7 @@ def test_a_gateway_that_is_away_is_named_and_learns_it_later(world: World, failu
     assert status == 1
     assert "edge-1  has stored it" in out
     assert f"edge-2  {says}" in err
-    assert "edge-1 has it; approving sends it to the others as well" in err
+    assert "edge-1 has it; an approval sends it to the others as well" in err
     id = out.partition("ringfence grant approve ")[2].split()[0]
     status, _, err = world.run("approve", id, "--as", "dana")
     assert status == 1
@@ -348,7 +349,7 @@ def test_a_revocation_says_where_the_grant_may_still_be_live(world: World):
     status, out, err = world.run("revoke", id, "--as", "dana")
     assert status == 1
     assert "revoked: " in out
-    assert "edge-1 has it; it may still be live on the others" in err
+    assert "edge-1 has it; it may still be in force on the others" in err
     assert world.live() == {"edge-1": False, "edge-2": True}
     world.edges["edge-2"].fails = None
     # The first one refuses the request by now; the revocation counts.
@@ -365,7 +366,7 @@ def test_without_any_gateway_nothing_is_asked_for(world: World):
     assert "no gateway has it" in err
     status, _, err = world.run("approve", "0" * 32, "--as", "dana")
     assert status == 1
-    assert "no gateway can be asked" in err
+    assert "no gateway answers" in err
     status, _, err = world.run("list", "--as", "dana")
     assert status == 1
     assert "edge-2  cannot be reached" in err
@@ -378,9 +379,8 @@ def test_tls_that_fails_is_told_as_such(world: World):
     assert "edge-2  cannot be reached: TLS failed" in world.run(*ASK)[2]
 
 
-def strange(world: World, forged: Callable[[grants.Signer], bytes]) -> httpx2.Response:
-    signer = grants.Signer.of(world.environment, "carol")
-    document = forged(signer).decode()
+def strange(world: World, forge: Callable[[Signer], bytes]) -> httpx2.Response:
+    document = forge(Signer.named("carol", world.environment)).decode()
     return httpx2.Response(200, json={"grants": [{"document": document, "state": "pending"}]})
 
 
@@ -400,7 +400,7 @@ class TestAGatewayThatLies:
         )
         status, out, err = world.run("list", "--as", "dana")
         assert "create_table" not in out
-        assert "edge-1  shows a request that is none: the signature does not verify" in err
+        assert "edge-1  shows an invalid request: the signature does not verify" in err
         assert status == 0
 
     def test_shows_another_request_under_the_id(self, world: World):
@@ -409,27 +409,27 @@ class TestAGatewayThatLies:
         claims = {"jti": id, "nbf": now, "exp": now + 3000, "server": "sqlite"}
         world.edges["edge-2"].answers = strange(
             world,
-            lambda signer: signer.sign(
+            lambda carol: carol.sign(
                 documents.REQUEST, {**claims, "tool": "create_table", "reason": REASON}
             ),
         )
         status, _, err = world.run("approve", id, "--as", "dana")
         assert status == 1
-        assert "different requests under" in err
+        assert "different requests with" in err
 
     def test_shows_a_text_that_plays_with_the_terminal(self, world: World):
         now = int(grants.time.time())
         claims = {"jti": "0" * 32, "nbf": now, "exp": now + 3000, "server": "sqlite"}
         world.edges["edge-2"].answers = strange(
             world,
-            lambda signer: signer.sign(
+            lambda carol: carol.sign(
                 documents.REQUEST,
                 {**claims, "tool": "write_query", "reason": "\x1b[2Jharmless text"},
             ),
         )
         _, out, err = world.run("list", "--as", "dana")
         assert "\x1b" not in out + err
-        assert "cannot be shown" in err
+        assert "control characters" in err
 
     @pytest.mark.parametrize(
         "answer",
@@ -459,7 +459,7 @@ def test_an_environment_without_a_gateway_is_told(
     without = {n: h for n, h in environment.hosts.items() if "edge" not in h.groups}
     monkeypatch.setattr(grants.Environment, "load", lambda _: replace(environment, hosts=without))
     assert main(["grant", *ASK, "--environment", str(environment.path)]) == 2
-    assert "no host in the group edge" in capsys.readouterr().err
+    assert "no host in group edge" in capsys.readouterr().err
 
 
 def test_what_the_manifest_says_is_what_the_gateway_is_told(environment: Environment):
@@ -482,6 +482,6 @@ def test_what_the_manifest_says_is_what_the_gateway_is_told(environment: Environ
         },
     }
     facts = signed_documents.Roster.of(rendered, authority)
-    assert grants.facts_of(environment, authority) == facts
+    assert signer.roster_of(environment, authority) == facts
     carol = pki.Subject.of_principal(environment, environment.principals["carol"])
     assert facts.uri("carol") == carol.uri

@@ -12,7 +12,8 @@ import pytest
 from ringfence.cli import main
 from ringfence.gateway.refusals import REFUSALS, Refusal
 from ringfence.manifest.model import Environment
-from ringfence.operator import client
+from ringfence.operator import call, transport
+from ringfence.operator.errors import InputError, OperationError
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "inventories/lab/environment.yaml"
@@ -27,18 +28,18 @@ def manifest(tmp_path: Path) -> Path:
 def test_the_address_comes_from_the_manifest(manifest: Path):
     environment = Environment.load(manifest)
     server = environment.servers["time"]
-    assert client.url_of(environment, server) == f"https://{server.host.address}:{server.port}/mcp"
+    assert call.url_of(environment, server) == f"https://{server.host.address}:{server.port}/mcp"
     address = IPv6Address("fd00::1")
     alone = replace(server, host=replace(server.host, address=None, address6=address))
-    assert client.url_of(environment, alone) == f"https://[fd00::1]:{server.port}/mcp"
+    assert call.url_of(environment, alone) == f"https://[fd00::1]:{server.port}/mcp"
 
 
 def test_a_server_without_an_address_is_not_called(manifest: Path):
     environment = Environment.load(manifest)
     server = environment.servers["time"]
     nowhere = replace(server, host=replace(server.host, address=None, address6=None))
-    with pytest.raises(client.CallError, match="provision it first"):
-        client.url_of(environment, nowhere)
+    with pytest.raises(InputError, match="provision it first"):
+        call.url_of(environment, nowhere)
 
 
 def test_a_gateway_stands_in_front_of_every_server():
@@ -46,7 +47,7 @@ def test_a_gateway_stands_in_front_of_every_server():
     assert environment.gateway
     address = environment.hosts["edge-1"].address
     for server in environment.servers.values():
-        url = client.url_of(environment, server)
+        url = call.url_of(environment, server)
         assert url == f"https://{address}:{environment.gateway.port}/{server.name}/mcp"
 
 
@@ -54,7 +55,7 @@ def test_a_gateway_stands_in_front_of_every_server():
     ("arguments", "says"),
     [
         (["nope", "tool"], "it has: time, git, sqlite"),
-        (["time"], "use --list"),
+        (["time"], "with --list"),
         (["time", "tool", "{"], "are not JSON"),
         (["time", "tool", "[1]"], "must be a JSON object"),
     ],
@@ -82,10 +83,10 @@ def test_a_server_that_does_not_run_is_told(manifest: Path):
     nowhere = replace(server, host=replace(server.host, address=IPv4Address("127.0.0.2")), port=9)
 
     async def attempt() -> None:
-        async with client.connect(environment, nowhere, carol):
+        async with call.connect(environment, nowhere, carol):
             pass
 
-    with pytest.raises(client.CallError, match="cannot be reached"):
+    with pytest.raises(OperationError, match="cannot be reached"):
         asyncio.run(attempt())
 
 
@@ -110,7 +111,7 @@ def test_every_status_that_the_gateway_refuses_with_has_a_meaning():
     statuses = {answer.status for answer in REFUSALS.values()}
     statuses.add(Refusal.of_result("invalid_json").status)
     assert len(statuses) > 10
-    assert statuses - {NOBODY_IS_THERE} <= client.REFUSALS.keys()
+    assert statuses - {NOBODY_IS_THERE} <= transport.REFUSALS.keys()
 
 
 def test_what_the_gateway_says_is_shown_as_it_is():
@@ -118,20 +119,20 @@ def test_what_the_gateway_says_is_shown_as_it_is():
     assert len(found) > len(REFUSALS) + 30, "the messages of call sites were not found"
     for place, message in found:
         assert message.isprintable(), f"{place}: {message!a} would be replaced by a text of ours"
-        assert len(message) < client.LONGEST_REFUSAL - 100, place
+        assert len(message) < transport.LONGEST_REFUSAL - 100, place
 
 
 def answered(status: int, message: object) -> str | None:
-    return client.refusal(httpx2.Response(status, json={"error": {"message": message}}))
+    return transport.refusal(httpx2.Response(status, json={"error": {"message": message}}))
 
 
 def test_a_refusal_is_told_in_the_words_of_who_refuses():
     assert answered(403, "ask for a role") == "ask for a role (HTTP 403)"
-    assert answered(403, "\x1b[2Jgood") == f"{client.REFUSALS[403]} (HTTP 403)"
-    assert client.refusal(httpx2.Response(502, text="<html>")) == (
-        f"{client.REFUSALS[502]} (HTTP 502)"
+    assert answered(403, "\x1b[2Jgood") == f"{transport.REFUSALS[403]} (HTTP 403)"
+    assert transport.refusal(httpx2.Response(502, text="<html>")) == (
+        f"{transport.REFUSALS[502]} (HTTP 502)"
     )
-    assert client.refusal(httpx2.Response(418)) is None
+    assert transport.refusal(httpx2.Response(418)) is None
 
 
 def test_a_refused_token_comes_with_what_to_look_at():
