@@ -59,6 +59,7 @@ lint: setup .venv/dev ## Check style, types and words
 	basedpyright
 	lint-imports
 	codespell
+	python docs/prose.py
 	yamllint --strict .
 	ansible-lint
 

@@ -36,8 +36,17 @@ LINTED = {".md", ".py", ".yml", ".yaml"}
 SPOKEN = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
-UNREVIEWED = ("benchmarks/", "plugins/", "ringfence/", "roles/", "stacks/", "tests/")
-"""Where docstrings still begin so."""
+UNREVIEWED = (
+    "ringfence/cloud/",
+    "ringfence/gateway/",
+    "ringfence/inventory/",
+    "ringfence/operator/",
+    "stacks/components/",
+    "stacks/functions/",
+    "tests/compliance/cloud/",
+    "tests/unit/gateway/",
+)
+"""Rooms whose names and docstrings are not linted yet."""
 
 CHECKS = {
     "archaism": True,
@@ -99,10 +108,9 @@ def lint(path: Path) -> Iterator[str]:
     config = Config(max_errors=100, checks={**checks, "everywhere": True})
     for result in LintFile(str(name), prose(path.suffix, text)).lint(config):
         yield f"{name}:{result.pos[0]}: {result.check_result.message}"
-    if path.suffix == ".py":
+    if path.suffix == ".py" and not str(name).startswith(UNREVIEWED):
         for line, word, instead in poor_names(text):
             yield f"{name}:{line}: a name has '{word}'; write '{instead}' (docs/glossary.md)."
-    if path.suffix == ".py" and not str(name).startswith(UNREVIEWED):
         for line, word in poor_openings(text):
             yield f"{name}:{line}: A docstring begins with a verb or a noun, not with '{word}'."
 

@@ -173,7 +173,7 @@ class Metrics:
             self._decisions.labels(shown, method if method in AUDITED_METHODS else OTHER, outcome),
             self._seconds.labels(shown, outcome),
         )
-        # What callers make up is looked up each time, lest it fill the memory.
+        # Names that callers invent are not cached: they would fill the memory.
         if (server is None or shown == server) and (method is None or method in AUDITED_METHODS):
             self._children[server, method, outcome] = children
         return children
