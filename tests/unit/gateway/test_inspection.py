@@ -16,16 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.labelled_texts import Span, load, scores
-from ringfence.gateway.inspection import inspector as inspection
-from ringfence.gateway.inspection import plain_text
-from ringfence.gateway.inspection.detector import BUILT_IN, MAX_CANDIDATES, SHORTEST, Detector
+from ringfence.gateway.inspection import messages, plain_text
+from ringfence.gateway.inspection.detector import BUILT_IN, MAX_CANDIDATES, Detector
+from ringfence.gateway.inspection.findings import SHORTEST
 from ringfence.gateway.inspection.inspector import (
     INLINE_BYTES,
+    MAX_HELD,
     Action,
     Inspected,
     Inspector,
     StreamInspector,
 )
+from ringfence.gateway.inspection.search import search
 
 KEY = b"k" * 32
 CLASSES: dict[str, Action] = {
@@ -525,8 +527,8 @@ def test_ordinary_progress_is_not_held_and_order_is_kept() -> None:
 def test_no_more_than_a_few_messages_are_held() -> None:
     stream = Stream(MASKING, "internal")
     released = [len(stream.inspect(log(f"unfinished{number}"))) for number in range(30)]
-    assert sum(released) >= 30 - inspection.MAX_HELD
-    assert max(released) == inspection.MAX_HELD + 1
+    assert sum(released) >= 30 - MAX_HELD
+    assert max(released) == MAX_HELD + 1
 
 
 def test_a_large_message_is_held_whatever_its_end() -> None:
@@ -592,12 +594,12 @@ def test_short_texts_need_not_be_searched(text: str) -> None:
 
 
 @settings(max_examples=300)
-@given(st.from_regex(inspection._PLAIN_NAME, fullmatch=True))
+@given(st.from_regex(messages._PLAIN_NAME, fullmatch=True))
 def test_short_names_without_digits_need_not_be_searched(name: str) -> None:
     assert DETECTOR.find(name) == []
 
 
-@given(st.integers(-inspection._SMALLEST_NUMBER + 1, inspection._SMALLEST_NUMBER - 1))
+@given(st.integers(-messages.SMALLEST_NUMBER + 1, messages.SMALLEST_NUMBER - 1))
 def test_small_numbers_need_not_be_searched(number: int) -> None:
     assert DETECTOR.find(str(number)) == []
 
@@ -612,8 +614,8 @@ def test_searching_texts_together_finds_what_searching_each_finds(plainly: bool)
             if plain_text.is_plain(entry.text) and not plain_text.may_be_escaped(entry.text)
         ]
         assert len(labelled) > 150
-    leaves = [inspection._Leaf(entry.text) for entry in labelled]
-    MASKING._search(leaves, "")
+    leaves = [messages.Leaf(entry.text) for entry in labelled]
+    search(leaves, "", DETECTOR)
     for entry, leaf in zip(labelled, leaves, strict=True):
         found = {(f.type, f.start, f.end) for f in leaf.replacements}
         assert found == spans(entry.text)
