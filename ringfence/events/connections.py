@@ -22,7 +22,7 @@ NEIGHBOURS = frozenset({*range(130, 138), 143})
 
 
 @dataclass(frozen=True)
-class Connection:
+class FlowRecord:
     """Packets from who opened a connection to where it led, and back."""
 
     time: float
@@ -42,7 +42,7 @@ class Connection:
     """They look for each other, and nothing is opened."""
 
 
-def connections(lines: Iterable[str]) -> Iterator[Connection]:
+def flow_records(lines: Iterable[str]) -> Iterator[FlowRecord]:
     """Read connections from Suricata's events, the collector's record or a VPC flow log."""
     for line in lines:
         if line.lstrip().startswith("{"):
@@ -55,7 +55,7 @@ def connections(lines: Iterable[str]) -> Iterator[Connection]:
                 yield from _of_vpc(line.split())
 
 
-def _of_suricata(event: dict) -> Connection:
+def _of_suricata(event: dict) -> FlowRecord:
     """https://docs.suricata.io/en/suricata-7.0.10/output/eve/eve-json-format.html#event-type-flow"""
     flow, protocol = event["flow"], event["proto"].lower()
     answered, certain = flow["pkts_toclient"] > 0, True
@@ -68,7 +68,7 @@ def _of_suricata(event: dict) -> Connection:
         # A reset is no answer.
         answered = answered and (not certain or bool(to_client & SYN))
     icmp = "icmp" in protocol
-    return Connection(
+    return FlowRecord(
         time=datetime.fromisoformat(flow["start"]).timestamp(),
         source=ip_address(event["src_ip"]),
         target=ip_address(event["dest_ip"]),
@@ -82,7 +82,7 @@ def _of_suricata(event: dict) -> Connection:
     )
 
 
-def _of_vpc(words: list[str]) -> Iterator[Connection]:
+def _of_vpc(words: list[str]) -> Iterator[FlowRecord]:
     """Fields as our flow log has them; an export puts the time of each record before it."""
     values = dict(zip(FLOW_LOG_FIELDS, words[-len(FLOW_LOG_FIELDS) :], strict=True))
     number = int(values["protocol"])
@@ -91,7 +91,7 @@ def _of_vpc(words: list[str]) -> Iterator[Connection]:
     if number == 6 and flags & SYN and flags & ACK:
         # What the target said: the record of the way there has the connection.
         return
-    yield Connection(
+    yield FlowRecord(
         time=float(values["start"]),
         source=source,
         target=target,

@@ -1,1 +1,1 @@
-"""Connections between segments: what the manifest declares, and what was seen."""
+"""Connections between segments: declared in the manifest, and observed."""

@@ -1,4 +1,4 @@
-"""`ringfence flows`: which declared flows were seen, which never, and what nobody declared."""
+"""`ringfence flows`: compare observed connections with the manifest."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ringfence.events import record
-from ringfence.events.connections import connections
-from ringfence.flows.comparison import Comparison, Edge, Seen, compare
+from ringfence.events.connections import flow_records
+from ringfence.flows.comparison import Comparison, Connection, Totals, compare
 from ringfence.inventory import provisioned
 from ringfence.manifest.model import Environment
 
 SOURCES = 3
-"""Addresses that one line shows."""
+"""Addresses per line."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -30,16 +30,16 @@ def arguments(parser: ArgumentParser) -> None:
         "input",
     )
     parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="also write it as an HTML page")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write an HTML page")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: Namespace) -> int:
-    """Exit status 0: all that was seen is declared; 1: not all; 2: nothing to compare with."""
+    """Return 0 if every observed connection is declared, 1 if not, 2 if there is none."""
     environment = Environment.load(args.environment)
     try:
         environment = _with_addresses(environment)
-        comparison = compare(environment, connections(record.lines(args.files)))
+        comparison = compare(environment, flow_records(record.lines(args.files)))
     except provisioned.ProvisionedError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,13 +48,13 @@ def run(args: Namespace) -> int:
         return 2
     if not comparison.seen and not comparison.undeclared:
         print(
-            "no connection is in this; a sensor's are in /var/log/ringfence/SENSOR/*.jsonl at the "
-            "collector, a VPC's in its flow log",
+            "no connection in the input; a sensor's are in /var/log/ringfence/SENSOR/*.jsonl "
+            "at the collector, a VPC in its flow log",
             file=sys.stderr,
         )
         return 2
     if args.page:
-        from ringfence.flows import page  # templates take a moment to import
+        from ringfence.flows import page  # jinja2 takes a moment to import
 
         try:
             args.page.write_text(page.render(environment, comparison))
@@ -75,7 +75,7 @@ def _with_addresses(environment: Environment) -> Environment:
     for host in environment.hosts.values():
         if not host.addresses:
             print(
-                f"{host.name} does not run: what was its address has the name of its segment",
+                f"{host.name} is not running; its connections appear as those of its segment",
                 file=sys.stderr,
             )
     return environment
@@ -84,22 +84,28 @@ def _with_addresses(environment: Environment) -> Environment:
 def _text(comparison: Comparison) -> Iterator[str]:
     yield from _part(
         "declared and seen",
-        ((edge, _times(seen), comparison.declared[edge]) for edge, seen in comparison.seen.items()),
+        (
+            (connection, _times(seen), comparison.declared[connection])
+            for connection, seen in comparison.seen.items()
+        ),
     )
-    unused = {edge: (edge, "", why) for edge, why in comparison.unused.items()}
+    unused = {c: (c, "", why) for c, why in comparison.unused.items()}
     removable = unused.keys() & comparison.removable
     yield from _part(
         "in the manifest and never seen, candidates for removal",
-        (unused[edge] for edge in removable),
+        (unused[connection] for connection in removable),
     )
-    yield from _part("implied and never seen", (unused[edge] for edge in unused.keys() - removable))
+    yield from _part("implied and never seen", (unused[c] for c in unused.keys() - removable))
     yield from _part(
         "undeclared",
-        ((edge, _times(seen), _whence(seen)) for edge, seen in comparison.undeclared.items()),
+        (
+            (connection, _times(seen), _origin(seen))
+            for connection, seen in comparison.undeclared.items()
+        ),
     )
 
 
-def _part(title: str, rows: Iterable[tuple[Edge, str, str]]) -> Iterator[str]:
+def _part(title: str, rows: Iterable[tuple[Connection, str, str]]) -> Iterator[str]:
     cells = sorted((e.source, "->", e.target, e.ports, times, why) for e, times, why in rows)
     yield f"{title}: {len(cells)}"
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -107,27 +113,27 @@ def _part(title: str, rows: Iterable[tuple[Edge, str, str]]) -> Iterator[str]:
         yield ("  " + "  ".join(map(str.ljust, row, widths))).rstrip()
 
 
-def _times(seen: Seen) -> str:
+def _times(seen: Totals) -> str:
     refused = seen.connections - seen.answered
     return f"{seen.connections}" + (f", {refused} without answer" if refused else "")
 
 
-def _whence(seen: Seen) -> str:
+def _origin(seen: Totals) -> str:
     shown = ", ".join(map(str, sorted(seen.sources, key=int)[:SOURCES]))
     more = f" and {len(seen.sources) - SOURCES} more" if len(seen.sources) > SOURCES else ""
     return f"first {_when(seen.first)}, from {shown}{more}"
 
 
 def _document(comparison: Comparison) -> dict[str, list[dict[str, object]]]:
-    def plain(edge: Edge, **more: object) -> dict[str, object]:
+    def plain(connection: Connection, **more: object) -> dict[str, object]:
         return {
-            "source": edge.source,
-            "target": edge.target,
-            "protocol": edge.protocol,
-            "port": edge.port or None,
+            "source": connection.source,
+            "target": connection.target,
+            "protocol": connection.protocol,
+            "port": connection.port or None,
         } | more
 
-    def told(seen: Seen) -> dict[str, object]:
+    def totals(seen: Totals) -> dict[str, object]:
         return {
             "connections": seen.connections,
             "answered": seen.answered,
@@ -139,15 +145,16 @@ def _document(comparison: Comparison) -> dict[str, list[dict[str, object]]]:
 
     return {
         "seen": [
-            plain(edge, why=comparison.declared[edge], **told(seen))
-            for edge, seen in sorted(comparison.seen.items())
+            plain(connection, why=comparison.declared[connection], **totals(seen))
+            for connection, seen in sorted(comparison.seen.items())
         ],
         "unused": [
-            plain(edge, why=why, removable=edge in comparison.removable)
-            for edge, why in sorted(comparison.unused.items())
+            plain(connection, why=why, removable=connection in comparison.removable)
+            for connection, why in sorted(comparison.unused.items())
         ],
         "undeclared": [
-            plain(edge, **told(seen)) for edge, seen in sorted(comparison.undeclared.items())
+            plain(connection, **totals(seen))
+            for connection, seen in sorted(comparison.undeclared.items())
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Connections that were seen, beside those that are declared, with both ends named."""
+"""Comparison of observed connections with declared ones; both ends have names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from ringfence.cloud.balancers import VXLAN, sensors
-from ringfence.events.connections import Connection
-from ringfence.flows.declared import accepted, opened, pings
+from ringfence.events.connections import FlowRecord
+from ringfence.flows.declared import inbound, outbound, pings
 from ringfence.manifest.model import Address, Environment, Flow, Host, Network
 
 PING = "ping"
@@ -18,9 +18,9 @@ DHCP6 = {("udp", 546, 547), ("udp", 547, 546)}
 
 
 @dataclass(frozen=True, order=True)
-class Edge:
-    """Connections from one end to one port of another: `host NAME`, `segment NAME` for whatever
-    in it is no host, or an address or network outside."""
+class Connection:
+    """Traffic from one end to one port of another. An end is `host NAME`, `segment NAME` for other
+    addresses of a segment, or an address or network outside."""
 
     source: str
     target: str
@@ -33,7 +33,7 @@ class Edge:
 
 
 @dataclass
-class Seen:
+class Totals:
     """Totals of one connection."""
 
     connections: int = 0
@@ -44,49 +44,55 @@ class Seen:
     last: float = 0.0
     sources: set[Address] = field(default_factory=set)
 
-    def add(self, connection: Connection) -> None:
+    def add(self, record: FlowRecord) -> None:
         self.connections += 1
-        self.answered += connection.answered
-        self.bytes += connection.bytes
-        self.first = min(self.first, connection.time)
-        self.last = max(self.last, connection.time)
-        self.sources.add(connection.source)
+        self.answered += record.answered
+        self.bytes += record.bytes
+        self.first = min(self.first, record.time)
+        self.last = max(self.last, record.time)
+        self.sources.add(record.source)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    declared: dict[Edge, str]
-    """Every edge that may be, with its reason. Copies for sensors, where some were seen: mostly
-    they are not recorded."""
-    removable: frozenset[Edge] = frozenset()
-    """Those that stand in the manifest's `network.flows`; others follow from something else."""
-    seen: dict[Edge, Seen] = field(default_factory=dict)
-    """Declared connections that were observed."""
-    undeclared: dict[Edge, Seen] = field(default_factory=dict)
+    declared: dict[Connection, str]
+    """Every declared connection with its reason. Copies for sensors are among them where a log has
+    some; mostly they are not recorded."""
+    removable: frozenset[Connection] = frozenset()
+    """Connections of the manifest's `network.flows`; all others are derived."""
+    seen: dict[Connection, Totals] = field(default_factory=dict)
+    """Declared connections that a log has."""
+    undeclared: dict[Connection, Totals] = field(default_factory=dict)
 
     @property
-    def unused(self) -> dict[Edge, str]:
-        """Declared connections that were never observed."""
-        return {edge: why for edge, why in self.declared.items() if edge not in self.seen}
+    def unused(self) -> dict[Connection, str]:
+        """Declared connections that no log has."""
+        return {
+            connection: why
+            for connection, why in self.declared.items()
+            if connection not in self.seen
+        }
 
 
-def compare(environment: Environment, connections: Iterable[Connection]) -> Comparison:
-    ways = _Ways(environment)
-    comparison = Comparison(ways.edges, frozenset(map(ways.edge_of_flow, environment.flows)))
-    for connection in connections:
-        if ways.concern(connection):
-            found = ways.of(connection)
-            if copies := ways.copies(connection):
+def compare(environment: Environment, records: Iterable[FlowRecord]) -> Comparison:
+    flows = _DeclaredFlows(environment)
+    comparison = Comparison(
+        flows.connections, frozenset(map(flows.connection_of_flow, environment.flows))
+    )
+    for record in records:
+        if flows.concern(record):
+            found = flows.of(record)
+            if copies := flows.copies(record):
                 comparison.declared[copies] = COPIES
                 found = [copies]
-            edges = found or [ways.edge_of(connection)]
-            told = comparison.seen if found else comparison.undeclared
-            for edge in edges:
-                told.setdefault(edge, Seen()).add(connection)
+            connections = found or [flows.connection_of(record)]
+            totals = comparison.seen if found else comparison.undeclared
+            for connection in connections:
+                totals.setdefault(connection, Totals()).add(record)
     return comparison
 
 
-class _Ways:
+class _DeclaredFlows:
     def __init__(self, environment: Environment) -> None:
         self._segments = {
             network: segment.name
@@ -101,71 +107,75 @@ class _Ways:
         self._sensors = {a for host in environment.group("sensor") for a in host.addresses}
         balancer = sensors(environment)
         self._before_sensors = balancer.segment.networks if balancer else ()
-        self._by_port: dict[tuple[str, int], list[tuple[Network, Network, Edge]]] = {}
-        self.edges: dict[Edge, str] = {}
-        for way in (*opened(environment), *accepted(environment)):
-            self._add(way.source, way.target, way.protocol, way.port, way.why)
+        self._by_port: dict[tuple[str, int], list[tuple[Network, Network, Connection]]] = {}
+        self.connections: dict[Connection, str] = {}
+        for flow in (*outbound(environment), *inbound(environment)):
+            self._add(flow.source, flow.target, flow.protocol, flow.port, flow.why)
         for source, target in pings(environment):
             self._add(source, target, "icmp", 0, PING)
 
     def _add(self, source: Network, target: Network, protocol: str, port: int, why: str) -> None:
-        edge = Edge(self._name(source), self._name(target), protocol, port)
-        if edge.source != edge.target:
-            self.edges.setdefault(edge, why)
-            self._by_port.setdefault((protocol, port), []).append((source, target, edge))
+        connection = Connection(self._name(source), self._name(target), protocol, port)
+        if connection.source != connection.target:
+            self.connections.setdefault(connection, why)
+            self._by_port.setdefault((protocol, port), []).append((source, target, connection))
 
-    def concern(self, connection: Connection) -> bool:
-        """Whether it is between two ends, and more than they need to be on a link."""
-        ends = (connection.source, connection.target)
+    def concern(self, record: FlowRecord) -> bool:
+        """Return whether it joins two ends and is not neighbour discovery, DHCP or the like."""
+        ends = (record.source, record.target)
         broadcasts = {network.broadcast_address for network in self._segments}
-        ports = (connection.protocol, connection.source_port, connection.port)
+        ports = (record.protocol, record.source_port, record.port)
         addressing = ports in DHCP6 and all(end.is_link_local for end in ends)
-        return not (connection.neighbours or addressing) and not any(
+        return not (record.neighbours or addressing) and not any(
             end.is_multicast or end.is_unspecified or end in broadcasts
             or str(end) == "255.255.255.255"
             for end in ends
         )  # fmt: skip
 
-    def of(self, connection: Connection) -> list[Edge]:
-        """The declared edges that it belongs to."""
-        ends = [(connection.source, connection.target, connection.port)]
-        if not connection.certain:
-            ends += [(connection.target, connection.source, connection.source_port)]
+    def of(self, record: FlowRecord) -> list[Connection]:
+        """Return the declared connections that it belongs to."""
+        ends = [(record.source, record.target, record.port)]
+        if not record.certain:
+            ends += [(record.target, record.source, record.source_port)]
         for source, target, port in ends:
-            ways = self._by_port.get((connection.protocol, port), ())
-            if found := [edge for here, there, edge in ways if source in here and target in there]:
+            candidates = self._by_port.get((record.protocol, port), ())
+            if found := [
+                connection
+                for here, there, connection in candidates
+                if source in here and target in there
+            ]:
                 return list(dict.fromkeys(found))
         return []
 
-    def copies(self, connection: Connection) -> Edge | None:
-        """The edge of packets that somebody mirrors to a sensor, or to the balancer before it.
+    def copies(self, record: FlowRecord) -> Connection | None:
+        """Return the connection of mirrored packets to a sensor, or to its balancer; else None.
 
-        Whatever else is on this port is no copy. A flow log of AWS has none:
+        Other traffic on this port is no copy. A flow log of AWS has none:
         https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-network-limitations.html
         """
-        source, target = connection.source, connection.target
+        source, target = record.source, record.target
         inside = source not in self._sensors and any(source in n for n in self._segments)
         # The manifest does not know where in its segment the balancer is.
         watched = target in self._sensors or (
             ip_network(target) not in self._hosts
             and any(target in network for network in self._before_sensors)
         )
-        if (connection.protocol, connection.port) != ("udp", VXLAN) or not (inside and watched):
+        if (record.protocol, record.port) != ("udp", VXLAN) or not (inside and watched):
             return None
-        return Edge(self._end(source), self._end(target), connection.protocol, connection.port)
+        return Connection(self._end(source), self._end(target), record.protocol, record.port)
 
-    def edge_of(self, connection: Connection) -> Edge:
-        source, target, port = connection.source, connection.target, connection.port
-        if not connection.certain and 0 < connection.source_port < port:
-            source, target, port = target, source, connection.source_port
-        return Edge(self._end(source), self._end(target), connection.protocol, port)
+    def connection_of(self, record: FlowRecord) -> Connection:
+        source, target, port = record.source, record.target, record.port
+        if not record.certain and 0 < record.source_port < port:
+            source, target, port = target, source, record.source_port
+        return Connection(self._end(source), self._end(target), record.protocol, port)
 
     @staticmethod
-    def edge_of_flow(flow: Flow) -> Edge:
+    def connection_of_flow(flow: Flow) -> Connection:
         """Name both ends of a flow: not every host has an address yet."""
         kind = "host" if isinstance(flow.source, Host) else "segment"
         source, target = f"{kind} {flow.source.name}", f"host {flow.target.name}"
-        return Edge(source, target, flow.protocol, flow.port)
+        return Connection(source, target, flow.protocol, flow.port)
 
     def _end(self, address: Address) -> str:
         alone = ip_network(address)

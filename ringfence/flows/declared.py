@@ -17,7 +17,7 @@ from ringfence.manifest.model import Environment, Host, Network, Protocol
 
 
 @dataclass(frozen=True)
-class Way:
+class DeclaredFlow:
     source: Network
     target: Network
     protocol: Protocol
@@ -25,7 +25,7 @@ class Way:
     why: str
 
 
-def opened(environment: Environment) -> Iterator[Way]:
+def outbound(environment: Environment) -> Iterator[DeclaredFlow]:
     """Yield what hosts, their MCP servers and their gateway may open.
 
     Of one host no two overlap: neither do any two of all.
@@ -39,15 +39,15 @@ def opened(environment: Environment) -> Iterator[Way]:
         rules += [_rule(each) for account in accounts for each in account["egress"]]
         for rule in firewall.without_overlaps(rules):
             for address in _same_family(host, rule):
-                yield Way(address, rule.network, rule.protocol, rule.port, rule.why)
+                yield DeclaredFlow(address, rule.network, rule.protocol, rule.port, rule.why)
 
 
-def accepted(environment: Environment) -> Iterator[Way]:
+def inbound(environment: Environment) -> Iterator[DeclaredFlow]:
     """Yield what hosts let others open. Here no two overlap either."""
     for host in environment.hosts.values():
         for rule in firewall.inbound(environment, host):
             for address in _same_family(host, rule):
-                yield Way(rule.network, address, rule.protocol, rule.port, rule.why)
+                yield DeclaredFlow(rule.network, address, rule.protocol, rule.port, rule.why)
 
 
 def pings(environment: Environment) -> Iterator[tuple[Network, Network]]:

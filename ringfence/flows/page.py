@@ -1,4 +1,4 @@
-"""Declared and observed flows as one HTML page that needs nothing beside itself."""
+"""Declared and observed connections as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from ringfence.drawing import layout, templates
 from ringfence.drawing.picture import Arrow, Block, Node, Picture
-from ringfence.flows.comparison import Comparison, Edge, Seen
+from ringfence.flows.comparison import Comparison, Connection, Totals
 from ringfence.manifest.model import Environment
 
 KINDS = {
@@ -16,26 +16,26 @@ KINDS = {
     "unused": "declared and never seen",
     "undeclared": "undeclared",
 }
-"""How an arrow is drawn, and what that says. The worst is drawn last, over the others."""
+"""Kinds of arrows and their names. The worst is drawn last, over the others."""
 
 PORTS = 4
-"""That an arrow names."""
+"""Ports that one arrow names."""
 
 _templates = templates.beside(__file__)
 
 
 def render(environment: Environment, comparison: Comparison) -> str:
-    edges: dict[str, dict[Edge, Seen | None]] = {
+    connections: dict[str, dict[Connection, Totals | None]] = {
         "seen": dict(comparison.seen),
         "unused": dict.fromkeys(comparison.unused),
         "undeclared": dict(comparison.undeclared),
     }
-    drawing = layout.of(_picture(environment, comparison), _arrows(environment, edges))
+    drawing = layout.of(_picture(environment, comparison), _arrows(environment, connections))
     return _templates.get_template("page.html.j2").render(
         environment=environment,
         comparison=comparison,
         drawing=drawing,
-        edges={kind: dict(sorted(found.items())) for kind, found in edges.items()},
+        connections={kind: dict(sorted(found.items())) for kind, found in connections.items()},
         kinds=KINDS,
         removable=len(comparison.unused.keys() & comparison.removable),
         lines=sorted(drawing.lines, key=lambda line: list(KINDS).index(line.kind)),
@@ -63,25 +63,31 @@ def _picture(environment: Environment, comparison: Comparison) -> Picture:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
-    told = [*comparison.seen.values(), *comparison.undeclared.values()]
-    if told:
-        first, last = min(each.first for each in told), max(each.last for each in told)
+    totals = [*comparison.seen.values(), *comparison.undeclared.values()]
+    if totals:
+        first, last = min(each.first for each in totals), max(each.last for each in totals)
         yield f"seen from {_when(first)} to {_when(last)}"
 
 
-def _arrows(environment: Environment, edges: dict[str, dict[Edge, Seen | None]]) -> Sequence[Arrow]:
-    """One for all ports between two ends."""
+def _arrows(
+    environment: Environment, connections: dict[str, dict[Connection, Totals | None]]
+) -> Sequence[Arrow]:
+    """Return one arrow for all ports between two ends."""
     return [
         Arrow((source,), target, _ports(ports), kind=kind)
-        for kind, found in edges.items()
+        for kind, found in connections.items()
         for (source, target), ports in _between(environment, found).items()
     ]
 
 
-def _between(environment: Environment, edges: Iterable[Edge]) -> dict[tuple[str, str], list[Edge]]:
-    pairs: dict[tuple[str, str], list[Edge]] = defaultdict(list)
-    for edge in sorted(edges):
-        pairs[_end(environment, edge.source), _end(environment, edge.target)].append(edge)
+def _between(
+    environment: Environment, connections: Iterable[Connection]
+) -> dict[tuple[str, str], list[Connection]]:
+    pairs: dict[tuple[str, str], list[Connection]] = defaultdict(list)
+    for connection in sorted(connections):
+        pairs[_end(environment, connection.source), _end(environment, connection.target)].append(
+            connection
+        )
     return pairs
 
 
@@ -91,20 +97,20 @@ def _end(environment: Environment, name: str) -> str:
     return f"segment {inside}" if inside != name and inside in environment.segments else name
 
 
-def _ports(edges: Iterable[Edge]) -> str:
+def _ports(connections: Iterable[Connection]) -> str:
     by_protocol: dict[str, list[str]] = defaultdict(list)
-    for edge in edges:
-        by_protocol[edge.protocol].append(str(edge.port or ""))
+    for connection in connections:
+        by_protocol[connection.protocol].append(str(connection.port or ""))
     most = max(PORTS // len(by_protocol), 2)
-    told = (
+    parts = (
         f"{protocol}/{_few(list(dict.fromkeys(ports)), most)}" if any(ports) else protocol
         for protocol, ports in by_protocol.items()
     )
-    return " ".join(told)
+    return " ".join(parts)
 
 
 def _few(ports: Sequence[str], most: int) -> str:
-    """A scan has hundreds, and a box has little room; the tables have them all."""
+    """Shorten a list of ports: a scan has hundreds; the tables have them all."""
     return ",".join(ports) if len(ports) <= most else f"{','.join(ports[: most - 1])},…"
 
 

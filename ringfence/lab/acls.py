@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ringfence.flows import declared
-from ringfence.flows.declared import Way
+from ringfence.flows.declared import DeclaredFlow
 from ringfence.inventory.firewall import comment
 from ringfence.lab.errors import LabError
 from ringfence.lab.plan import Plan
@@ -57,13 +57,16 @@ def lift(plan: Plan) -> None:
 
 def rules(environment: Environment) -> str:
     """Return the ruleset. Lookups in its sets take constant time."""
-    ways = {"from": list(declared.opened(environment)), "to": list(declared.accepted(environment))}
+    flows = {
+        "from": list(declared.outbound(environment)),
+        "to": list(declared.inbound(environment)),
+    }
     pings = list(declared.pings(environment))
     sets: list[str] = []
     for version in (4, 6):
         ends = f"ipv{version}_addr . ipv{version}_addr"
-        for name, each in ways.items():
-            entries = [_way(way) for way in each if way.source.version == version]
+        for name, each in flows.items():
+            entries = [_entry(flow) for flow in each if flow.source.version == version]
             sets.append(_set(f"{name}{version}", f"{ends} . inet_proto . inet_service", entries))
         entries = [f"{here} . {there}" for here, there in pings if here.version == version]
         sets.append(_set(f"ping{version}", ends, entries))
@@ -76,9 +79,9 @@ def _set(name: str, type_: str, entries: Iterable[str]) -> str:
     return SET.format(name=name, type=type_, elements=elements)
 
 
-def _way(way: Way) -> str:
-    port = f"{way.protocol} . {way.port}"
-    return f'{way.source} . {way.target} . {port} comment "{comment(way.why)}"'
+def _entry(flow: DeclaredFlow) -> str:
+    port = f"{flow.protocol} . {flow.port}"
+    return f'{flow.source} . {flow.target} . {port} comment "{comment(flow.why)}"'
 
 
 def _nft(plan: Plan, ruleset: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.events import record
-from ringfence.events.connections import connections
-from ringfence.flows.comparison import Edge, compare
+from ringfence.events.connections import flow_records
+from ringfence.flows.comparison import Connection, compare
 from ringfence.flows.page import render
 from ringfence.lab import Lab, unavailable
 from ringfence.manifest.model import Environment
@@ -133,14 +133,14 @@ def test_an_attack_is_stopped_and_seen(hardened: Ground, told: Run, attack: Atta
 def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
     """Attackers' connections are undeclared; those of the environment are declared."""
     events = tmp_path / "sensor.jsonl"
-    called = Edge("segment clients", "host edge-1", "tcp", 443)
-    forwarded = Edge("host edge-1", "host tools-1", "tcp", 8441)
-    tried = Edge("segment servers", "host siem-1", "tcp", 22)
+    called = Connection("segment clients", "host edge-1", "tcp", 443)
+    forwarded = Connection("host edge-1", "host tools-1", "tcp", 8441)
+    tried = Connection("segment servers", "host siem-1", "tcp", 22)
     cat = ["sh", "-c", "cat /var/log/ringfence/sensor-1/*.jsonl"]
     deadline = time.monotonic() + 120  # a flow is told when it is over
     while True:
         events.write_text(hardened.lab.exec("siem-1", cat, timeout=60, check=True).stdout)
-        comparison = compare(hardened.lab.environment, connections(record.lines([events])))
+        comparison = compare(hardened.lab.environment, flow_records(record.lines([events])))
         if tried in comparison.undeclared or time.monotonic() > deadline:
             break
         time.sleep(3)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from ringfence.cli import main
-from ringfence.events.connections import connections
+from ringfence.events.connections import flow_records
 from ringfence.events.flow_log import FLOW_LOG_FIELDS
 from ringfence.flows import page
-from ringfence.flows.comparison import Comparison, Edge, compare
-from ringfence.flows.declared import accepted, opened
+from ringfence.flows.comparison import Comparison, Connection, compare
+from ringfence.flows.declared import inbound, outbound
 from ringfence.inventory import provisioned
 from ringfence.inventory.provisioned import Instance
 from ringfence.manifest.model import Environment
@@ -27,8 +27,8 @@ CLIENT, EDGE, TOOLS, SIEM = "10.213.20.10", "10.213.50.11", "10.213.30.11", "10.
 SYN_ACK = "1a"
 RESET = "14"
 
-CALL = Edge("segment clients", "host edge-1", "tcp", 443)
-FORWARDED = Edge("host edge-1", "host tools-1", "tcp", 8441)
+CALL = Connection("segment clients", "host edge-1", "tcp", 443)
+FORWARDED = Connection("host edge-1", "host tools-1", "tcp", 8441)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def vpc(source: str, target: str, ports: tuple[int, int], **more: Any) -> str:
 
 
 def compared(environment: Environment, *lines: str) -> Comparison:
-    return compare(environment, connections(lines))
+    return compare(environment, flow_records(lines))
 
 
 def test_a_declared_connection_is_told_with_its_reason(environment: Environment):
@@ -103,32 +103,38 @@ def test_both_families_are_one_flow(environment: Environment):
 @pytest.mark.parametrize(
     ("line", "edge"),
     [
-        (suricata(CLIENT, TOOLS, 8441), Edge("segment clients", "host tools-1", "tcp", 8441)),
-        (suricata(EDGE, TOOLS, 22), Edge("host edge-1", "host tools-1", "tcp", 22)),
-        (suricata(TOOLS, EDGE, 443), Edge("host tools-1", "host edge-1", "tcp", 443)),
-        (suricata(CLIENT, EDGE, 443, "UDP"), Edge("segment clients", "host edge-1", "udp", 443)),
-        (suricata(TOOLS, "192.0.2.9", 53, "UDP"), Edge("host tools-1", "192.0.2.9", "udp", 53)),
+        (suricata(CLIENT, TOOLS, 8441), Connection("segment clients", "host tools-1", "tcp", 8441)),
+        (suricata(EDGE, TOOLS, 22), Connection("host edge-1", "host tools-1", "tcp", 22)),
+        (suricata(TOOLS, EDGE, 443), Connection("host tools-1", "host edge-1", "tcp", 443)),
+        (
+            suricata(CLIENT, EDGE, 443, "UDP"),
+            Connection("segment clients", "host edge-1", "udp", 443),
+        ),
+        (
+            suricata(TOOLS, "192.0.2.9", 53, "UDP"),
+            Connection("host tools-1", "192.0.2.9", "udp", 53),
+        ),
         (
             suricata(TOOLS, SIEM, 8, "ICMP", icmp_type=8),
-            Edge("host tools-1", "host siem-1", "icmp", 0),
+            Connection("host tools-1", "host siem-1", "icmp", 0),
         ),
-        (suricata("fe80::7", "fe80::8", 22), Edge("fe80::7", "fe80::8", "tcp", 22)),
-        (suricata("fe80::7", "fe80::8", 547, "UDP"), Edge("fe80::7", "fe80::8", "udp", 547)),
+        (suricata("fe80::7", "fe80::8", 22), Connection("fe80::7", "fe80::8", "tcp", 22)),
+        (suricata("fe80::7", "fe80::8", 547, "UDP"), Connection("fe80::7", "fe80::8", "udp", 547)),
         (
             suricata(TOOLS, SIEM, 546, "UDP", src_port=547),
-            Edge("host tools-1", "host siem-1", "udp", 546),
+            Connection("host tools-1", "host siem-1", "udp", 546),
         ),
         (
             suricata("fe80::7", "fe80::8", 0, "IPv6-ICMP", icmp_type=128),
-            Edge("fe80::7", "fe80::8", "icmp", 0),
+            Connection("fe80::7", "fe80::8", "icmp", 0),
         ),
         (
             suricata(TOOLS, "169.254.169.254", 80),
-            Edge("host tools-1", "169.254.169.254", "tcp", 80),
+            Connection("host tools-1", "169.254.169.254", "tcp", 80),
         ),
         (
             vpc(TOOLS, SIEM, (40001, 22), action="REJECT", **{"tcp-flags": 2}),
-            Edge("host tools-1", "host siem-1", "tcp", 22),
+            Connection("host tools-1", "host siem-1", "tcp", 22),
         ),
     ],
     ids=[
@@ -137,7 +143,7 @@ def test_both_families_are_one_flow(environment: Environment):
     ],
 )
 def test_whatever_else_is_undeclared_and_both_ends_have_their_names(
-    environment: Environment, line: str, edge: Edge
+    environment: Environment, line: str, edge: Connection
 ):
     comparison = compared(environment, line)
     assert not comparison.seen
@@ -146,7 +152,7 @@ def test_whatever_else_is_undeclared_and_both_ends_have_their_names(
 
 def test_management_may_ping_every_host(environment: Environment):
     comparison = compared(environment, suricata("10.213.10.2", SIEM, 8, "ICMP", icmp_type=8))
-    assert list(comparison.seen) == [Edge("segment management", "host siem-1", "icmp", 0)]
+    assert list(comparison.seen) == [Connection("segment management", "host siem-1", "icmp", 0)]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +204,7 @@ def test_a_flow_log_does_not_say_who_began(environment: Environment):
     unknown = vpc("192.0.2.9", TOOLS, (53, 40001), protocol=17, **{"tcp-flags": "-"})
     comparison = compared(environment, back, unknown)
     assert list(comparison.seen) == [CALL]
-    assert list(comparison.undeclared) == [Edge("host tools-1", "192.0.2.9", "udp", 53)]
+    assert list(comparison.undeclared) == [Connection("host tools-1", "192.0.2.9", "udp", 53)]
 
 
 def test_a_collectors_record_is_read_as_it_is(environment: Environment):
@@ -217,10 +223,10 @@ def test_what_was_never_seen_can_go_where_the_manifest_says_it(environment: Envi
 def test_no_two_declared_ways_overlap(name: str):
     """A packet filter takes them as they are."""
     environment = Environment.load(MANIFEST.parents[1] / name / "environment.yaml")
-    for ways in (list(opened(environment)), list(accepted(environment))):
-        assert ways or not any(host.addresses for host in environment.hosts.values())
-        for number, one in enumerate(ways):
-            for other in ways[number + 1 :]:
+    for flows in (list(outbound(environment)), list(inbound(environment))):
+        assert flows or not any(host.addresses for host in environment.hosts.values())
+        for number, one in enumerate(flows):
+            for other in flows[number + 1 :]:
                 assert (one.protocol, one.port) != (other.protocol, other.port) or not (
                     one.source.version == other.source.version
                     and one.source.overlaps(other.source)
@@ -278,7 +284,7 @@ def test_copies_for_a_sensor_are_declared(
     comparison = compared(watched, log, event)
     assert not comparison.undeclared
     (edge,) = comparison.seen
-    assert edge == Edge(*ends, "udp", VXLAN)
+    assert edge == Connection(*ends, "udp", VXLAN)
     assert comparison.declared[edge] == "copies of packets, for a sensor"
     assert comparison.seen[edge].connections == 2
 
@@ -342,7 +348,7 @@ def test_hosts_in_aws_have_the_addresses_that_aws_says(
     assert told("undeclared") == {("host edge-1", "host siem-1", VXLAN)}
     del provided["siem-1"]
     main(["flows", written(tmp_path, lines[:1]), *options])
-    assert capsys.readouterr().err.startswith("siem-1 does not run")
+    assert capsys.readouterr().err.startswith("siem-1 is not running")
 
 
 def test_whoever_does_not_know_where_hosts_are_says_so(
@@ -443,7 +449,7 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("lines", "says"),
-    [([], "no connection is in this"), (None, "cannot be read: No such file")],
+    [([], "no connection in the input"), (None, "cannot be read: No such file")],
     ids=["empty", "missing"],
 )
 def test_nothing_to_compare_is_an_error(

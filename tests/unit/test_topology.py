@@ -18,7 +18,7 @@ import yaml
 
 from ringfence.cli import main
 from ringfence.drawing import layout
-from ringfence.flows.topology import page, picture, ways
+from ringfence.flows.topology import page, paths, picture
 from ringfence.manifest.model import Environment, Host, Segment
 from tests.readable import assert_readable
 
@@ -28,7 +28,7 @@ LONG = "h" * 32
 LONG_ADDRESS = "2001:db8:1234:5678:9abc:def0:1234:{:x}"
 SVG = {"": "http://www.w3.org/2000/svg"}
 
-Way = tuple[str, str, str]
+Row = tuple[str, str, str]
 
 
 def changed(path: Path, **changes: Any) -> Environment:
@@ -98,7 +98,7 @@ def alone(tmp_path: Path) -> Environment:
     return Environment.load(file)
 
 
-def expected(environment: Environment) -> set[Way]:
+def expected(environment: Environment) -> set[Row]:
     """From the manifest by itself, but for ways outside and those of servers."""
     found = {
         (named(flow.source), named(flow.target), f"{flow.protocol}/{flow.port}")
@@ -119,7 +119,7 @@ def drawing_of(text: str) -> ElementTree.Element:
     return ElementTree.fromstring(svg)  # noqa: S314  our own page
 
 
-def arrows(environment: Environment, text: str) -> Iterator[Way]:
+def arrows(environment: Environment, text: str) -> Iterator[Row]:
     """As the picture says them, each arrow once."""
     titles = [group.findtext("title", "", SVG) for group in drawing_of(text).findall("g", SVG)]
     for title in dict.fromkeys(titles):
@@ -147,7 +147,7 @@ def single(ports: str) -> Iterator[str]:
         yield f"{protocol}/{port}"
 
 
-def rows(text: str) -> list[Way]:
+def rows(text: str) -> list[Row]:
     row = r"<tr><td>([^<]+)</td><td>([^<]+)</td><td class=\"ports\">([^<]+)</td>"
     return [(source, target, ports) for source, target, ports in re.findall(row, text)]
 
@@ -191,14 +191,14 @@ def test_a_manifest_without_sensor_has_no_copies():
 
 
 def test_each_way_of_sixty_hosts_is_in_one_arrow(crowded: Environment):
-    declared = ways.declared(crowded)
-    drawn = [path for arrow in ways.arrows(crowded, declared) for path in arrow.paths]
+    declared = paths.declared(crowded)
+    drawn = [path for arrow in paths.arrows(crowded, declared) for path in arrow.paths]
     assert Counter(drawn) == dict.fromkeys(declared, 1)
     assert len(crowded.hosts) == 60
     text = page.render(crowded)
     found = Counter(arrows(crowded, text))
     found.pop(("router", "host sensor-1", "udp/4789"))
-    assert found == {(way.source, way.target, way.ports): 1 for way in declared}
+    assert found == {(path.source, path.target, path.ports): 1 for path in declared}
 
 
 @pytest.mark.parametrize("name", ["crowded", "alone", "sensor", "direct"])
@@ -208,8 +208,8 @@ def test_it_can_be_read(name: str, request: pytest.FixtureRequest):
         if name in ("crowded", "alone")
         else Environment.load({"sensor": SENSOR, "direct": MANIFESTS / "direct.yaml"}[name])
     )
-    declared = ways.declared(environment)
-    found = (*ways.arrows(environment, declared), *picture.mirrored(environment))
+    declared = paths.declared(environment)
+    found = (*paths.arrows(environment, declared), *picture.mirrored(environment))
     drawing = layout.of(picture.of(environment, declared), found)
     assert_readable(drawing)
     shown = {text.text for text in drawing.texts}

@@ -1,4 +1,4 @@
-"""`ringfence diagram`: draw what the network of a manifest is."""
+"""`ringfence diagram`: draw the network of a manifest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ringfence.flows.topology import page
-from ringfence.flows.topology.ways import NothingToDrawError
+from ringfence.flows.topology.paths import NothingToDrawError
 from ringfence.manifest.model import Environment
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("page", type=Path, metavar="PAGE.html", help="where to write it")
+    parser.add_argument("page", type=Path, metavar="PAGE.html", help="the page to write")
     parser.add_argument("--environment", type=Path, default="inventories/lab/environment.yaml")
 
 
 def run(args: Namespace) -> int:
-    """Exit status 0: drawn; 2: the input is not usable."""
+    """Return 0 once the page is written, 2 if the input is not usable."""
     try:
         args.page.write_text(page.render(Environment.load(args.environment)), encoding="utf-8")
     except NothingToDrawError as error:

@@ -1,23 +1,23 @@
-"""The picture as one HTML page that needs nothing beside itself."""
+"""The picture as one self-contained HTML page."""
 
 from __future__ import annotations
 
 from ringfence.drawing import layout, templates
-from ringfence.flows.topology import picture, ways
+from ringfence.flows.topology import paths, picture
 from ringfence.manifest.model import Environment
 
 _templates = templates.beside(__file__)
 
 
 def render(environment: Environment) -> str:
-    """Raises `ways.NothingToDrawError`."""
-    declared = ways.declared(environment)
+    """Return the page. Raises `paths.NothingToDrawError`."""
+    declared = paths.declared(environment)
     shown = picture.of(environment, declared)
     copies = picture.mirrored(environment)
-    drawing = layout.of(shown, (*ways.arrows(environment, declared), *copies))
+    drawing = layout.of(shown, (*paths.arrows(environment, declared), *copies))
     return _templates.get_template("page.html.j2").render(
         environment=environment,
-        ways=declared,
+        paths=declared,
         copies=copies,
         drawing=drawing,
         kinds=tuple(dict.fromkeys(line.kind for line in drawing.lines)),

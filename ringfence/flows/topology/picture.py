@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from ringfence.cloud.balancers import VXLAN
 from ringfence.cloud.flows import segment_end
 from ringfence.drawing.picture import ROUTER, Arrow, Block, Node, Picture, wrapped
-from ringfence.flows.topology.ways import Ways
+from ringfence.flows.topology.paths import DeclaredPaths
 from ringfence.manifest.model import Address, Environment, Host, Network, Segment
 
 MIRRORED = "mirrored"
-"""Kind of the arrow that copies take."""
+"""Kind of the arrows of mirrored packets."""
 LINE = 27
-"""Characters of one in a box."""
+"""Characters of one line in a box."""
 
 
-def of(environment: Environment, ways: Ways) -> Picture:
-    addresses = {end: why for end, why in _named(ways) if " in " in end}
+def of(environment: Environment, paths: DeclaredPaths) -> Picture:
+    addresses = {end: why for end, why in _named(paths) if " in " in end}
     segments = environment.segments.values()
     return Picture(
         environment.name,
         environment.name,
         (_counted(len(environment.hosts), "host"), _counted(len(segments), "segment")),
-        (*(_block(environment, each, addresses) for each in segments), _router(environment, ways)),
-        _outside(environment, ways),
+        (*(_block(environment, each, addresses) for each in segments), _router(environment, paths)),
+        _outside(environment, paths),
         (),
     )
 
@@ -69,15 +69,15 @@ def _host(environment: Environment, host: Host) -> Iterator[str]:
     yield from wrapped([f"MCP {server.name}" for server in environment.servers_on(host)])
 
 
-def _router(environment: Environment, ways: Ways) -> Block:
+def _router(environment: Environment, paths: DeclaredPaths) -> Block:
     homes = {f"host {h.name}": h.segment.name for h in environment.hosts.values()}
     between = sum(
-        homes.get(way.source, way.source.rpartition(" ")[2])
-        != homes.get(way.target, way.target.rpartition(" ")[2])
-        for way in ways
+        homes.get(path.source, path.source.rpartition(" ")[2])
+        != homes.get(path.target, path.target.rpartition(" ")[2])
+        for path in paths
     )
     lists = (
-        f"{_counted(between, 'way')} between segments,",
+        f"{_counted(between, 'flow')} between segments,",
         "as arrows show them,",
         "and no other",
     )
@@ -92,22 +92,22 @@ def _router(environment: Environment, ways: Ways) -> Block:
     )
 
 
-def _outside(environment: Environment, ways: Ways) -> tuple[Node, ...]:
+def _outside(environment: Environment, paths: DeclaredPaths) -> tuple[Node, ...]:
     known = {f"host {name}" for name in environment.hosts}
     known |= {segment_end(segment) for segment in environment.segments.values()}
-    found = {end: why for end, why in _named(ways) if end not in known and " in " not in end}
+    found = {end: why for end, why in _named(paths) if end not in known and " in " not in end}
     if not found:
-        return (Node("outside", "outside", "outside", ("no way leads there",)),)
+        return (Node("outside", "outside", "outside", ("no flow leads there",)),)
     return tuple(
         Node(end, "outside", "outside", (*_address(end), *_why(why)))
         for end, why in sorted(found.items())
     )
 
 
-def _named(ways: Ways) -> Iterator[tuple[str, str]]:
-    for way, why in ways.items():
-        yield way.source, why
-        yield way.target, why
+def _named(paths: DeclaredPaths) -> Iterator[tuple[str, str]]:
+    for path, why in paths.items():
+        yield path.source, why
+        yield path.target, why
 
 
 def _why(text: str) -> list[str]:
@@ -115,7 +115,7 @@ def _why(text: str) -> list[str]:
 
 
 def _address(address: Address | Network | str) -> list[str]:
-    """One of IPv6 may need two lines."""
+    """Split an address into lines: one of IPv6 may need two."""
     return re.findall(rf".{{1,{LINE}}}(?::|$)|.{{1,{LINE}}}", str(address))
 
 

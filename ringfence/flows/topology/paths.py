@@ -1,4 +1,4 @@
-"""Declared connections as a picture has them: named ends, few arrows."""
+"""Declared connections as named paths and few arrows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ringfence.manifest.model import Environment
 PORTS = 18
 """Characters that one arrow has for its ports."""
 
-Ways = Mapping[Path, str]
-"""Every one that is declared, with its reason."""
+DeclaredPaths = Mapping[Path, str]
+"""Every declared path with its reason."""
 
 
 class NothingToDrawError(Exception):
-    """The manifest does not say where its hosts are."""
+    """Hosts of the manifest have no addresses."""
 
 
-def declared(environment: Environment) -> Ways:
-    """As the firewalls of hosts have them, and as `ringfence flows` compares with them.
+def declared(environment: Environment) -> DeclaredPaths:
+    """Return the paths that hosts' firewalls allow, as `ringfence flows` compares with them.
 
     Raises `NothingToDrawError`.
     """
@@ -40,10 +40,10 @@ def declared(environment: Environment) -> Ways:
     }
 
 
-def arrows(environment: Environment, ways: Ways) -> tuple[Arrow, ...]:
-    """Every way is in one of them."""
+def arrows(environment: Environment, paths: DeclaredPaths) -> tuple[Arrow, ...]:
+    """Return arrows that show every path."""
     kinds: dict[tuple[str, tuple[str, ...], bool], list[Arrow]] = defaultdict(list)
-    for arrow in merged(environment, ways):
+    for arrow in merged(environment, paths):
         kinds[arrow.target, arrow.sources, arrow.every].append(arrow)
     return tuple(
         Arrow(sources, target, ports, paths, every)
@@ -53,20 +53,20 @@ def arrows(environment: Environment, ways: Ways) -> tuple[Arrow, ...]:
 
 
 def _by_ports(paths: Iterable[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """As many ports together as an arrow has room for."""
+    """Group ports so that each arrow has room for its own."""
     text, own = "", []
-    for said, found in _ranges(paths):
-        longer = f"{text} {said}".strip()
+    for ports, found in _ranges(paths):
+        longer = f"{text} {ports}".strip()
         if text and len(longer) > PORTS:
             yield text, tuple(own)
-            text, own = said, found
+            text, own = ports, found
         else:
             text, own = longer, [*own, *found]
     yield text, tuple(own)
 
 
 def _ranges(paths: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
-    """Ports in a row, as one."""
+    """Join consecutive ports."""
     by_port: dict[tuple[str, int], list[Path]] = defaultdict(list)
     for path in paths:
         by_port[path.protocol, path.first].append(path)
