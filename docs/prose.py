@@ -36,6 +36,8 @@ LINTED = {".md", ".py", ".yml", ".yaml"}
 SPOKEN = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
+QUOTING = {"docs/glossary.md", "tests/unit/test_prose.py"}
+"""Files that quote refused words."""
 UNREVIEWED = (
     "ringfence/cloud/",
     "ringfence/gateway/",
@@ -97,7 +99,7 @@ def files(names: list[str]) -> Iterator[Path]:
     )
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.suffix in LINTED and path != GLOSSARY and path.exists() and path.stat().st_size:
+        if path.suffix in LINTED and name not in QUOTING and path.exists() and path.stat().st_size:
             yield path
 
 
