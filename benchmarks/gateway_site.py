@@ -26,7 +26,7 @@ from joserfc import jws, jwt
 from joserfc.jwk import ECKey
 
 from ringfence.gateway.pins import definitions as pins
-from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.gateway.tokens import access_tokens
 from ringfence.identity.pki import Authority, Subject
 
 ROOT = Path(__file__).parents[1]
@@ -230,7 +230,7 @@ class Site:
 
     def token(self, name: str, server: str = "tools", **claims: Any) -> str:
         now = int(time.time())
-        thumbprint = tokens.certificate_thumbprint(self.person(name).certificate)
+        thumbprint = access_tokens.certificate_thumbprint(self.person(name).certificate)
         content = {
             "iss": ISSUER,
             "sub": name,

@@ -1,8 +1,8 @@
-"""`python -m ringfence.gateway check DIRECTORY` and `serve DIRECTORY --socket PATH`.
+"""`python -m ringfence.gateway`: check a configuration, serve it, or list the stages of a call.
 
 One process serves one Unix socket; systemd starts as many as there are cores. SIGHUP loads the
-directory again (it may be a symbolic link that has been swapped): a bad one is refused and the
-old one keeps serving. SIGTERM ends after what is in flight, within `DRAIN_SECONDS`.
+directory again (it may be a symbolic link that now leads elsewhere): a bad one is refused and the
+old one keeps serving. SIGTERM lets requests end, for `DRAIN_SECONDS` at most.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ import uvloop
 from aiohttp import web
 
 from ringfence.gateway.audit.log import AuditError
-from ringfence.gateway.calls.pipeline import Pipeline, key_sources
-from ringfence.gateway.configuration.configuration import ConfigurationError, load
+from ringfence.gateway.calls.metrics import Metrics
+from ringfence.gateway.calls.stages import describe
+from ringfence.gateway.calls.versions import Version
+from ringfence.gateway.configuration.model import ConfigurationError
+from ringfence.gateway.configuration.reader import load
 from ringfence.gateway.server.app import Application
-from ringfence.gateway.server.coalesced_writes import CorkedHttpProtocol
-from ringfence.gateway.server.metrics import Metrics
+from ringfence.gateway.server.coalesced_writes import CoalescingHttpProtocol
 
 DRAIN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75
@@ -49,10 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("directory", type=Path)
     serve.add_argument("--socket", type=Path, required=True, help="where HAProxy connects")
     serve.add_argument("--admin-socket", type=Path, help="/metrics, /healthz and /readyz")
+    verbs.add_parser("stages", help="list the stages of a call, in order")
     options = parser.parse_args(arguments)
+    if options.verb == "stages":
+        print(describe())
+        return 0
     try:
         if options.verb == "check":
-            key_sources(load(options.directory))
+            load(options.directory).key_sources()
             return 0
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
         process = Process(options.directory, options.socket, options.admin_socket)
@@ -68,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Tells listening streams to end when the process is asked to."""
+    """Ends listening streams when a signal ends the process."""
 
     process: Process
 
@@ -91,12 +97,12 @@ class Process:
         loop = asyncio.get_running_loop()
         configuration = load(self._directory)
         self._application = Application(
-            await Pipeline.start(configuration, self._metrics, self._name)
+            await Version.start(configuration, self._metrics, self._name)
         )
         server = _Server(
             uvicorn.Config(
                 self._application,
-                http=CorkedHttpProtocol,
+                http=CoalescingHttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -112,15 +118,15 @@ class Process:
         server.process = self
         listener = unix_socket(self._path)
         admin = await self._serve_admin() if self._admin else None
-        reload_wanted = asyncio.Event()
-        loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
+        reload_requested = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
         background = [
-            asyncio.create_task(self._reload_whenever(reload_wanted)),
+            asyncio.create_task(self._reload_on(reload_requested)),
             asyncio.create_task(watchdog()),
             asyncio.create_task(self._keep_log()),
         ]
         notify("READY=1", f"STATUS=serving {configuration.digest[:12]}")
-        # uvicorn raises what it has caught once more at its end, which is not yet ours.
+        # At its end uvicorn raises the signal again, before this process has finished.
         for ended_by in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ended_by, signal.SIG_IGN)
         try:
@@ -130,25 +136,25 @@ class Process:
                 task.cancel()
             if admin is not None:
                 await admin.cleanup()
-            await self._application.pipeline.close()
+            await self._application.version.close()
         return 0
 
     async def _keep_log(self) -> None:
-        """Have the disk keep the audit log, so that a power cut takes a second of it at most."""
+        """Write the audit log to disk, so that a power cut loses a second of it at most."""
         while True:
             await asyncio.sleep(SYNC_SECONDS)
-            with contextlib.suppress(AuditError):  # calls meet it too, and are refused
-                await asyncio.to_thread(self._application.pipeline.audit.sync)
+            with contextlib.suppress(AuditError):  # calls meet the same fault, and are refused
+                await asyncio.to_thread(self._application.version.stores.audit.sync)
 
     def drain(self) -> None:
         self._draining = True
         notify("STOPPING=1")
-        self._application.pipeline.retire()
+        self._application.version.retire()
 
-    async def _reload_whenever(self, wanted: asyncio.Event) -> None:
+    async def _reload_on(self, requested: asyncio.Event) -> None:
         while True:
-            await wanted.wait()
-            wanted.clear()
+            await requested.wait()
+            requested.clear()
             notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 await self._reload()
@@ -161,15 +167,17 @@ class Process:
                 logger.exception("configuration refused, the old one keeps serving")
             else:
                 self._metrics.reloaded(accepted=True)
-            digest = self._application.pipeline.digest
+            digest = self._application.version.configuration.digest
             notify("READY=1", f"STATUS=serving {digest[:12]}")
 
     async def _reload(self) -> None:
         configuration = await asyncio.to_thread(load, self._directory)
-        old = self._application.pipeline
-        new = await Pipeline.start(configuration, self._metrics, self._name, old)
-        self._application.pipeline = new
-        logger.info("serving configuration %s of %s", new.digest[:12], configuration.directory)
+        old = self._application.version
+        new = await Version.start(configuration, self._metrics, self._name, old)
+        self._application.version = new
+        logger.info(
+            "serving configuration %s of %s", configuration.digest[:12], configuration.directory
+        )
         task = asyncio.create_task(old.leave())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -177,7 +185,7 @@ class Process:
     async def _serve_admin(self) -> web.AppRunner:
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(
-                body=self._application.pipeline.exposition(),
+                body=self._application.version.exposition(),
                 headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
             )
 
@@ -185,7 +193,7 @@ class Process:
             return web.Response(text="ok\n")
 
         async def ready(_: web.Request) -> web.Response:
-            problems = self._application.pipeline.not_ready()
+            problems = self._application.version.problems()
             if self._draining:
                 problems = ["the process is ending", *problems]
             return web.Response(
@@ -219,7 +227,7 @@ def unix_socket(path: Path) -> socket.socket:
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager (sd_notify(3)); does nothing outside of one."""
+    """Report to the service manager (sd_notify(3)); do nothing outside of one."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -229,7 +237,7 @@ def notify(*lines: str) -> None:
 
 
 async def watchdog() -> None:
-    """Say that the event loop turns, twice as often as the service manager asks for."""
+    """Report that the event loop turns, twice as often as the service manager requires."""
     microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     while microseconds:
         notify("WATCHDOG=1")

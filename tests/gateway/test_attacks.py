@@ -20,7 +20,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from benchmarks.gateway_site import Person, Site, make_site, mcp, mcp_headers, pinned
-from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.gateway.tokens import access_tokens
 from tests.gateway.scripted import Handler, scripted
 
 Stage = tuple[Site, type[Handler]]
@@ -111,7 +111,7 @@ class TestRevocation:
     @pytest.mark.parametrize("kind", ["token", "principal", "certificate"])
     def test_ends_access_with_the_next_call(self, site: Site, kind: str):
         headers = site.headers("carol", jti=f"revoked-{kind}")
-        thumbprint = tokens.certificate_thumbprint(site.person("carol").certificate)
+        thumbprint = access_tokens.certificate_thumbprint(site.person("carol").certificate)
         names = {"token": "revoked-token", "principal": "carol", "certificate": thumbprint}
         assert site.call("echo", {"text": "x"}, headers=headers).status_code == 200
         answer = self.revoke(site, kind, names[kind])

@@ -18,10 +18,11 @@ import pytest
 from benchmarks.gateway_site import ROOT, Site, make_site, pinned
 from ringfence.gateway.audit.journald import Journal
 from ringfence.gateway.audit.log import Event
-from ringfence.gateway.calls import pipeline
-from ringfence.gateway.calls.pipeline import Pipeline
-from ringfence.gateway.configuration.configuration import ConfigurationError, load
-from ringfence.gateway.server.metrics import Metrics
+from ringfence.gateway.calls import versions
+from ringfence.gateway.calls.metrics import Metrics
+from ringfence.gateway.calls.versions import Version
+from ringfence.gateway.configuration.model import ConfigurationError
+from ringfence.gateway.configuration.reader import load
 from tests.gateway.scripted import TOOL
 
 Change = Callable[[Site], None]
@@ -248,15 +249,15 @@ def test_a_reload_begins_with_the_journal_and_leaves_it(
 
     async def run(journald: socket.socket) -> list[bool]:
         heard: list[bool] = []
-        served: Pipeline | None = None
+        served: Version | None = None
         for journal in (False, True, False):
             place.document["audit"]["journal"] = journal
             place.write()
             before = served
-            served = await Pipeline.start(load(place.directory), Metrics(), "1", before)
+            served = await Version.start(load(place.directory), Metrics(), "1", before)
             if before is not None:
                 await before.leave()
-            served.audit.write(event)
+            served.stores.audit.write(event)
             try:
                 heard.append(b"RINGFENCE_REQUEST_ID=r-1" in journald.recv(65536))
             except BlockingIOError:
@@ -268,5 +269,5 @@ def test_a_reload_begins_with_the_journal_and_leaves_it(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "journal"))
         journald.setblocking(False)
-        monkeypatch.setattr(pipeline, "Journal", lambda: Journal(tmp_path / "journal"))
+        monkeypatch.setattr(versions, "Journal", lambda: Journal(tmp_path / "journal"))
         assert asyncio.run(run(journald)) == [False, True, False]

@@ -11,12 +11,14 @@ import cedarpy
 import pytest
 from cedarpy import pst
 
-from ringfence.gateway.policy import decisions as policy
+from ringfence.gateway.policy import decisions
 from ringfence.inventory.policies import policies
 from ringfence.manifest.model import Environment, Role
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = cedarpy.Schema.from_str(Path(policy.__file__).with_name("schema.cedarschema").read_text())
+SCHEMA = cedarpy.Schema.from_str(
+    Path(decisions.__file__).with_name("schema.cedarschema").read_text()
+)
 
 
 @pytest.fixture(scope="module")

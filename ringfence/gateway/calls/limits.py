@@ -218,7 +218,7 @@ class ServerLimits:
     """Calls that one principal may make of a tool in a minute, where fewer are stated for it."""
 
 
-class Limits:
+class CallLimits:
     """All limits of one process. Servers are those of the manifest."""
 
     def __init__(

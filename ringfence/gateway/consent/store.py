@@ -44,7 +44,7 @@ from ringfence.gateway.consent.files import (
 )
 from ringfence.gateway.consent.index import Entry, Grant, GrantIndex, Over
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
 
 REQUESTS = 1024
@@ -169,7 +169,7 @@ class Grants:
         self._report = report
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._time = SteadyTime(monotonic)
+        self._time = MonotonicClock(monotonic)
         self._swept_at: float | None = None
         with suppress(OSError):
             directory.mkdir(mode=0o750, exist_ok=True)

@@ -1,1 +1,3 @@
-"""JSON Web Signatures and key sets (IAM-02)."""
+"""JSON Web Signatures and key sets."""
+
+CONTROLS = ("IAM-02",)

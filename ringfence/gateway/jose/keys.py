@@ -10,10 +10,11 @@ import asyncio
 import logging
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -62,10 +63,20 @@ KeySet = Mapping[str, PublicKey]
 """By key id."""
 
 
-class KeySource(Protocol):
+class KeySource(ABC):
+    """A key set that answers from memory. One that has to fetch it overrides the rest."""
+
+    @abstractmethod
     def find(self, kid: str) -> PublicKey | None:
         """Raises `KeysUnavailableError` where there is no set to look into."""
-        ...
+
+    async def refresh(self) -> bool:
+        """Fetch the set again after a miss; True if that brought one."""
+        return False
+
+    async def run(self) -> None:
+        """Keep the set fresh until cancelled."""
+        return
 
 
 def public_key(jwk: Mapping[str, Any], kid: str) -> PublicKey:
@@ -132,7 +143,7 @@ def read_key_set(document: bytes) -> KeySet:
     return found
 
 
-class FileKeys:
+class FileKeys(KeySource):
     """A key set in a file, read again when the file changes."""
 
     def __init__(self, path: Path) -> None:
@@ -174,7 +185,7 @@ class FileKeys:
         self.problem = problem
 
 
-class UrlKeys:
+class UrlKeys(KeySource):
     """A key set at an HTTPS address, fetched in the background by `run`.
 
     `find` never waits. After a miss, `refresh` may be awaited before the token is refused; it

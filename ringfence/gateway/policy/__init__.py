@@ -1,1 +1,3 @@
-"""Role-based access to tools, decided by Cedar (IAM-01)."""
+"""Role-based access to tools, decided by Cedar."""
+
+CONTROLS = ("IAM-01",)

@@ -1,1 +1,3 @@
-"""MCP requests, held to the specification (TIN-03)."""
+"""MCP requests, held to the specification."""
+
+CONTROLS = ("TIN-03",)

@@ -36,6 +36,8 @@ TASKS = "io.modelcontextprotocol/tasks"
 LARGEST_ID = mirrored_headers.LARGEST_SAFE
 """A server in JavaScript would answer a larger id with another one."""
 LONGEST_SESSION = 2048
+SESSION_METHOD = "ping"
+"""What a principal must be allowed to do, to listen to their session or to end it."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,14 @@ def request_id(document: Any) -> str | int | None:
 
 
 def read_session(
-    headers: Headers, *, verb: Literal["GET", "DELETE"], versions: frozenset[str]
-) -> tuple[str, str]:
-    """Version and Mcp-Session-Id of a request without a body: older versions open a stream of a
-    session by GET and end it by DELETE. Raises `Refusal`: 405 where no older version is served."""
+    headers: Headers,
+    *,
+    server: str,
+    verb: Literal["GET", "DELETE"],
+    versions: frozenset[str],
+) -> Call:
+    """A request without a body: older versions open a stream of a session by GET and end it by
+    DELETE. It is authorised like `ping`. Raises `Refusal`: 405 where no older version is served."""
     older = versions.intersection(OLDER)
     if not older:
         raise Refusal("verb", headers=(("Allow", "POST"),))
@@ -175,7 +181,7 @@ def read_session(
     session = _session(fields)
     if session is None:
         raise Refusal("no_session")
-    return version, session
+    return Call(server, version, None, SESSION_METHOD, {}, "server", None, {}, session)
 
 
 def upstream_headers(call: Call, params: Sequence[ParamHeader] = ()) -> dict[str, str]:

@@ -1,17 +1,20 @@
-"""The ASGI shell: routes, reads bodies within bounds, runs the pipeline, sends what it says.
+"""The ASGI application: routes requests, reads bodies within limits, and sends the answers.
 
-Who disconnects cancels: nothing is done for a client that has gone.
+A disconnect cancels the request: nothing is done for a client that has gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from ringfence.gateway.calls.exchange import Answer, Exchange, Headers
-from ringfence.gateway.calls.pipeline import Pipeline
+from ringfence.gateway.calls.exchange import Answer, Exchange, Headers, Verb
+from ringfence.gateway.calls.versions import Version
+from ringfence.gateway.configuration.model import MessageLimits, Server
+from ringfence.gateway.protocol import requests
+from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 
@@ -31,79 +34,68 @@ logger = logging.getLogger(__name__)
 
 
 class Application:
-    """ASGI 3. `pipeline` may be replaced at any time: a request stays with the one it met."""
+    """ASGI 3. `version` may be replaced at any time: a request stays with the one it met."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, version: Version) -> None:
+        self.version = version
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        pipeline = self.pipeline
-        if stamp := cors.stamp(scope["headers"], pipeline.origins):
-            send = _stamped(send, stamp)
-        with pipeline.in_flight():
-            exchange = pipeline.exchange(scope["headers"])
+        version = self.version
+        if shared := cors.origin_headers(scope["headers"], version.configuration.origins):
+            send = _with_headers(send, shared)
+        with version.serving():
+            exchange = Exchange.begin(scope["headers"])
             try:
-                await self._respond(pipeline, exchange, scope, receive, send)
+                await self._respond(version, exchange, scope, receive, send)
             except Refusal as refusal:
-                answer = pipeline.refuse(exchange, refusal)
-                # Who is gone, or takes nothing, gets nothing: its connection is cut.
+                answer = version.recorder.refuse(exchange, refusal)
+                # A client that has gone, or takes nothing, gets no answer but a closed connection.
                 if refusal.reason != CLIENT_GONE:
                     await _send(send, answer)
             except Exception:
                 logger.exception("request %s failed", exchange.request_id)
-                await _send(send, pipeline.refuse(exchange, Refusal("internal_error")))
+                refusal = Refusal("internal_error")
+                await _send(send, version.recorder.refuse(exchange, refusal))
             finally:
-                await pipeline.finish(exchange)
+                await version.recorder.finish(exchange)
 
     async def _respond(
-        self, pipeline: Pipeline, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self, version: Version, exchange: Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
         method: str = scope["method"]
         path: bytes = scope["raw_path"]
-        pipeline.check_request_line(exchange, path, scope["query_string"])
-        server = _server(path)
-        if server is not None and server in pipeline.servers:
-            exchange.server = server
-            allowed = pipeline.methods(server)
-            if method == "OPTIONS" and cors.is_preflight(exchange.headers):
-                await _send(send, pipeline.preflight(exchange, allowed))
-            elif method not in allowed:
-                raise _method_not_allowed(*allowed)
-            elif method == "POST":
-                body = await _body(exchange.headers, receive, pipeline.body_bytes)
-                async with _Connected(receive) as client:
-                    await _stream(send, await pipeline.call(exchange, body), client)
-            else:
-                async with _Connected(receive) as client:
-                    await _stream(send, await pipeline.session(exchange, method), client)
+        configuration = version.configuration
+        requests.check_target(path.decode("latin-1"), scope["query_string"])
+        requests.check_host(exchange.headers, configuration.hosts)
+        requests.check_origin(exchange.headers, configuration.origins)
+        preflight = method == "OPTIONS" and cors.is_preflight(exchange.headers)
+        if (name := _server(path)) is not None and name in configuration.servers:
+            exchange.server = name
+            allowed = _verbs(configuration.servers[name])
+            if preflight:
+                await _send(send, _preflight(version, exchange, allowed))
+                return
+            exchange.verb = _verb(method, allowed)
+            if method == "POST":
+                exchange.body = await _body(exchange.headers, receive, configuration.limits)
+            async with _Connected(receive) as client:
+                await _stream(send, await version.pipeline.answer(exchange), client)
         elif path.startswith(WELL_KNOWN):
-            server = _server(path[len(WELL_KNOWN) - 1 :])
-            if server is None or server not in pipeline.servers:
+            name = _server(path[len(WELL_KNOWN) - 1 :])
+            if name is None or name not in configuration.servers:
                 raise Refusal("no_such_path")
-            if method == "OPTIONS" and cors.is_preflight(exchange.headers):
-                await _send(send, pipeline.preflight(exchange, ("GET",)))
-            elif method != "GET":
-                raise _method_not_allowed("GET")
+            if preflight:
+                await _send(send, _preflight(version, exchange, ("GET",)))
             else:
-                await _send(send, pipeline.metadata(exchange, server))
-        elif path == b"/grants":
-            if method == "POST":
-                body = await _body(exchange.headers, receive, pipeline.body_bytes)
-                await _send(send, await pipeline.accept_grant(exchange, body))
-            elif method == "GET":
-                await _send(send, await pipeline.list_grants(exchange))
-            else:
-                raise _method_not_allowed("GET", "POST")
-        elif path == b"/revocations":
-            if method == "POST":
-                body = await _body(exchange.headers, receive, pipeline.body_bytes)
-                await _send(send, await pipeline.accept_revocation(exchange, body))
-            elif method == "GET":
-                await _send(send, await pipeline.list_revocations(exchange))
-            else:
-                raise _method_not_allowed("GET", "POST")
+                _verb(method, ("GET",))
+                await _send(send, version.endpoints.metadata(exchange, name))
+        elif (endpoints := version.endpoints.by_path.get(path)) is not None:
+            verb = _verb(method, tuple(endpoints))
+            if verb == "POST":
+                exchange.body = await _body(exchange.headers, receive, configuration.limits)
+            await _send(send, await endpoints[verb](exchange))
         else:
             raise Refusal("no_such_path")
 
@@ -136,8 +128,9 @@ class _Connected:
             raise Refusal(CLIENT_GONE)
 
 
-async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes, whatever its headers say."""
+async def _body(headers: Headers, receive: Receive, limits: MessageLimits) -> bytes:
+    """The request's body within the limit, whatever its headers say."""
+    limit = limits.body_bytes
     for name, value in headers:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise _too_large(limit)
@@ -167,13 +160,19 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _stamped(send: Send, stamp: Headers) -> Send:
-    async def stamped(message: Message) -> None:
+def _with_headers(send: Send, headers: Headers) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *stamp]
+            message["headers"] = [*message["headers"], *headers]
         await send(message)
 
-    return stamped
+    return send_with_headers
+
+
+def _preflight(version: Version, exchange: Exchange, verbs: tuple[str, ...]) -> Answer:
+    """The answer to what a browser asks before a page's request; its Origin was checked."""
+    version.recorder.conclude(exchange, 204, reason="preflight")
+    return Answer(204, cors.preflight(exchange.headers, verbs), b"")
 
 
 async def _send(send: Send, answer: Answer) -> None:
@@ -220,8 +219,16 @@ def _server(path: bytes) -> str | None:
     return parts[1].decode("latin-1")
 
 
-def _method_not_allowed(*allowed: str) -> Refusal:
-    return Refusal(
+def _verbs(server: Server) -> tuple[Verb, ...]:
+    """The HTTP methods of a server's path: sessions of older versions are read and ended too."""
+    return ("POST",) if server.protocols == {MODERN} else ("POST", "GET", "DELETE")
+
+
+def _verb(method: str, allowed: Sequence[Verb]) -> Verb:
+    for verb in allowed:
+        if verb == method:
+            return verb
+    raise Refusal(
         "method_not_allowed",
         f"use {' or '.join(allowed)} here",
         headers=(("Allow", ", ".join(allowed)),),

@@ -1,6 +1,6 @@
-"""HTTP over a transport that sends what is written in one turn of the event loop in one piece.
+"""Coalesced writes: all writes of one turn of the event loop leave in one system call.
 
-uvicorn writes head and body of a response each by itself. As two system calls they wake the reader
+uvicorn writes the head and the body of a response separately. Two system calls wake the reader
 twice, which costs a tenth of a call's processor time.
 """
 
@@ -12,8 +12,8 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class CorkedTransport:
-    """Writes are sent when the event loop comes round; everything else is the transport's own."""
+class CoalescingTransport:
+    """Sends writes with the next turn of the event loop; the rest is the transport's own."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -42,8 +42,8 @@ class CorkedTransport:
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
-class CorkedHttpProtocol(HttpToolsProtocol):
+class CoalescingHttpProtocol(HttpToolsProtocol):
     def connection_made(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, transport: asyncio.Transport
     ) -> None:
-        super().connection_made(cast(asyncio.Transport, CorkedTransport(transport)))
+        super().connection_made(cast(asyncio.Transport, CoalescingTransport(transport)))

@@ -1,8 +1,8 @@
-"""What a browser is told about pages of other origins (Fetch standard, section 3.2).
+"""Headers that let a browser's pages of other origins call (Fetch standard, section 3.2).
 
-A page may call the gateway where the configuration names its origin; for any other, and for
-callers that are no browser, there is nothing of it in an answer. Credentials of the browser's own
-(cookies, client certificates) are never asked for: a page shows its token itself.
+A page may call the gateway where the configuration names its origin; answers to any other, and to
+callers that are no browser, have none of these headers. The browser's own credentials (cookies,
+client certificates) are never requested: a page sends its token itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ringfence.gateway.calls.exchange import EMPTY_HEADERS, Headers
 from ringfence.gateway.protocol.mirrored_headers import PARAM_PREFIX
 
 PREFLIGHT_SECONDS = 3600
-"""For a browser to remember an answer; whether the origin is allowed is asked of every request."""
+"""How long a browser keeps an answer; the origin is checked with every request."""
 SENT = frozenset(
     {
         b"accept",
@@ -28,14 +28,14 @@ SENT = frozenset(
         b"mcp-session-id",
     }
 )
-"""What a client of MCP sends, besides headers that mirror arguments."""
+"""Headers of an MCP client, besides those that mirror arguments."""
 _EXPOSED = b"mcp-session-id, retry-after, www-authenticate, x-request-id"
 _MIRRORING = re.compile(re.escape(PARAM_PREFIX) + rb"[!#$%&'*+\-.^_`|~0-9a-z]{1,128}")
 _VARY = (b"vary", b"origin")
 
 
-def stamp(headers: Headers, origins: Collection[str]) -> Headers:
-    """What any answer to a request has to carry, also a refusal: its page has to read it."""
+def origin_headers(headers: Headers, origins: Collection[str]) -> Headers:
+    """Headers for any answer to a request, also for a refusal: its page must be able to read it."""
     if not origins:
         return []
     # Also without an Origin: a cache must not give that answer to a page.
@@ -55,14 +55,14 @@ def is_preflight(headers: Headers) -> bool:
 
 
 def preflight(headers: Headers, methods: Iterable[str]) -> Headers:
-    """What a browser may send next to an address that takes `methods`; `stamp` says who."""
-    asked = {
+    """Headers that name what a browser may send to an address that takes `methods`."""
+    requested = {
         each.strip(b" \t").lower()
         for name, value in headers
         if name == b"access-control-request-headers"
         for each in value.split(b",")
     }
-    mirroring = {each for each in asked if _MIRRORING.fullmatch(each)}
+    mirroring = {each for each in requested if _MIRRORING.fullmatch(each)}
     return [
         (b"access-control-allow-methods", ", ".join(methods).encode()),
         (b"access-control-allow-headers", b", ".join(sorted(SENT | mirroring))),

@@ -1,1 +1,3 @@
-"""Access tokens, their proofs and their revocation (IAM-02)."""
+"""Access tokens, their proofs and their revocation."""
+
+CONTROLS = ("IAM-02",)

@@ -9,6 +9,8 @@ withdrawn is looked at again every time: certificate, proof, times, key, revocat
 
 from __future__ import annotations
 
+import asyncio
+import time
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,11 +22,9 @@ from urllib.parse import urlsplit
 
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.keys import KeySource, KeysUnavailableError, PublicKey
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import REFUSALS, Refusal
-from ringfence.gateway.tokens.dpop import PROOF_SECONDS, Proof
-from ringfence.gateway.tokens.dpop import Request as ProofRequest
-from ringfence.gateway.tokens.dpop import verify as verify_proof
+from ringfence.gateway.tokens.dpop import PROOF_SECONDS, Proof, ProofRequest, verify_proof
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
 from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError
 
@@ -106,18 +106,19 @@ class Verifier:
         state: Path,
         replays: Path | None = None,
         revocations: Revocations | None = None,
-        steady: SteadyTime | None = None,
+        clock: MonotonicClock | None = None,
         ceiling_seconds: float = 900,
         skew_seconds: float = 30,
         sender_constraint: SenderConstraint = "certificate",
         realm: str = "mcp",
         cached_tokens: int = CACHED_TOKENS,
     ) -> None:
-        """`state` is a directory of all processes of one gateway. Who is cut off, `revocations`
-        says, or `revoked.json` in it.
+        """`state`: the directory that all processes of a gateway share. `revocations`: by default
+        those of `revoked.json` in it.
 
-        What was used is kept in `replays`, by default below it: ten times faster in memory (tmpfs),
-        and then forgotten when the host starts anew. Raises `OSError` where it cannot be made.
+        `replays`: the directory of ids that were used, by default below `state`. In memory (tmpfs)
+        it is ten times faster, and forgotten when the host starts. Raises `OSError` if it cannot
+        be made.
         """
         self._issuers = {issuer.name: issuer for issuer in issuers}
         self._principals = frozenset(principals)
@@ -128,10 +129,63 @@ class Verifier:
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[bytes, _Token] = OrderedDict()
         replays = replays or state / "replays"
-        self._steady = steady or SteadyTime()
-        self._used_tokens = Replays(replays / "tokens", steady=self._steady)
-        self._used_proofs = Replays(replays / "proofs", capacity=1 << 19, steady=self._steady)
+        self.clock = clock or MonotonicClock()
+        self._used_tokens = Replays(replays / "tokens", clock=self.clock)
+        self._used_proofs = Replays(replays / "proofs", capacity=1 << 19, clock=self.clock)
         self._revocations = revocations or Revocations(state / "revoked.json")
+
+    async def authenticate(
+        self,
+        authorization: str | None,
+        *,
+        audience: str,
+        scope: str,
+        certificate_der: bytes | None,
+        dpop: ProofRequest | None = None,
+        sensitive: bool,
+    ) -> Identity:
+        """`verify` for now. A token by a key that is unknown has it fetched, and is tried again."""
+
+        def verify() -> Identity:
+            return self.verify(
+                authorization,
+                audience=audience,
+                scope=scope,
+                certificate_der=certificate_der,
+                dpop=dpop,
+                now=time.time(),
+                sensitive=sensitive,
+            )
+
+        try:
+            return verify()
+        except Refusal as refusal:
+            if refusal.reason != "token_unknown_key":
+                raise
+            # The key sources bound how often an issuer is asked.
+            fetched = [await each.keys.refresh() for each in self._issuers.values()]
+            if not any(fetched):
+                raise
+            return verify()
+
+    async def keep_keys_fresh(self) -> None:
+        """Fetch the issuers' keys in the background until cancelled."""
+        await asyncio.gather(*(each.keys.run() for each in self._issuers.values()))
+
+    def check_still_valid(self, identity: Identity) -> None:
+        """Check again a caller who was authenticated before. Raises `Refusal`."""
+        now = time.time()
+        if self.clock.latest(now) >= identity.expires:
+            raise Refusal("token_expired", "the access token has expired meanwhile")
+        certificates = [identity.certificate] if identity.certificate else []
+        try:
+            revoked = self._revocations.revoked(
+                identity.principal, identity.token_id, certificates, now
+            )
+        except RevocationsUnreadableError:
+            revoked = True
+        if revoked:
+            raise Refusal("token_revoked", "the access was revoked meanwhile")
 
     def verify(
         self,
@@ -151,22 +205,22 @@ class Verifier:
         decide with cannot be had. Its reason `token_unknown_key` may go away once the issuer's
         keys are fetched anew.
         """
-        now, told = self._steady.latest(now), now
+        wall, now = now, self.clock.latest(now)
         try:
             scheme, token = _presented(authorization)
             thumbprint = certificate_thumbprint(certificate_der) if certificate_der else None
             verified = self._read(token, audience, now)
-            self._still_good(verified, now)
-            self._hold_revocations(verified, thumbprint, told)
-            self._hold_certificate(verified, thumbprint)
-            proof = self._hold_proof(verified, scheme, token, dpop, now)
+            self._check_present(verified, now)
+            self._check_revocations(verified, thumbprint, wall)
+            self._check_certificate(verified, thumbprint)
+            proof = self._check_proof(verified, scheme, token, dpop, now)
             identity = verified.identity
             if scope not in identity.scopes:
                 raise _RejectedError("token_scope", "insufficient_scope")
             if proof:
-                self._use_proof(proof, told)
+                self._use_proof(proof, wall)
             if sensitive:
-                self._use_token(identity, told)
+                self._use_token(identity, wall)
         except _RejectedError as error:
             raise self._challenge(error, authorization, audience, scope) from None
         except KeysUnavailableError as error:
@@ -246,7 +300,7 @@ class Verifier:
             raise _RejectedError("token_not_bound")
         return certificate, proof_key
 
-    def _still_good(self, verified: _Token, now: float) -> None:
+    def _check_present(self, verified: _Token, now: float) -> None:
         identity = verified.identity
         if now >= identity.expires + self._skew:
             raise _RejectedError("token_expired")
@@ -256,19 +310,19 @@ class Verifier:
         if key is not verified.key and (key is None or key.thumbprint != verified.key.thumbprint):
             raise _RejectedError("token_unknown_key")
 
-    def _hold_revocations(self, verified: _Token, thumbprint: str | None, told: float) -> None:
+    def _check_revocations(self, verified: _Token, thumbprint: str | None, now: float) -> None:
         identity = verified.identity
         certificates = {each for each in (verified.certificate, thumbprint) if each}
-        if self._revocations.revoked(identity.principal, identity.token_id, certificates, told):
+        if self._revocations.revoked(identity.principal, identity.token_id, certificates, now):
             raise _RejectedError("token_revoked")
 
-    def _hold_certificate(self, verified: _Token, thumbprint: str | None) -> None:
+    def _check_certificate(self, verified: _Token, thumbprint: str | None) -> None:
         if verified.certificate is not None and verified.certificate != thumbprint:
             raise _RejectedError(
                 "token_other_certificate" if thumbprint else "token_no_certificate"
             )
 
-    def _hold_proof(
+    def _check_proof(
         self,
         verified: _Token,
         scheme: str,

@@ -19,7 +19,7 @@ PROOF_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Request:
+class ProofRequest:
     """What a proof must be about."""
 
     method: str
@@ -38,8 +38,8 @@ class Proof:
     """Unix seconds."""
 
 
-def verify(
-    request: Request, token: str, *, thumbprint: str, now: float, skew_seconds: float
+def verify_proof(
+    request: ProofRequest, token: str, *, thumbprint: str, now: float, skew_seconds: float
 ) -> Proof:
     """The proof of a request for this token, by the key that the token names (`cnf.jkt`).
 

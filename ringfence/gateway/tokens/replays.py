@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ringfence.gateway import state
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.monotonic_clock import MonotonicClock
 
 BUCKET_SECONDS = 60
 GRACE_SECONDS = 60
@@ -34,13 +34,13 @@ class Replays:
     """Remembers ids until they expire; at most `capacity` by each process of a gateway."""
 
     def __init__(
-        self, directory: Path, *, capacity: int = 131072, steady: SteadyTime | None = None
+        self, directory: Path, *, capacity: int = 131072, clock: MonotonicClock | None = None
     ) -> None:
         """Create the directory. Raises `OSError`."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._capacity = capacity
-        self._steady = steady or SteadyTime()
+        self._clock = clock or MonotonicClock()
         self._present = {
             int(entry.name): sum(1 for _ in entry.iterdir())
             for entry in directory.iterdir()
@@ -59,7 +59,7 @@ class Replays:
         minute = int(expires // BUCKET_SECONDS)
         bucket = f"{self._directory}/{minute}"
         try:
-            self._forget(self._steady.earliest(now))
+            self._forget(self._clock.earliest(now))
             if sum(self._present.values()) >= self._capacity:
                 raise ReplaysUnavailableError(f"{self._directory} is full: {self._capacity} ids")
             if minute not in self._present:

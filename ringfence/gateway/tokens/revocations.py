@@ -21,7 +21,7 @@ from typing import Any
 from ringfence.gateway import state
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.signed_documents import SKEW_SECONDS, Roster, deny
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.revocation_documents import (
     FRESH_SECONDS,
@@ -76,7 +76,7 @@ class Revocations:
     """
 
     path: Path
-    time: SteadyTime = field(default_factory=SteadyTime)
+    time: MonotonicClock = field(default_factory=MonotonicClock)
     _stamp: state.Stamp | None = field(default=None, init=False)
     _entries: _Entries = field(default_factory=dict, init=False)
     _problem: str | None = field(default=None, init=False)

@@ -1,1 +1,3 @@
-"""Connections to MCP servers and the answers that come back."""
+"""Connections to MCP servers over mutual TLS 1.3, and the answers that come back."""
+
+CONTROLS = ("DAT-03",)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ringfence.gateway.calls import results
-from ringfence.gateway.configuration.configuration import Limits, Server
+from ringfence.gateway.configuration.model import MessageLimits, Server
 from ringfence.gateway.pins.definitions import Judgement
-from ringfence.gateway.protocol import requests as protocol
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.methods import MODERN
+from ringfence.gateway.protocol.requests import META, Call
+from ringfence.gateway.protocol.responses import is_response
 from ringfence.gateway.refusals import UNKNOWN_METHOD, Refusal
 from ringfence.gateway.upstream import sse
 from ringfence.gateway.upstream.connections import Connections
@@ -30,7 +30,6 @@ FAILED_SECONDS = 1.0
 PAGES = 100
 OWN_NAME = "ringfence:gateway"
 """The gateway as a principal; no principal of a manifest has a colon."""
-META_PREFIX = "io.modelcontextprotocol/"
 
 
 class Catalogue:
@@ -40,7 +39,7 @@ class Catalogue:
         self,
         server: Server,
         connections: Connections,
-        limits: Limits,
+        limits: MessageLimits,
         judge: Callable[[list[dict[str, Any]]], Judgement],
     ) -> None:
         self._server = server
@@ -133,8 +132,8 @@ class Catalogue:
             modern = {}
             if version is None:
                 params["_meta"] = {
-                    f"{META_PREFIX}protocolVersion": MODERN,
-                    f"{META_PREFIX}clientCapabilities": {},
+                    f"{META}protocolVersion": MODERN,
+                    f"{META}clientCapabilities": {},
                 }
                 modern = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
             page, _ = await self._ask("tools/list", params, {**headers, **modern})
@@ -154,7 +153,7 @@ class Catalogue:
     ) -> tuple[dict[str, Any], str | None]:
         """The result of a request of the gateway's own, and the session that came with it."""
         document = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        call = protocol.Call(
+        call = Call(
             server=self._server.name,
             version="",
             id=1,
@@ -175,7 +174,7 @@ class Catalogue:
             else:
                 body = await reply.read(self._limits.result_bytes)
                 message = strict_json.parse(body, depth=self._limits.depth, what="result")
-            if not results.is_response(message, call):
+            if not is_response(message, call):
                 raise Refusal("upstream_not_jsonrpc")
         finally:
             reply.close()
@@ -185,7 +184,7 @@ class Catalogue:
             raise Refusal("upstream_error")
         return message["result"], reply.session
 
-    async def _last_event(self, reply: Any, call: protocol.Call) -> Any:
+    async def _last_event(self, reply: Any, call: Call) -> Any:
         parser = sse.Parser(self._limits.result_bytes)
         async for chunk in reply.chunks():
             for event in parser.feed(chunk):
@@ -194,7 +193,7 @@ class Catalogue:
                 message = strict_json.parse(
                     event.data.encode(), depth=self._limits.depth, what="result"
                 )
-                if results.is_response(message, call):
+                if is_response(message, call):
                     return message
         raise Refusal("upstream_reset")
 

@@ -15,7 +15,7 @@ from typing import Literal
 import aiohttp
 from yarl import URL
 
-from ringfence.gateway.configuration.configuration import Server, Upstream
+from ringfence.gateway.configuration.model import Server, UpstreamSettings
 from ringfence.gateway.refusals import Refusal
 
 IDLE_SECONDS = 4.0
@@ -27,7 +27,7 @@ LISTENING = aiohttp.ClientTimeout(
 )
 
 
-def context(settings: Upstream) -> ssl.SSLContext:
+def tls_context(settings: UpstreamSettings) -> ssl.SSLContext:
     """TLS 1.3 with the gateway's own certificate, trusting the environment's authority alone."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -14,12 +14,11 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64encode
 
-from ringfence.gateway.jose.keys import PublicKey, read_key_set
+from ringfence.gateway.jose.keys import KeySource, PublicKey, read_key_set
 from ringfence.gateway.refusals import Refusal
-from ringfence.gateway.tokens import access_tokens as tokens
-from ringfence.gateway.tokens import dpop
+from ringfence.gateway.tokens import access_tokens, dpop
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
-from ringfence.gateway.tokens.dpop import Request
+from ringfence.gateway.tokens.dpop import ProofRequest
 
 NOW = time.time()
 URL = "https://edge-1.lab.internal/time/mcp"
@@ -77,7 +76,7 @@ def proof(
     return signed(fields, claims, key)
 
 
-class Known:
+class Known(KeySource):
     def __init__(self) -> None:
         document = {"keys": [SIGNER.as_dict(private=False)]}
         self.keys = read_key_set(json.dumps(document).encode())
@@ -104,13 +103,13 @@ def verify(
     method: str = "POST",
     url: str = URL,
     now: float = NOW,
-) -> tokens.Identity:
+) -> access_tokens.Identity:
     return verifier.verify(
         f"{scheme} {token}",
         audience=URL,
         scope="mcp:time",
         certificate_der=None,
-        dpop=Request(method, url, proofs),
+        dpop=ProofRequest(method, url, proofs),
         now=now,
         sensitive=False,
     )
@@ -260,7 +259,10 @@ class TestTokens:
         assert refused(verifier, proof(MALLORY, jti="m")).reason == "proof_other_key"
 
     def test_both_bindings_are_held(self, tmp_path: Path) -> None:
-        bound = {"jkt": CAROL.thumbprint(), "x5t#S256": tokens.certificate_thumbprint(b"der")}
+        bound = {
+            "jkt": CAROL.thumbprint(),
+            "x5t#S256": access_tokens.certificate_thumbprint(b"der"),
+        }
         token = access_token(cnf=bound)
         sent = proof(ath=dpop.token_hash(token))
         verifier = make(tmp_path, "certificate")
@@ -270,7 +272,7 @@ class TestTokens:
             audience=URL,
             scope="mcp:time",
             certificate_der=b"der",
-            dpop=Request("POST", URL, (sent,)),
+            dpop=ProofRequest("POST", URL, (sent,)),
             now=NOW,
             sensitive=True,
         )

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ringfence.gateway.calls.limits import (
     BURST_SECONDS,
     Attempt,
+    CallLimits,
     Circuit,
-    Limits,
     Rate,
     ServerLimits,
     Slots,
@@ -25,7 +25,9 @@ from ringfence.gateway.calls.limits import (
 from ringfence.gateway.refusals import Refusal
 
 
-def admitted(limits: Limits, principal: str, server: str, tool: str | None, *, now: float) -> bool:
+def admitted(
+    limits: CallLimits, principal: str, server: str, tool: str | None, *, now: float
+) -> bool:
     try:
         limits.admit(principal, server, tool, now)
     except Refusal:
@@ -106,8 +108,8 @@ class TestRates:
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(
+def limits() -> CallLimits:
+    return CallLimits(
         {
             "git": ServerLimits(calls_per_minute=60, concurrency=2, tools={"push": 6}),
             "time": ServerLimits(calls_per_minute=600, concurrency=2),
@@ -169,7 +171,7 @@ class TestMemory:
         assert sum(buckets.take({"carol": rate}, 0.0) == 0 for _ in range(20)) == 9
 
     def test_at_its_bound_it_takes_some_megabytes(self):
-        limits = Limits({"s": ServerLimits(600, 1)}, principal_calls_per_minute=600)
+        limits = CallLimits({"s": ServerLimits(600, 1)}, principal_calls_per_minute=600)
         tracemalloc.start()
         try:
             for number in range(100_000):

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from ringfence.gateway.server.metrics import WORDS, Metrics
+from ringfence.gateway.calls.metrics import WORDS, Metrics
 
 
 @pytest.fixture

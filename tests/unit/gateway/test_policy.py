@@ -15,13 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ringfence.gateway.policy import decisions as policy
+from ringfence.gateway.policy import decisions
 from ringfence.gateway.policy.decisions import Decision, Policies, PolicyError
 from ringfence.gateway.protocol.methods import METHODS
 from ringfence.inventory.policies import policies as manifest_policies
 from ringfence.manifest.model import Environment, Role
 
-SCHEMA = Path(policy.__file__).with_name("schema.cedarschema").read_text()
+SCHEMA = Path(decisions.__file__).with_name("schema.cedarschema").read_text()
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class TestSubscriptions:
         assert ask(manifest, DANA, call).reason == "unknown_subscription"
 
     def test_there_are_not_too_many(self, manifest):
-        most = ["file:///docs/a"] * policy.MOST_SUBSCRIPTIONS
+        most = ["file:///docs/a"] * decisions.MOST_SUBSCRIPTIONS
         assert self.listen(manifest, DANA, resourceSubscriptions=most).allowed
         assert not self.listen(manifest, DANA, resourceSubscriptions=[*most, most[0]]).allowed
 
@@ -580,7 +580,7 @@ class TestMemory:
         assert len({same, *(each.version for each in others)}) == len(others) + 1
 
     def test_it_is_bounded(self, monkeypatch):
-        monkeypatch.setattr(policy, "REMEMBERED", 8)
+        monkeypatch.setattr(decisions, "REMEMBERED", 8)
         policies = build(MANIFEST)
         for number in range(50):
             assert ask(policies, replace(DANA, scopes=frozenset({str(number)})), SEARCH).allowed

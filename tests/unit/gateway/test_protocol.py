@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from mcp.shared import inbound
 from mcp_types import methods as sdk
 
-from ringfence.gateway.protocol import mirrored_headers
-from ringfence.gateway.protocol import requests as protocol
+from ringfence.gateway.protocol import mirrored_headers, requests
 from ringfence.gateway.protocol.methods import MODERN, OLDER, REQUESTS
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
 from ringfence.gateway.protocol.requests import Call
@@ -83,7 +82,7 @@ def read(
     versions: frozenset[str] = NOW,
 ) -> Call:
     headers = headers_of(document) if headers is None else headers
-    return protocol.read(headers, document, server="time", versions=versions)
+    return requests.read(headers, document, server="time", versions=versions)
 
 
 def refused(
@@ -260,12 +259,12 @@ def test_what_is_no_request_is_invalid(document: Any, reason: str):
 @pytest.mark.parametrize("value", ["", "a", 0, -1, 2**53 - 1, 1 - 2**53])
 def test_a_string_or_an_integer_is_an_id(value: str | int):
     assert read(request() | {"id": value}).id == value
-    assert protocol.request_id({"id": value, "method": 7}) == value
+    assert requests.request_id({"id": value, "method": 7}) == value
 
 
 @pytest.mark.parametrize("document", [None, [], [{"id": 1}], {}, {"id": None}, {"id": False}])
 def test_what_has_no_id_is_answered_without(document: Any):
-    assert protocol.request_id(document) is None
+    assert requests.request_id(document) is None
 
 
 # Media types
@@ -530,7 +529,7 @@ def test_a_session_is_ignored_where_there_are_none():
 
 
 def test_the_server_is_not_told_that_tasks_would_be_taken():
-    capabilities = {"extensions": {protocol.TASKS: {}, "com.example/x": {}}, "roots": {}}
+    capabilities = {"extensions": {requests.TASKS: {}, "com.example/x": {}}, "roots": {}}
     document = request(_meta=META | {CAPABILITIES: capabilities})
     before = copy.deepcopy(document)
     call = read(document)
@@ -700,8 +699,11 @@ def test_a_session_id_that_mcp_does_not_allow_is_refused(value: bytes):
 
 @pytest.mark.parametrize("verb", ["GET", "DELETE"])
 def test_streams_of_sessions_and_their_end(verb: Any):
-    def ask(versions: frozenset[str], **fields: str | bytes | None) -> tuple[str, str]:
-        return protocol.read_session(wire({**fields}), verb=verb, versions=versions)
+    def ask(versions: frozenset[str], **fields: str | bytes | None) -> tuple[str, str | None]:
+        headers = wire({**fields})
+        call = requests.read_session(headers, server="time", verb=verb, versions=versions)
+        assert (call.server, call.id, call.kind, call.name) == ("time", None, "server", None)
+        return call.version, call.session
 
     right = {"mcp_protocol_version": OLD, "mcp_session_id": "abc", "accept": "text/event-stream"}
     assert ask(BOTH, **right) == (OLD, "abc")
@@ -757,7 +759,7 @@ def check(
     call = Call("time", version, 1, "tools/call", params, "tool", "a", {})
     pairs = headers if isinstance(headers, list) else list(headers.items())
     try:
-        protocol.param_headers(call, schema, [(n.encode(), v.encode()) for n, v in pairs])
+        requests.param_headers(call, schema, [(n.encode(), v.encode()) for n, v in pairs])
     except Refusal as refusal:
         return refusal.reason if answer(refusal) == (400, -32020) else "another refusal"
     return None
@@ -791,7 +793,7 @@ def test_a_header_that_no_schema_declares_is_refused():
     assert check({}, {"Mcp-Param-Region": "a"}, schema={}) == "undeclared_header"
     call = Call("time", MODERN, 1, "tools/list", {}, "server", None, {})
     with pytest.raises(Refusal):
-        protocol.param_headers(call, SCHEMA, [(b"mcp-param-region", b"a")])
+        requests.param_headers(call, SCHEMA, [(b"mcp-param-region", b"a")])
 
 
 @pytest.mark.parametrize(
@@ -822,10 +824,10 @@ def test_integers_compare_as_numbers(value: Any, header: str, agrees: bool):
     call = Call("time", MODERN, 1, "tools/call", params, "tool", "a", {})
     raw = [(b"mcp-param-limit", header.encode())]
     if agrees:
-        protocol.param_headers(call, schema, raw)
+        requests.param_headers(call, schema, raw)
     else:
         with pytest.raises(Refusal):
-            protocol.param_headers(call, schema, raw)
+            requests.param_headers(call, schema, raw)
 
 
 def test_an_argument_that_is_there_in_two_cases_is_refused():
@@ -912,7 +914,7 @@ def test_headers_of_the_official_sdk_are_accepted_and_it_accepts_ours(values: di
     assert check(values, theirs) is None
     params = {"name": "東", "arguments": values}
     call = Call("time", MODERN, 1, "tools/call", params, "tool", "東", {})
-    ours = protocol.upstream_headers(call, DECLARED)
+    ours = requests.upstream_headers(call, DECLARED)
     assert inbound.validate_mcp_param_headers(SCHEMA, values, ours) is None
     assert inbound.decode_header_value(ours["Mcp-Name"]) == "東"
     assert ours["MCP-Protocol-Version"] == MODERN
@@ -940,16 +942,16 @@ def test_whatever_is_decoded_the_sdk_decodes_alike(raw: bytes):
 
 def test_upstream_gets_headers_of_the_document_alone():
     listing = read(request("tools/list"))
-    assert protocol.upstream_headers(listing) == {
+    assert requests.upstream_headers(listing) == {
         "MCP-Protocol-Version": MODERN,
         "Mcp-Method": "tools/list",
     }
     completion = read(request("completion/complete", ref={"type": "ref/prompt", "name": "review"}))
-    assert "Mcp-Name" not in protocol.upstream_headers(completion)
+    assert "Mcp-Name" not in requests.upstream_headers(completion)
     old = read(older("tools/call", name="a"), old_headers(), BOTH)
-    assert protocol.upstream_headers(old, DECLARED) == {"MCP-Protocol-Version": OLD}
+    assert requests.upstream_headers(old, DECLARED) == {"MCP-Protocol-Version": OLD}
     first = read(initialize(), old_headers(None), BOTH)
-    assert protocol.upstream_headers(first) == {}
+    assert requests.upstream_headers(first) == {}
 
 
 # Addresses
@@ -957,7 +959,7 @@ def test_upstream_gets_headers_of_the_document_alone():
 
 @pytest.mark.parametrize("host", ["edge-1.lab.internal", "EDGE-1.lab.internal:8443", "10.0.0.1:1"])
 def test_a_host_of_ours_is_served(host: str):
-    protocol.check_host([(b"Host", host.encode())], ["edge-1.lab.internal", "10.0.0.1"])
+    requests.check_host([(b"Host", host.encode())], ["edge-1.lab.internal", "10.0.0.1"])
 
 
 @pytest.mark.parametrize(
@@ -978,41 +980,41 @@ def test_a_host_of_ours_is_served(host: str):
 )
 def test_another_host_is_not(host: str):
     with pytest.raises(Refusal) as caught:
-        protocol.check_host([(b"host", host.encode())], ["edge-1.lab.internal"])
+        requests.check_host([(b"host", host.encode())], ["edge-1.lab.internal"])
     assert caught.value.status == 421
 
 
 def test_a_host_with_a_port_is_that_port():
-    protocol.check_host([(b"host", b"edge:8443")], ["edge:8443"])
-    protocol.check_host([(b"host", b"[::1]:8443")], ["[::1]"])
+    requests.check_host([(b"host", b"edge:8443")], ["edge:8443"])
+    requests.check_host([(b"host", b"[::1]:8443")], ["[::1]"])
     for other in (b"edge", b"edge:8444"):
         with pytest.raises(Refusal):
-            protocol.check_host([(b"host", other)], ["edge:8443"])
+            requests.check_host([(b"host", other)], ["edge:8443"])
 
 
 @pytest.mark.parametrize("headers", [[], [(b"host", b"a"), (b"Host", b"a")]])
 def test_there_is_one_host(headers: list[tuple[bytes, bytes]]):
     with pytest.raises(Refusal) as caught:
-        protocol.check_host(headers, ["a"])
+        requests.check_host(headers, ["a"])
     assert caught.value.status == 400
 
 
 def test_an_origin_is_refused_unless_it_is_allowed():
-    protocol.check_origin([], [])
-    protocol.check_origin([(b"origin", b"https://app.lab")], ["https://app.lab"])
+    requests.check_origin([], [])
+    requests.check_origin([(b"origin", b"https://app.lab")], ["https://app.lab"])
     for origin in (b"https://evil.example", b"null", b"", b"https://app.lab.evil.example", b"\xff"):
         for allowed in ([], ["https://app.lab"]):
             with pytest.raises(Refusal) as caught:
-                protocol.check_origin([(b"Origin", origin)], allowed)
+                requests.check_origin([(b"Origin", origin)], allowed)
             assert caught.value.status == 403
     both = [(b"origin", b"https://app.lab"), (b"origin", b"https://evil.example")]
     with pytest.raises(Refusal):
-        protocol.check_origin(both, ["https://app.lab"])
+        requests.check_origin(both, ["https://app.lab"])
 
 
 def test_a_plain_path_without_a_query_is_taken():
     for path in ("/time/mcp", "/a-b.c_d~e/mcp", "/.well-known/oauth-protected-resource/time/mcp"):
-        protocol.check_target(path, b"")
+        requests.check_target(path, b"")
 
 
 @pytest.mark.parametrize(
@@ -1038,7 +1040,7 @@ def test_a_plain_path_without_a_query_is_taken():
 )
 def test_a_target_with_a_query_or_of_two_meanings_is_refused(path: str, query: bytes):
     with pytest.raises(Refusal) as caught:
-        protocol.check_target(path, query)
+        requests.check_target(path, query)
     assert caught.value.status == 400
 
 

@@ -12,7 +12,7 @@ import pytest
 from test_grants import CONFIGURATION, NOW, Clock, Issuer, Signer, authority, person, refused
 
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens import revocation_documents as documents
 from ringfence.gateway.tokens import revocations
 from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError
@@ -48,7 +48,7 @@ class Process:
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
-        self.revocations = Revocations(directory / "revoked.json", SteadyTime(self.clock))
+        self.revocations = Revocations(directory / "revoked.json", MonotonicClock(self.clock))
 
     def accept(self, document: bytes, now: float = NOW) -> bool:
         return self.revocations.accept(document, ROSTER, now)[1]

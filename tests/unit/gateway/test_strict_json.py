@@ -38,7 +38,7 @@ def named(document: Mapping[str, Any]) -> str:
     return document["name"]
 
 
-def verdict(body: bytes, depth: int = DEPTH, what: str = "request") -> Refusal | None:
+def verdict(body: bytes, depth: int = DEPTH, what: strict_json.What = "request") -> Refusal | None:
     try:
         strict_json.parse(body, depth=depth, what=what)
     except Refusal as refusal:

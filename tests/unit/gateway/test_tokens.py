@@ -20,10 +20,16 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from test_grants import Clock
 
-from ringfence.gateway.jose.keys import FileKeys, KeysUnavailableError, PublicKey, read_key_set
-from ringfence.gateway.monotonic_clock import SteadyTime
+from ringfence.gateway.jose.keys import (
+    FileKeys,
+    KeySource,
+    KeysUnavailableError,
+    PublicKey,
+    read_key_set,
+)
+from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
-from ringfence.gateway.tokens import access_tokens as tokens
+from ringfence.gateway.tokens import access_tokens
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
 
@@ -60,7 +66,7 @@ def claims(**changes: Any) -> Claims:
         "exp": int(NOW) + 600,
         "jti": "one",
         "scope": SCOPE,
-        "cnf": {"x5t#S256": tokens.certificate_thumbprint(CERTIFICATE)},
+        "cnf": {"x5t#S256": access_tokens.certificate_thumbprint(CERTIFICATE)},
     }
     return {name: value for name, value in (usual | changes).items() if value is not None}
 
@@ -102,7 +108,7 @@ def verifier(tmp_path: Path) -> Verifier:
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(KeySource):
     """A key set in memory."""
 
     keys: dict[str, PublicKey] = field(default_factory=lambda: dict(read_key_set(JWKS)))
@@ -117,7 +123,7 @@ def make(state: Path, **changes: Any) -> Verifier:
     return Verifier([issuer], **(usual | changes))
 
 
-def verify(verifier: Verifier, sent: str, **changes: Any) -> tokens.Identity:
+def verify(verifier: Verifier, sent: str, **changes: Any) -> access_tokens.Identity:
     usual: dict[str, Any] = {
         "audience": AUDIENCE,
         "scope": SCOPE,
@@ -427,13 +433,13 @@ def test_deep_nesting_is_refused(verifier: Verifier) -> None:
 )
 def test_a_good_token_names_the_caller(verifier: Verifier, key: str, algorithm: str) -> None:
     identity = verify(verifier, token(key=KEYS[key], algorithm=algorithm, scope="other mcp:time"))
-    assert identity == tokens.Identity(
+    assert identity == access_tokens.Identity(
         principal="carol",
         issuer=ISSUER,
         token_id="one",  # noqa: S106
         scopes=frozenset({"other", "mcp:time"}),
         expires=int(NOW) + 600,
-        certificate=tokens.certificate_thumbprint(CERTIFICATE),
+        certificate=access_tokens.certificate_thumbprint(CERTIFICATE),
     )
     again = verify(verifier, token(key=KEYS[key], algorithm=algorithm, scope="other mcp:time"))
     assert again == identity
@@ -490,7 +496,7 @@ class TestCertificates:
         assert verify(verifier, token(cnf=None), certificate_der=None).certificate is None
         # and where a certificate is there nonetheless, audit is told
         seen = verify(verifier, token(cnf=None), certificate_der=OTHER_CERTIFICATE).certificate
-        assert seen == tokens.certificate_thumbprint(OTHER_CERTIFICATE)
+        assert seen == access_tokens.certificate_thumbprint(OTHER_CERTIFICATE)
 
 
 class TestCache:
@@ -571,7 +577,7 @@ class TestReplay:
 
     def test_a_full_store_refuses_until_something_has_expired(self, tmp_path: Path) -> None:
         clock = Clock()
-        used = Replays(tmp_path, capacity=10, steady=SteadyTime(clock))
+        used = Replays(tmp_path, capacity=10, clock=MonotonicClock(clock))
         for number in range(10):
             assert used.first_use(f"{number}", expires=NOW + 60 * (number // 5), now=NOW)
         with pytest.raises(ReplaysUnavailableError, match="is full: 10 ids"):
@@ -628,7 +634,7 @@ class TestClock:
 
     @pytest.fixture
     def verifier(self, tmp_path: Path, clock: Clock) -> Verifier:
-        return make(tmp_path, steady=SteadyTime(clock))
+        return make(tmp_path, clock=MonotonicClock(clock))
 
     def test_set_back_it_does_not_revive_a_token(
         self, verifier: Verifier, clock: Clock, tmp_path: Path
@@ -667,7 +673,7 @@ class TestRevocation:
         revoke(tmp_path, token="one")  # noqa: S106
         assert refused(verifier, token()).reason == "token_revoked"
         assert verify(verifier, token(jti="two"))
-        revoke(tmp_path, certificate=tokens.certificate_thumbprint(CERTIFICATE))
+        revoke(tmp_path, certificate=access_tokens.certificate_thumbprint(CERTIFICATE))
         assert refused(verifier, token(jti="two")).reason == "token_revoked"
         revoke(tmp_path, principal="carol")
         assert refused(verifier, token(jti="two")).reason == "token_revoked"
@@ -762,10 +768,10 @@ class TestChallenges:
 
     def test_two_authorization_headers_are_refused(self) -> None:
         one = (b"authorization", b"Bearer a")
-        assert tokens.authorization_header([(b"host", b"x"), one]) == "Bearer a"
-        assert tokens.authorization_header([(b"host", b"x")]) is None
+        assert access_tokens.authorization_header([(b"host", b"x"), one]) == "Bearer a"
+        assert access_tokens.authorization_header([(b"host", b"x")]) is None
         with pytest.raises(Refusal) as caught:
-            tokens.authorization_header([one, (b"authorization", b"Bearer b")])
+            access_tokens.authorization_header([one, (b"authorization", b"Bearer b")])
         assert (caught.value.status, caught.value.reason) == (400, "authorization_repeated")
 
     @pytest.mark.parametrize("joined", ["{}, Bearer {}", "{},{}", "{} {}", "{};x", "x={}"])

@@ -1,4 +1,4 @@
-"""What one gateway enforces: a directory rendered from the manifest, read once, checked whole.
+"""Reads the directory that the manifest was rendered to, and checks it as a whole.
 
 `gateway.json` beside `policies/*.cedar`, `schema.cedarschema`, `pins/<server>.json` and the key
 files that it names. Relative names are relative to the directory; `credential:NAME` is a
@@ -9,21 +9,32 @@ run of `check` is enough.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
 import json
 import os
 import ssl
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import jsonschema_rs
 
+from ringfence.gateway.configuration.model import (
+    AuditSettings,
+    Configuration,
+    ConfigurationError,
+    GrantSettings,
+    InspectionSettings,
+    IssuerSettings,
+    MessageLimits,
+    Server,
+    TokenSettings,
+    Tool,
+    UpstreamSettings,
+)
 from ringfence.gateway.jose import keys
 from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.pins.definitions import Pins, PinsError, ambiguous_names
@@ -35,133 +46,6 @@ MASKING_KEY_BYTES = 32
 
 Where = tuple[str | int, ...]
 """A place in gateway.json."""
-DataClass = Literal["public", "internal", "confidential", "restricted"]
-
-
-class ConfigurationError(Exception):
-    """The directory cannot be served. `problems`: each with file, place and what to do."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True)
-class Issuer:
-    issuer: str
-    algorithms: tuple[str, ...]
-    principal_claim: str
-    jwks_file: Path | None
-    jwks_url: str | None
-    ca_file: Path | None
-
-
-@dataclass(frozen=True)
-class Tokens:
-    issuers: tuple[Issuer, ...]
-    ceiling_seconds: int
-    skew_seconds: int
-    sender_constraint: Literal["certificate", "dpop", "none"]
-
-
-@dataclass(frozen=True)
-class Principal:
-    name: str
-    kind: Literal["person", "agent", "service"]
-    owner: str | None
-    roles: tuple[str, ...]
-    uri: str | None
-
-
-@dataclass(frozen=True)
-class Tool:
-    name: str
-    data_class: DataClass
-    sensitive: bool
-    approvers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Server:
-    name: str
-    url: str
-    server_name: str | None
-    """The name its certificate is verified against, where the URL has an address."""
-    protocols: frozenset[str]
-    timeout_seconds: float
-    concurrency: int
-    calls_per_minute: int
-    tools: Mapping[str, Tool]
-    resources: Mapping[str, DataClass]
-    """Patterns of resource URIs, with their data class."""
-    prompts: Mapping[str, DataClass]
-    pins: Pins
-
-
-@dataclass(frozen=True)
-class Grants:
-    ceiling_seconds: int
-    directory: Path
-    facts: Roster
-
-
-@dataclass(frozen=True)
-class Inspection:
-    classes: Mapping[str, Literal["flag", "redact", "block"]]
-    mask: bool
-    arguments: Literal["off", "flag", "block"]
-    key: bytes
-
-
-@dataclass(frozen=True)
-class Limits:
-    body_bytes: int
-    result_bytes: int
-    depth: int
-    principal_calls_per_minute: int
-
-
-@dataclass(frozen=True)
-class Audit:
-    directory: Path
-    journal: bool
-
-
-@dataclass(frozen=True)
-class Upstream:
-    certificate_file: Path
-    key_file: Path
-    authority_file: Path
-
-
-@dataclass(frozen=True)
-class Configuration:
-    directory: Path
-    digest: str
-    """SHA-256, hex, over every file read."""
-    environment: str
-    stage: str
-    resource: str
-    hosts: frozenset[str]
-    origins: frozenset[str]
-    tokens: Tokens
-    principals: Mapping[str, Principal]
-    servers: Mapping[str, Server]
-    grants: Grants
-    inspection: Inspection
-    limits: Limits
-    audit: Audit
-    upstream: Upstream
-    policies: Policies
-
-    @property
-    def state_directory(self) -> Path:
-        """Where processes of a gateway share state: the directory above the grants."""
-        return self.grants.directory.parent
-
-    def secret(self, purpose: str) -> bytes:
-        """A key for one purpose, derived from the masking key; 32 bytes."""
-        return hmac.digest(self.inspection.key, b"ringfence " + purpose.encode(), "sha256")
 
 
 def load(directory: Path) -> Configuration:
@@ -352,24 +236,15 @@ class _Reader:
             hosts=frozenset(host.lower() for host in document["hosts"]),
             origins=frozenset(document.get("origins", ())),
             tokens=tokens,
-            principals={
-                name: Principal(
-                    name,
-                    principal["kind"],
-                    principal.get("owner"),
-                    tuple(principal["roles"]),
-                    principal.get("uri"),
-                )
-                for name, principal in document["principals"].items()
-            },
+            principals=frozenset(document["principals"]),
             servers={
                 name: _server(name, server, pins[name])
                 for name, server in document["servers"].items()
             },
             grants=grants,
             inspection=inspection,
-            limits=Limits(**document["limits"]),
-            audit=Audit(Path(document["audit"]["directory"]), document["audit"]["journal"]),
+            limits=MessageLimits(**document["limits"]),
+            audit=AuditSettings(Path(document["audit"]["directory"]), document["audit"]["journal"]),
             upstream=upstream,
             policies=policies,
         )
@@ -420,20 +295,20 @@ class _Reader:
             }
         return pins
 
-    def _grants(self, document: Mapping[str, Any]) -> Grants | None:
+    def _grants(self, document: Mapping[str, Any]) -> GrantSettings | None:
         section = document["grants"]
         where = ("grants", "authority_file")
         authority = self._bytes(self.directory / section["authority_file"], where)
         if not authority:
             return None
         try:
-            facts = Roster.of(document, authority)
+            roster = Roster.of(document, authority)
         except ValueError as error:
             self._problem("gateway.json", where, f"{section['authority_file']}: {error}")
             return None
-        return Grants(section["ceiling_seconds"], Path(section["directory"]), facts)
+        return GrantSettings(section["ceiling_seconds"], Path(section["directory"]), roster)
 
-    def _inspection(self, section: Mapping[str, Any]) -> Inspection:
+    def _inspection(self, section: Mapping[str, Any]) -> InspectionSettings:
         where = ("inspection", "key_file")
         path = self._path(section["key_file"])
         # Outside of the service a credential does not exist yet: its form cannot be checked.
@@ -444,10 +319,10 @@ class _Reader:
                 where,
                 f"{path} holds {len(key)} bytes; write {MASKING_KEY_BYTES} random ones",
             )
-        return Inspection(section["classes"], section["mask"], section["arguments"], key)
+        return InspectionSettings(section["classes"], section["mask"], section["arguments"], key)
 
-    def _tokens(self, section: Mapping[str, Any]) -> Tokens:
-        issuers: list[Issuer] = []
+    def _tokens(self, section: Mapping[str, Any]) -> TokenSettings:
+        issuers: list[IssuerSettings] = []
         for number, issuer in enumerate(section["issuers"]):
             files = {
                 key: self.directory / issuer[key] if issuer.get(key) else None
@@ -459,7 +334,7 @@ class _Reader:
                     if key == "jwks_file" and content:
                         self._key_set(content, path, number)
             issuers.append(
-                Issuer(
+                IssuerSettings(
                     issuer=issuer["issuer"],
                     algorithms=tuple(issuer["algorithms"]),
                     principal_claim=issuer["principal_claim"],
@@ -468,7 +343,7 @@ class _Reader:
                     ca_file=files["ca_file"],
                 )
             )
-        return Tokens(
+        return TokenSettings(
             tuple(issuers),
             section["ceiling_seconds"],
             section["skew_seconds"],
@@ -482,7 +357,7 @@ class _Reader:
             where = ("tokens", "issuers", number, "jwks_file")
             self._problem("gateway.json", where, f"{path}: {error}")
 
-    def _upstream(self, section: Mapping[str, Any]) -> Upstream | None:
+    def _upstream(self, section: Mapping[str, Any]) -> UpstreamSettings | None:
         """The gateway's own certificate, checked as TLS will use it."""
         paths = {key: self._path(name) for key, name in section.items()}
         certificate, key, authority = (
@@ -496,7 +371,7 @@ class _Reader:
         self._authority(authority, ("upstream", "authority_file"))
         self._bytes(certificate, ("upstream", "certificate_file"))
         if key is None:
-            return Upstream(certificate, Path(section["key_file"]), authority)
+            return UpstreamSettings(certificate, Path(section["key_file"]), authority)
         self._bytes(key, ("upstream", "key_file"), secret=True)
         if not self.problems:
             try:
@@ -507,7 +382,7 @@ class _Reader:
                     ("upstream", "key_file"),
                     f"{key} does not belong to {certificate}, or one is no PEM file ({error})",
                 )
-        return Upstream(certificate, key, authority)
+        return UpstreamSettings(certificate, key, authority)
 
     def _authority(self, path: Path, where: Where) -> None:
         content = self._bytes(path, where)
