@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -24,7 +23,6 @@ import uvicorn
 import uvloop
 from aiohttp import web
 
-from ringfence.gateway.audit.log import AuditError
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.stages import describe
 from ringfence.gateway.calls.versions import Version
@@ -67,9 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        return 2
-    except AuditError as error:
-        print(error, file=sys.stderr)
         return 2
 
 
@@ -143,8 +138,7 @@ class Process:
         """Write the audit log to disk, so that a power cut loses a second of it at most."""
         while True:
             await asyncio.sleep(SYNC_SECONDS)
-            with contextlib.suppress(AuditError):  # calls meet the same fault, and are refused
-                await asyncio.to_thread(self._application.version.stores.audit.sync)
+            await asyncio.to_thread(self._application.version.stores.sync)
 
     def drain(self) -> None:
         self._draining = True

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from ringfence.gateway import state
 from ringfence.gateway.audit.verification import ChainLink, last_link
+from ringfence.gateway.state import shared_files
 
 RETRY_SECONDS = 0.25
 """Between two attempts to find room."""
@@ -65,7 +65,7 @@ class AuditFile:
         self._retry_at = 0.0
         self._looked_at = 0.0
         try:
-            self._lock = state.lock(directory / f".{name}.lock", wait=False)
+            self._lock = shared_files.lock(directory / f".{name}.lock", wait=False)
             files = self._files()
             self.before, self.torn_before = _end(path for _, _, path in reversed(files))
         except BlockingIOError:

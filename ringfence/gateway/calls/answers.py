@@ -17,8 +17,8 @@ from ringfence.gateway.calls.exchange import OWN_CLASS, Exchange
 from ringfence.gateway.calls.recording import Recorder
 from ringfence.gateway.configuration.model import MessageLimits, Server
 from ringfence.gateway.inspection.inspector import Inspected, StreamInspector
-from ringfence.gateway.inspection.worker import Isolation, parse
-from ringfence.gateway.pins.definitions import ABSENT
+from ringfence.gateway.inspection.worker import Isolation
+from ringfence.gateway.pins.definitions import ABSENT, Judgement
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.requests import Call
@@ -47,7 +47,7 @@ class Answers:
     def __init__(
         self,
         server: Server,
-        catalogue: Catalogue,
+        catalogue: Catalogue[Judgement],
         policies: Policies,
         inspection: Isolation,
         limits: MessageLimits,
@@ -151,7 +151,7 @@ class Answers:
             yield self._failure(exchange, call, refusal)
 
     async def _parse(self, body: bytes) -> Any:
-        return await parse(body, depth=self._limits.depth, what="result")
+        return await strict_json.parse_any_size(body, depth=self._limits.depth, what="result")
 
     async def _shape(
         self, exchange: Exchange, call: Call, message: dict[str, Any]

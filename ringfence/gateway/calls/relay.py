@@ -17,6 +17,7 @@ from ringfence.gateway.calls.exchange import (
 )
 from ringfence.gateway.calls.limits import Circuit, Slots
 from ringfence.gateway.calls.recording import Recorder
+from ringfence.gateway.pins.definitions import Judgement
 from ringfence.gateway.protocol import requests, sessions, strict_json
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.protocol.requests import Call
@@ -32,7 +33,7 @@ class Relay:
     def __init__(
         self,
         connections: Connections,
-        catalogue: Catalogue,
+        catalogue: Catalogue[Judgement],
         answers: Answers,
         recorder: Recorder,
         slots: Slots,

@@ -29,9 +29,9 @@ from ringfence.gateway.calls.recording import Recorder
 from ringfence.gateway.calls.relay import Relay
 from ringfence.gateway.configuration.model import Configuration
 from ringfence.gateway.consent.store import Grants
-from ringfence.gateway.inspection.worker import Isolation, parse
+from ringfence.gateway.inspection.worker import Isolation
 from ringfence.gateway.policy.decisions import Policies
-from ringfence.gateway.protocol import requests, sessions
+from ringfence.gateway.protocol import requests, sessions, strict_json
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Verifier, authorization_header
@@ -84,7 +84,7 @@ class ReadRequest(Stage):
                 versions=server.protocols,
             )
             return
-        document = await parse(exchange.body, depth=self._depth)
+        document = await strict_json.parse_any_size(exchange.body, depth=self._depth)
         exchange.message_id = requests.request_id(document)
         exchange.call = call = requests.read(
             exchange.headers, document, server=server.name, versions=server.protocols
@@ -288,6 +288,6 @@ class Pipeline:
 def describe() -> str:
     """One line for each stage: number, name, controls, and what it does."""
     return "\n".join(
-        f"{number}. {stage.name} ({', '.join(stage.controls) or 'no control'}): {stage.__doc__}"
+        f"{number}. {stage.name} ({', '.join(stage.controls) or 'none'}): {stage.__doc__}"
         for number, stage in enumerate(STAGES, 1)
     )

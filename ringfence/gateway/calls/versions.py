@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import Audit
+from ringfence.gateway.audit.log import Audit, AuditError
 from ringfence.gateway.calls.answers import Answers
 from ringfence.gateway.calls.endpoints import Endpoints
+from ringfence.gateway.calls.exchange import Verb
 from ringfence.gateway.calls.limits import CallLimits, ServerLimits
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.recording import Recorder
@@ -23,6 +24,7 @@ from ringfence.gateway.configuration.model import Configuration, ConfigurationEr
 from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.inspection.worker import Isolation
 from ringfence.gateway.pins.definitions import Judgement, Observations, Pins
+from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.gateway.tokens.revocations import Revocations
 from ringfence.gateway.upstream.catalogue import Catalogue
@@ -36,6 +38,11 @@ class Stores:
     audit: Audit
     grants: Grants
     revocations: Revocations
+
+    def sync(self) -> None:
+        """Write the audit log to disk. Blocks for milliseconds."""
+        with suppress(AuditError):  # calls meet the same fault, and are refused
+            self.audit.sync()
 
 
 class Version:
@@ -120,6 +127,11 @@ class Version:
             return_exceptions=True,
         )
         return version
+
+    def verbs(self, server: str) -> tuple[Verb, ...]:
+        """The HTTP methods of a server's path: sessions of older MCP versions have three."""
+        older = self.configuration.servers[server].protocols != {MODERN}
+        return ("POST", "GET", "DELETE") if older else ("POST",)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -229,12 +241,15 @@ class Version:
 
 
 def _open_stores(configuration: Configuration, name: str) -> Stores:
-    audit = Audit(
-        configuration.audit.directory,
-        name,
-        key=configuration.secret("audit"),
-        journal=Journal() if configuration.audit.journal else None,
-    )
+    try:
+        audit = Audit(
+            configuration.audit.directory,
+            name,
+            key=configuration.secret("audit"),
+            journal=Journal() if configuration.audit.journal else None,
+        )
+    except AuditError as error:
+        raise ConfigurationError([str(error)]) from error
     revocations = Revocations(configuration.state_directory / "revoked.json")
     grants = Grants(
         configuration.grants.directory,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.gateway import state
 from ringfence.gateway.consent.documents import (
     GrantApproval,
     GrantRequest,
@@ -24,6 +23,7 @@ from ringfence.gateway.consent.documents import (
 )
 from ringfence.gateway.jose.signed_documents import DOCUMENT_BYTES, Roster
 from ringfence.gateway.refusals import Refusal
+from ringfence.gateway.state import shared_files
 
 EXPIRED = "expired"
 """Directory of the documents that are over."""
@@ -94,11 +94,11 @@ class GrantFiles:
         if not NAME.fullmatch(name):
             raise Refusal("unknown_principal", "the signer's name is not usable here")
         path = self.directory / name
-        if state.create(path, document):
+        if shared_files.create(path, document):
             return True
         if counts():
             return False
-        state.replace(path, document)
+        shared_files.replace(path, document)
         return True
 
     def put_away(
@@ -136,7 +136,7 @@ class GrantFiles:
                 yield path
 
     def _read(self, name: str) -> bytes:
-        return state.read(f"{self.directory}/{name}", DOCUMENT_BYTES)
+        return shared_files.read(f"{self.directory}/{name}", DOCUMENT_BYTES)
 
 
 @dataclass

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ringfence.gateway import state
 from ringfence.gateway.consent.documents import (
     GrantApproval,
     GrantRequest,
@@ -44,8 +43,9 @@ from ringfence.gateway.consent.files import (
 )
 from ringfence.gateway.consent.index import Entry, Grant, GrantIndex, Over
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
+from ringfence.gateway.state import shared_files
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 
 REQUESTS = 1024
 """Requests in the directory, of all principals, including those that are over and not swept yet."""
@@ -161,7 +161,7 @@ class Grants:
         count for nothing. `report` takes a line for each file with a fault.
         """
         self._files = GrantFiles(directory, roster, ceiling)
-        self._directory = state.Directory(os.fspath(directory), NAME, monotonic)
+        self._directory = shared_files.Directory(os.fspath(directory), NAME, monotonic)
         self._index = GrantIndex()
         self._faults = FileFaults(directory, report)
         self._keep = keep

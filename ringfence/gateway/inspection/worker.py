@@ -30,7 +30,6 @@ from ringfence.gateway.inspection.inspector import (
     Inspector,
     conforming,
 )
-from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.refusals import Refusal
 
 SEARCH_SECONDS = 5.0
@@ -41,13 +40,6 @@ START_SECONDS = 10.0
 
 _LENGTH_BYTES = 8
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG")
-
-
-async def parse(body: bytes, *, depth: int, what: strict_json.What = "request") -> Any:
-    """`strict_json.parse`, without the event loop where it may take a while."""
-    if len(body) <= INLINE_BYTES:
-        return strict_json.parse(body, depth=depth, what=what)
-    return await asyncio.to_thread(strict_json.parse, body, depth=depth, what=what)
 
 
 class Isolation:

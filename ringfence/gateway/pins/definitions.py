@@ -25,10 +25,10 @@ from typing import Any, Literal, get_args
 import jsonschema_rs
 import orjson
 
-from ringfence.gateway import state
 from ringfence.gateway.inspection import hidden_characters
 from ringfence.gateway.protocol.mirrored_headers import AnnotationError, ParamHeader, declared
 from ringfence.gateway.refusals import Refusal
+from ringfence.gateway.state import shared_files
 
 FIELDS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """What a model or a client acts on, and a person approves."""
@@ -346,7 +346,7 @@ class Observations:
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             content = json.dumps(document, ensure_ascii=True).encode()
-            state.replace(self._directory / f"{server}.json", content, durable=False)
+            shared_files.replace(self._directory / f"{server}.json", content, durable=False)
         except OSError as error:
             logger.warning(
                 "definitions of %s were not left for review in %s: %s; make room there",

@@ -12,6 +12,7 @@ orjson parses; what it lets pass is looked for by tests that cost little where n
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,9 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from ringfence.gateway.refusals import Refusal
+
+INLINE_BYTES = 16 * 1024
+"""A larger document is parsed outside of the event loop."""
 
 What = Literal["request", "result"]
 
@@ -106,6 +110,13 @@ def parse(body: bytes, *, depth: int, what: What = "request") -> Any:
     if document.__class__ is dict and _is_ambiguous(document):
         raise _refusal(what, "ambiguous_key")
     return document
+
+
+async def parse_any_size(body: bytes, *, depth: int, what: What = "request") -> Any:
+    """`parse`, in a thread where it may take a while."""
+    if len(body) <= INLINE_BYTES:
+        return parse(body, depth=depth, what=what)
+    return await asyncio.to_thread(parse, body, depth=depth, what=what)
 
 
 def serialise(document: Any) -> bytes:

@@ -12,9 +12,7 @@ from typing import Any
 
 from ringfence.gateway.calls.exchange import Answer, Exchange, Headers, Verb
 from ringfence.gateway.calls.versions import Version
-from ringfence.gateway.configuration.model import MessageLimits, Server
 from ringfence.gateway.protocol import requests
-from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 
@@ -67,19 +65,20 @@ class Application:
         method: str = scope["method"]
         path: bytes = scope["raw_path"]
         configuration = version.configuration
+        limit = configuration.limits.body_bytes
         requests.check_target(path.decode("latin-1"), scope["query_string"])
         requests.check_host(exchange.headers, configuration.hosts)
         requests.check_origin(exchange.headers, configuration.origins)
         preflight = method == "OPTIONS" and cors.is_preflight(exchange.headers)
         if (name := _server(path)) is not None and name in configuration.servers:
             exchange.server = name
-            allowed = _verbs(configuration.servers[name])
+            allowed = version.verbs(name)
             if preflight:
                 await _send(send, _preflight(version, exchange, allowed))
                 return
             exchange.verb = _verb(method, allowed)
             if method == "POST":
-                exchange.body = await _body(exchange.headers, receive, configuration.limits)
+                exchange.body = await _body(exchange.headers, receive, limit)
             async with _Connected(receive) as client:
                 await _stream(send, await version.pipeline.answer(exchange), client)
         elif path.startswith(WELL_KNOWN):
@@ -94,7 +93,7 @@ class Application:
         elif (endpoints := version.endpoints.by_path.get(path)) is not None:
             verb = _verb(method, tuple(endpoints))
             if verb == "POST":
-                exchange.body = await _body(exchange.headers, receive, configuration.limits)
+                exchange.body = await _body(exchange.headers, receive, limit)
             await _send(send, await endpoints[verb](exchange))
         else:
             raise Refusal("no_such_path")
@@ -128,9 +127,8 @@ class _Connected:
             raise Refusal(CLIENT_GONE)
 
 
-async def _body(headers: Headers, receive: Receive, limits: MessageLimits) -> bytes:
-    """The request's body within the limit, whatever its headers say."""
-    limit = limits.body_bytes
+async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes, whatever its headers say."""
     for name, value in headers:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise _too_large(limit)
@@ -217,11 +215,6 @@ def _server(path: bytes) -> str | None:
     if len(parts) != 3 or parts[0] or parts[2] != b"mcp":
         return None
     return parts[1].decode("latin-1")
-
-
-def _verbs(server: Server) -> tuple[Verb, ...]:
-    """The HTTP methods of a server's path: sessions of older versions are read and ended too."""
-    return ("POST",) if server.protocols == {MODERN} else ("POST", "GET", "DELETE")
 
 
 def _verb(method: str, allowed: Sequence[Verb]) -> Verb:

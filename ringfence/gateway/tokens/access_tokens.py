@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.keys import KeySource, KeysUnavailableError, PublicKey
-from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import REFUSALS, Refusal
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens.dpop import PROOF_SECONDS, Proof, ProofRequest, verify_proof
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
 from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError

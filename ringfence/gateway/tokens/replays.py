@@ -16,8 +16,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from ringfence.gateway import state
-from ringfence.gateway.monotonic_clock import MonotonicClock
+from ringfence.gateway.state import shared_files
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 
 BUCKET_SECONDS = 60
 GRACE_SECONDS = 60
@@ -67,7 +67,7 @@ class Replays:
                     Path(bucket).mkdir(mode=0o700)
                 self._present[minute] = 0
             # A bucket is never made twice: that would lose its records unnoticed.
-            if not state.claim(f"{bucket}/{name}"):
+            if not shared_files.claim(f"{bucket}/{name}"):
                 return False
         except OSError as error:
             raise ReplaysUnavailableError(f"{bucket} cannot be used: {error.strerror}") from error

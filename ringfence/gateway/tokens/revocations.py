@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringfence.gateway import state
 from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.signed_documents import SKEW_SECONDS, Roster, deny
-from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
+from ringfence.gateway.state import shared_files
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens.revocation_documents import (
     FRESH_SECONDS,
     KINDS,
@@ -77,7 +77,7 @@ class Revocations:
 
     path: Path
     time: MonotonicClock = field(default_factory=MonotonicClock)
-    _stamp: state.Stamp | None = field(default=None, init=False)
+    _stamp: shared_files.Stamp | None = field(default=None, init=False)
     _entries: _Entries = field(default_factory=dict, init=False)
     _problem: str | None = field(default=None, init=False)
 
@@ -116,7 +116,7 @@ class Revocations:
         self.refuse_revoked(change.signer, change.certificate, now)
         try:
             # No process may lose what another one writes at the same time.
-            with state.lock(self.path.with_name(f".{self.path.name}.lock")):
+            with shared_files.lock(self.path.with_name(f".{self.path.name}.lock")):
                 self._refresh()
                 if self._problem is not None:
                     raise _unavailable()
@@ -128,7 +128,7 @@ class Revocations:
                 new = self._put(entries, change, now)
                 if new:
                     content = {"revoked": [asdict(each) for each in entries.values()]}
-                    state.replace(self.path, json.dumps(content, indent=1).encode())
+                    shared_files.replace(self.path, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise _unavailable() from error
         return change, new
@@ -168,7 +168,7 @@ class Revocations:
     def _refresh(self) -> None:
         stamp = None
         try:
-            stamp = state.stamp(self.path, follow=True)
+            stamp = shared_files.stamp(self.path, follow=True)
             if stamp == self._stamp:
                 return
             self._entries = _read(self.path)
@@ -189,7 +189,7 @@ def _unavailable() -> Refusal:
 
 
 def _read(path: Path) -> _Entries:
-    document = jws.read_object(state.read(path, MAX_BYTES, follow=True))
+    document = jws.read_object(shared_files.read(path, MAX_BYTES, follow=True))
     if document.keys() != {"revoked"} or not isinstance(document["revoked"], list):
         raise ValueError('only a list "revoked" is known')
     return {(each.kind, each.value): each for each in map(_entry, document["revoked"])}

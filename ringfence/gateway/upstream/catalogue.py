@@ -1,7 +1,7 @@
-"""What each server says its tools are, asked for by the gateway itself.
+"""The tools of each server, listed by the gateway itself.
 
-Pins are judged on what the server says now, not on what it said to some client once. A server
-that cannot be listed is not trusted: its tools are unavailable until it can.
+Pins are judged on what the server offers now, not on what it offered to some client before. The
+tools of a server that cannot be listed are unavailable until it can.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ringfence.gateway.configuration.model import MessageLimits, Server
-from ringfence.gateway.pins.definitions import Judgement
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.protocol.requests import META, Call
@@ -22,7 +21,7 @@ from ringfence.gateway.upstream import sse
 from ringfence.gateway.upstream.connections import Connections
 
 FRESH_SECONDS = 60.0
-"""How old a listing may be that a call is judged by."""
+"""The age that the listing behind a call may have."""
 RENEWED_SECONDS = 45.0
 """Age at which it is renewed in the background, so that no call waits for it."""
 FAILED_SECONDS = 1.0
@@ -32,24 +31,27 @@ OWN_NAME = "ringfence:gateway"
 """The gateway as a principal; no principal of a manifest has a colon."""
 
 
-class Catalogue:
-    """The tools of one server. Judgements are shared by all calls."""
+J = TypeVar("J")
+
+
+class Catalogue(Generic[J]):
+    """The tools of one server, as `judge` judges them; all calls share a judgement."""
 
     def __init__(
         self,
         server: Server,
         connections: Connections,
         limits: MessageLimits,
-        judge: Callable[[list[dict[str, Any]]], Judgement],
+        judge: Callable[[list[dict[str, Any]]], J],
     ) -> None:
         self._server = server
         self._connections = connections
         self._limits = limits
         self._judge = judge
-        self._judgement: Judgement | None = None
+        self._judgement: J | None = None
         self._listed = float("-inf")
         self._failed = float("-inf")
-        self._listing: asyncio.Task[Judgement] | None = None
+        self._listing: asyncio.Task[J] | None = None
 
     @property
     def listed(self) -> bool:
@@ -59,7 +61,7 @@ class Catalogue:
         """The server said that its list has changed: the next call waits for a new listing."""
         self._listed = float("-inf")
 
-    async def current(self) -> Judgement:
+    async def current(self) -> J:
         """A judgement of at most `FRESH_SECONDS`. Raises `Refusal` (503) where there is none."""
         age = time.monotonic() - self._listed
         if self._judgement is not None and age < RENEWED_SECONDS:
@@ -79,19 +81,19 @@ class Catalogue:
     def _may_list(self) -> bool:
         return self._listing is not None or time.monotonic() - self._failed >= FAILED_SECONDS
 
-    def _list(self) -> asyncio.Task[Judgement]:
+    def _list(self) -> asyncio.Task[J]:
         """One listing at a time, whoever asks; it goes on when who asked is gone."""
         if self._listing is None:
             self._listing = asyncio.create_task(self._renew())
             self._listing.add_done_callback(self._done)
         return self._listing
 
-    def _done(self, task: asyncio.Task[Judgement]) -> None:
+    def _done(self, task: asyncio.Task[J]) -> None:
         self._listing = None
         if not task.cancelled():
             task.exception()  # whoever awaited it has it; nobody has to
 
-    async def _renew(self) -> Judgement:
+    async def _renew(self) -> J:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._server.timeout_seconds):

@@ -12,7 +12,7 @@ import pytest
 from test_grants import CONFIGURATION, NOW, Clock, Issuer, Signer, authority, person, refused
 
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.monotonic_clock import MonotonicClock
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens import revocation_documents as documents
 from ringfence.gateway.tokens import revocations
 from ringfence.gateway.tokens.revocations import Revocations, RevocationsUnreadableError

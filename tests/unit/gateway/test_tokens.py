@@ -27,8 +27,8 @@ from ringfence.gateway.jose.keys import (
     PublicKey,
     read_key_set,
 )
-from ringfence.gateway.monotonic_clock import MonotonicClock
 from ringfence.gateway.refusals import Refusal
+from ringfence.gateway.state.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens import access_tokens
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError

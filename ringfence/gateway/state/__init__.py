@@ -1,0 +1,1 @@
+"""State that all processes of a gateway share, and the clock by which it ends."""
