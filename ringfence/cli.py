@@ -10,6 +10,7 @@ from ringfence.manifest.validation import ManifestError
 
 VERBS = {
     "validate": ("ringfence.manifest.validate", "check an environment.yaml"),
+    "init": ("ringfence.manifest.init", "write a starter manifest for a new environment"),
     "lab": ("ringfence.lab.cli", "boot an environment's hosts on this machine"),
     "rehearse": ("ringfence.rehearsal.cli", "provision a stack in an emulated AWS, and show it"),
     "enrol": (

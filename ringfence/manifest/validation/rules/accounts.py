@@ -20,7 +20,8 @@ SYSTEM = frozenset(_SYSTEM.split())
 PREFIXES = ("mcp-", "systemd-", "ringfence-", "debian-")
 
 
-def _taken(name: str) -> str | None:
+def reason_against(name: str) -> str | None:
+    """Return why no person or automation may have an account with this name."""
     if name in SYSTEM:
         return "the system has an account or a group with this name"
     for prefix in PREFIXES:
@@ -33,7 +34,7 @@ def are_free(manifest: Cursor) -> Iterator[Violation]:
     automation = manifest.at("access", "automation", "account")
     bootstrap = manifest.at("access", "bootstrap", "user")
     if automation.text:
-        if taken := _taken(automation.text):
+        if taken := reason_against(automation.text):
             yield automation.violation(f"{taken}; choose another, ringfence for example")
         elif automation.text == bootstrap.text:
             yield automation.violation(
@@ -42,7 +43,7 @@ def are_free(manifest: Cursor) -> Iterator[Violation]:
     for name, administrator in manifest["administrators"].entries():
         if name == automation.text:
             reason = "this is automation's account"
-        elif taken := _taken(name):
+        elif taken := reason_against(name):
             reason = taken
         elif name == bootstrap.text:
             reason = "this is the bootstrap user, whose SSH access ends with hardening"
