@@ -1,1 +1,1 @@
-"""What the manifest means in AWS: pure functions, shared by the stacks and by validation."""
+"""Pure functions that compute from a manifest what it needs in AWS."""

@@ -1,7 +1,7 @@
-"""Network ACLs: which segments may talk to which, as a second fence behind the groups.
+"""Network ACLs: connections between segments, as a second barrier behind security groups.
 
-An ACL keeps no state, so every flow needs an entry for its answers, and it holds few
-entries, so the ports of several flows between two segments become one range.
+An ACL is stateless, so that each flow needs an entry for its answers. It has few entries, so that
+the ports of several flows between two segments become one range.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from hashlib import sha256
 from ipaddress import IPv4Network, ip_network
 from typing import Literal
 
-from ringfence.cloud import egress as way_out
+from ringfence.cloud import egress as internet_egress
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.cloud.groups import HTTPS, Direction, infrastructure
 from ringfence.manifest.model import Egress, Environment, Protocol, Segment
 
 ANSWERS = (1024, 65535)
-"""Ports that clients of any system open connections from."""
+"""Source ports of clients on any system."""
 ANSWERS_TO_HOSTS = (32768, 60999)
-"""Ports that Debian opens connections from (net.ipv4.ip_local_port_range)."""
+"""Source ports of Debian (net.ipv4.ip_local_port_range)."""
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 HIGHEST_NUMBER = 32766
 
@@ -45,8 +45,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """Connections from one network to another, of which one at least is a segment."""
+class _Flow:
+    """Connections from one network to another; at least one of them is a segment."""
 
     source: IPv4Network
     target: IPv4Network
@@ -56,49 +56,49 @@ class _Way:
 
 
 def endpoints_segment(environment: Environment) -> Segment:
-    """Where the interface endpoints are: the zone that everything is administered from."""
+    """The segment of interface endpoints: the one from which hosts are administered."""
     return environment.segments_for("management")[0]
 
 
 def entries(environment: Environment, segment: Segment) -> tuple[Entry, ...]:
-    return _entries(_ways(environment), segment.cidr)
+    return _entries(_flows(environment), segment.cidr)
 
 
 def egress_entries(environment: Environment) -> tuple[Entry, ...]:
-    """Of the subnets of the firewall and the NAT gateways, which segments' packets pass through.
+    """Entries for the subnets of the firewall and the NAT gateways.
 
-    Answers come to the NAT gateway's own ports: 1024 and higher.
+    Answers arrive at the NAT gateway's source ports: 1024 and higher.
     https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-basics.html
     """
-    own = way_out.network(environment)
-    assert own  # or there is nothing to hold
-    ways = [
-        each
-        for way in way_out.ways(environment)
-        for each in (
-            _Way(way.network, own, "tcp", way.port, ANSWERS_TO_HOSTS),
-            _Way(own, EVERYWHERE, "tcp", way.port),
+    own = internet_egress.network(environment)
+    assert own
+    flows = [
+        flow
+        for each in internet_egress.destinations(environment)
+        for flow in (
+            _Flow(each.network, own, "tcp", each.port, ANSWERS_TO_HOSTS),
+            _Flow(own, EVERYWHERE, "tcp", each.port),
         )
     ]
-    return _entries(ways, own)
+    return _entries(flows, own)
 
 
-def _entries(ways: Iterable[_Way], own: IPv4Network) -> tuple[Entry, ...]:
+def _entries(flows: Iterable[_Flow], own: IPv4Network) -> tuple[Entry, ...]:
     ranges: dict[Key, tuple[int, int]] = {}
 
     def add(key: Key, first: int, last: int) -> None:
         known = ranges.get(key, (first, last))
         ranges[key] = min(known[0], first), max(known[1], last)
 
-    for way in ways:
-        if way.target == own:
-            add(("ingress", "requests", way.protocol, way.source), way.port, way.port)
-            if way.answers:
-                add(("egress", "answers", way.protocol, way.source), *way.answers)
-        if way.source == own:
-            add(("egress", "requests", way.protocol, way.target), way.port, way.port)
-            if way.answers:
-                add(("ingress", "answers", way.protocol, way.target), *way.answers)
+    for flow in flows:
+        if flow.target == own:
+            add(("ingress", "requests", flow.protocol, flow.source), flow.port, flow.port)
+            if flow.answers:
+                add(("egress", "answers", flow.protocol, flow.source), *flow.answers)
+        if flow.source == own:
+            add(("egress", "requests", flow.protocol, flow.target), flow.port, flow.port)
+            if flow.answers:
+                add(("ingress", "answers", flow.protocol, flow.target), *flow.answers)
     numbers = _numbers(sorted(ranges, key=str))
     return tuple(
         Entry(direction, purpose, protocol, first, last, network, numbers[key])
@@ -107,35 +107,37 @@ def _entries(ways: Iterable[_Way], own: IPv4Network) -> tuple[Entry, ...]:
     )
 
 
-def _ways(environment: Environment) -> Iterator[_Way]:
+def _flows(environment: Environment) -> Iterator[_Flow]:
     for flow in environment.all_flows:
         source = flow.source if isinstance(flow.source, Segment) else flow.source.segment
-        yield _Way(source.cidr, flow.target.segment.cidr, flow.protocol, flow.port)
+        yield _Flow(source.cidr, flow.target.segment.cidr, flow.protocol, flow.port)
     for server in environment.servers.values():
         for egress in server.egress:
             for network in _targets(environment, egress):
-                yield _Way(server.segment.cidr, network, egress.protocol, egress.port)
-    for way in way_out.ways(environment):
-        yield _Way(way.network, EVERYWHERE, "tcp", way.port, ANSWERS_TO_HOSTS)
+                yield _Flow(server.segment.cidr, network, egress.protocol, egress.port)
+    for each in internet_egress.destinations(environment):
+        yield _Flow(each.network, EVERYWHERE, "tcp", each.port, ANSWERS_TO_HOSTS)
     for balancer in balancers(environment):
-        for host, protocol, port in balancer.ways:
-            yield _Way(balancer.segment.cidr, host.segment.cidr, protocol, port)
+        for host, protocol, port in balancer.targets:
+            yield _Flow(balancer.segment.cidr, host.segment.cidr, protocol, port)
     if balancer := sensors(environment):
-        # To the load balancer, which passes it on with the address it came from.
-        for target in dict.fromkeys((balancer.segment, *(h.segment for h, _, _ in balancer.ways))):
+        # The load balancer preserves the source address.
+        for target in dict.fromkeys(
+            (balancer.segment, *(host.segment for host, _, _ in balancer.targets))
+        ):
             for segment in inhabited(environment):
-                yield _Way(segment.cidr, target.cidr, "udp", VXLAN, answers=None)
+                yield _Flow(segment.cidr, target.cidr, "udp", VXLAN, answers=None)
     endpoints = endpoints_segment(environment).cidr
     for segment in inhabited(environment):
-        yield _Way(segment.cidr, endpoints, "tcp", HTTPS)
-        # S3 has public addresses, that only the route of its gateway endpoint leads to.
-        yield _Way(segment.cidr, EVERYWHERE, "tcp", HTTPS, ANSWERS_TO_HOSTS)
+        yield _Flow(segment.cidr, endpoints, "tcp", HTTPS)
+        # S3 has public addresses; only the route of its gateway endpoint leads there.
+        yield _Flow(segment.cidr, EVERYWHERE, "tcp", HTTPS, ANSWERS_TO_HOSTS)
         for address, protocol, port, _ in infrastructure(environment):
-            yield _Way(segment.cidr, _within(environment, address), protocol, port)
+            yield _Flow(segment.cidr, _within(environment, address), protocol, port)
 
 
 def inhabited(environment: Environment) -> tuple[Segment, ...]:
-    """Segments with hosts of the manifest."""
+    """Return the segments that have hosts."""
     return tuple(dict.fromkeys(host.segment for host in environment.hosts.values()))
 
 
@@ -149,7 +151,7 @@ def _targets(environment: Environment, egress: Egress) -> Iterator[IPv4Network]:
 
 
 def _within(environment: Environment, address: str) -> IPv4Network:
-    """The segment of an address, whose own ACL then lets it in; else the address alone."""
+    """Return the segment of an address, whose own ACL admits it, or the address alone."""
     alone = ip_network(address)
     assert isinstance(alone, IPv4Network)
     for segment in environment.segments.values():
@@ -159,7 +161,7 @@ def _within(environment: Environment, address: str) -> IPv4Network:
 
 
 def _numbers(keys: list[Key]) -> dict[Key, int]:
-    """Numbers by content, not by place in the list: nothing moves when an entry is added."""
+    """Compute numbers from content, so that a new entry changes no other number."""
     numbers: dict[Key, int] = {}
     taken: set[int] = set()
     for key in keys:

@@ -1,4 +1,4 @@
-"""Addresses of an environment in AWS: one VPC, a subnet per segment and zone."""
+"""Addresses of an environment in AWS: one VPC, and a subnet per segment and zone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ringfence.manifest.model import Environment, Segment
 from ringfence.manifest.regions import ZONES
 
 VPC_PREFIX = 16
-"""The largest VPC. A smaller one would have to be replaced when a segment is added."""
+"""The largest VPC. AWS would have to replace a smaller one for a new segment."""
 
 
 def vpc_network(environment: Environment) -> IPv4Network:
-    """The /16 around the segments, which validation has seen to lie in one."""
+    """The /16 that contains the segments; validation refuses segments of several."""
     first = next(iter(environment.segments.values()))
     return first.cidr.supernet(new_prefix=VPC_PREFIX)
 
@@ -28,6 +28,6 @@ def zones(region: str, count: int) -> tuple[str, ...]:
 
 
 def subnets(segment: Segment, zones: tuple[str, ...]) -> Mapping[str, IPv4Network]:
-    """Equal parts of the segment by zone; a power of two, so that a part or more stays free."""
+    """Equal parts of the segment by zone. The number of parts is a power of two; some stay free."""
     parts = segment.cidr.subnets(prefixlen_diff=(len(zones) - 1).bit_length())
     return dict(zip(zones, parts, strict=False))

@@ -1,6 +1,6 @@
-"""What in the account's trail calls a person: the alarms of the CIS AWS Foundations Benchmark.
+"""Alarms on the account's trail, as the CIS AWS Foundations Benchmark demands them.
 
-The patterns follow Security Hub's, which looks for them.
+The patterns are Security Hub's, because Security Hub compares them.
 https://docs.aws.amazon.com/securityhub/latest/userguide/cloudwatch-controls.html
 """
 
@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 METRICS = "Ringfence/Account"
-"""Namespace of the metrics that count what was found in the trail."""
+"""Namespace of the metrics that count events in the trail."""
 
 
 @dataclass(frozen=True)
 class Alarm:
     key: str
     reference: str
-    """Control that asks for it; of Security Hub, where the pattern is from there."""
-    says: str
+    """Control that demands it: Security Hub's, or one of ours."""
+    message: str
     pattern: str
     value: str = "1"
-    """What is added for each event: a number, or the name of a field."""
+    """Amount per event: a number, or the name of a field."""
     threshold: int = 1
     seconds: int = 60
-    """In which the threshold is to be reached."""
+    """Period in which the count must reach the threshold."""
     when_missing: str = "notBreaching"
 
 
@@ -39,14 +39,14 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "root",
         "CloudWatch.1",
-        "The root user did something",
+        "The root user acted",
         '{$.userIdentity.type="Root" && $.userIdentity.invokedBy NOT EXISTS '
         '&& $.eventType !="AwsServiceEvent"}',
     ),
     Alarm(
         "unauthorized",
         "CloudWatch.2",
-        "A call was refused for want of permission",
+        "AWS refused a call for lack of permission",
         '{($.errorCode="*UnauthorizedOperation") || ($.errorCode="AccessDenied*")}',
     ),
     Alarm(
@@ -60,7 +60,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "iam",
         "CloudWatch.4",
-        "A policy of IAM was changed",
+        "An IAM policy was changed",
         _of(
             "iam",
             *("DeleteGroupPolicy", "DeleteRolePolicy", "DeleteUserPolicy", "PutGroupPolicy"),
@@ -85,7 +85,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "keys",
         "CloudWatch.7",
-        "A key was disabled or is to be deleted",
+        "A key was disabled or scheduled for deletion",
         _of("kms", "DisableKey", "ScheduleKeyDeletion"),
     ),
     Alarm(
@@ -135,7 +135,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "gateways",
         "CloudWatch.12",
-        "A way out of a network was changed",
+        "An internet or customer gateway was changed",
         "{"
         + _any(
             *("CreateCustomerGateway", "DeleteCustomerGateway", "AttachInternetGateway"),
@@ -156,7 +156,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "vpcs",
         "CloudWatch.14",
-        "A VPC or what it is connected to was changed",
+        "A VPC or its connections were changed",
         "{"
         + _any(
             *("CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "AcceptVpcPeeringConnection"),

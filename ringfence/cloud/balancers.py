@@ -1,4 +1,4 @@
-"""Network load balancers: before the gateway, for callers of other accounts, and before sensors."""
+"""Network load balancers: for the gateway, towards other accounts, and for sensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ringfence.manifest.model import Environment, Host, Protocol, Segment
 GATEWAY, SENSORS = "gateway", "sensors"
 HTTPS = 443
 VXLAN = 4789
-"""What traffic mirroring wraps packets in, on the only port it has."""
+"""Port of VXLAN, the encapsulation of traffic mirroring."""
 HEALTH = 14789
-"""Open on a sensor while Suricata runs: VXLAN has no answer, and SSH says nothing of Suricata."""
+"""Open on a sensor while Suricata runs: VXLAN has no answers, and SSH runs without Suricata."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Listener:
     port: int
     hosts: tuple[Host, ...]
     health: int | None = None
-    """TCP port that tells whether a target is well, where it is another one."""
+    """TCP port of the health check, if it differs."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Balancer:
         return f"balancer-{self.name}"
 
     @property
-    def ways(self) -> Iterator[tuple[Host, Protocol, int]]:
-        """To its targets."""
+    def targets(self) -> Iterator[tuple[Host, Protocol, int]]:
+        """Connections that it opens."""
         for listener in self.listeners:
             for host in listener.hosts:
                 yield host, listener.protocol, listener.port
@@ -51,7 +51,7 @@ def balancers(environment: Environment) -> tuple[Balancer, ...]:
 
 
 def gateway(environment: Environment) -> Balancer | None:
-    """With the ports that clients of the environment use; with its own, where it has none."""
+    """Listen on the ports that clients of the environment use, or on the gateway's own."""
     place, edge = environment.provisioning, environment.group("edge")
     if not place or not place.accepted or not edge:
         return None

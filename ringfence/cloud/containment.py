@@ -1,8 +1,7 @@
-"""What takes an instance out of service: on which events, and what it may do for that (IRP-01).
+"""Containment of an instance: the events that start it, and the permissions it needs (IRP-01).
 
-The function is outside the VPC. It calls EC2, IAM, Auto Scaling, Systems Manager, SNS and SQS over
-AWS's own network; inside, it would hang on the endpoints and groups of the very network that it
-has to work on while somebody attacks it, and IAM has no endpoint in most regions.
+The function runs outside the VPC. Inside, it would depend on endpoints and security groups of the
+network that is under attack, and IAM has no endpoint in most regions.
 """
 
 from __future__ import annotations
@@ -12,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.cloud.policies import Statement, administration, document, through_services
+from ringfence.cloud.policies import (
+    Statement,
+    administration,
+    document,
+    encrypted_transport,
+    publishing,
+    through_services,
+    tracing,
+    writing_logs,
+)
 from ringfence.cloud.roles import workloads_path
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.manifest.model import DataClass, Environment
@@ -20,32 +28,32 @@ from ringfence.manifest.model import DataClass, Environment
 HANDLER = "containment.handler.handle"
 TIMEOUT_SECONDS, MEMORY_MIB = 120, 256
 CONCURRENCY = 5
-"""Reserved: the account's other functions cannot use it up, nor this one what is theirs.
+"""Reserved executions: other functions cannot use them, nor this one theirs.
 
-AWS reserves only what leaves 100 to the others: an account with the quota of a new one needs more.
+AWS keeps 100 unreserved: an account with the quota of a new account needs a higher one.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 """
 RETRIES, EVENT_SECONDS = 2, 6 * 3600
-"""After the first attempt; and how long an event may wait for its turn. Both are AWS's largest."""
+"""Retries after the first attempt, and the longest wait of an event. Both are AWS's maximum."""
 DELIVERY_RETRIES, DELIVERY_SECONDS = 185, 24 * 3600
-"""EventBridge's own defaults, which is also as much as it takes."""
+"""EventBridge's defaults, which are also its maximum."""
 FAILED_EVENTS_SECONDS = 14 * 24 * 3600
 
 CLASS: DataClass = "internal"
 QUARANTINE = "quarantine"
-"""The security group without rules. Session Manager does not reach into it either: disks are
-examined in snapshots, and who must look at the memory opens what is needed for that by hand."""
+"""The security group without rules. Session Manager cannot reach a contained instance either:
+examine its disks in snapshots, and to examine its memory, open what you need by hand."""
 
 SOURCE = "ringfence"
 CONTAIN, RELEASE = "Ringfence Containment Request", "Ringfence Release Request"
 STATE_TAGS = ("ringfence:containment", "ringfence:containment-reason")
-"""All that the function may write on, or take off, an instance."""
+"""The only tags of an instance that the function may set or delete."""
 
 
 @dataclass(frozen=True)
 class Trigger:
     key: str
-    says: str
+    message: str
     pattern: Mapping[str, Any]
 
     @property
@@ -53,10 +61,10 @@ class Trigger:
         return json.dumps(self.pattern)
 
 
-def triggers(account: str, severity: float, detector: str | None = None) -> tuple[Trigger, ...]:
-    """Events of this account only: a bus may take those of others.
+def triggers(*, account: str, severity: float, detector: str | None = None) -> tuple[Trigger, ...]:
+    """Return the events that start the function, of this account only: a bus may carry others.
 
-    A severity of 7 is what GuardDuty calls high: a scan of somebody else's must stop nothing.
+    GuardDuty calls a severity of 7 high. A lower one, such as a port scan, must contain nothing.
     https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-severity.html
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html
     """
@@ -66,7 +74,8 @@ def triggers(account: str, severity: float, detector: str | None = None) -> tupl
         "resource": {"instanceDetails": {"instanceId": [{"exists": True}]}},
         **of_detector,
     }
-    # GuardDuty's own come directly. Others tell of attacks, or of weaknesses, which stop nothing.
+    # GuardDuty's findings arrive directly. Other products report attacks, and weaknesses, which
+    # are no reason to contain an instance.
     imported = {
         "findings": {
             "ProductName": [{"anything-but": ["GuardDuty"]}],
@@ -81,7 +90,7 @@ def triggers(account: str, severity: float, detector: str | None = None) -> tupl
     return (
         Trigger(
             "guardduty",
-            "GuardDuty found an attack on an instance",
+            "GuardDuty reported an attack on an instance",
             _pattern(account, "aws.guardduty", ["GuardDuty Finding"], finding),
         ),
         Trigger(
@@ -91,7 +100,7 @@ def triggers(account: str, severity: float, detector: str | None = None) -> tupl
         ),
         Trigger(
             "requests",
-            "Somebody asks for an instance to be contained or released",
+            "Somebody requests containment or release of an instance",
             _pattern(account, SOURCE, [CONTAIN, RELEASE], request),
         ),
     )
@@ -104,13 +113,13 @@ def _pattern(
 
 
 def records(environment: Environment) -> str:
-    """How the names of the parameters begin that say how an instance was."""
+    """Start of the names of the parameters that hold the original state of an instance."""
     return f"/ringfence/{environment.name}/containment/"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the function is, and what it uses: ids and ARNs."""
+    """The function's account and region, and the ids and ARNs of the resources it uses."""
 
     account: str
     region: str
@@ -121,7 +130,7 @@ class Place:
     queue: str
     log_group: str
     boundary: str | None = None
-    """Of the roles of hosts. With it, not even what the function writes there can widen them."""
+    """Permissions boundary of hosts: no policy that the function adds can exceed it."""
 
     def ec2(self, resource: str) -> str:
         return f"arn:aws:ec2:{self.region}:{self.account}:{resource}"
@@ -130,19 +139,19 @@ class Place:
         return f"arn:aws:iam::{self.account}:{resource}"
 
 
-def permissions(environment: Environment, place: Place) -> str:
-    """Of the function: on what the environment owns, the steps it takes and their way back.
+def permissions(environment: Environment, place: Place, *, control: str) -> str:
+    """Permissions of the function: its steps and their reversal, on the environment's resources.
 
-    No use of KMS for snapshots: one of an encrypted disk is encrypted with the disk's own data key.
+    Snapshots need no permission on KMS: a snapshot uses the data key of its encrypted disk.
     https://docs.aws.amazon.com/ebs/latest/userguide/how-ebs-encryption-works.html
     """
     return document(
-        *_looks(environment, place),
+        *_reading(environment, place),
         *_network(environment, place),
-        *_evidence(environment, place),
+        *_evidence(environment, place, control),
         *_credentials(environment, place),
         *_records(environment, place),
-        *_reports(place),
+        *_reporting(place),
     )
 
 
@@ -150,7 +159,7 @@ def _owned(environment: Environment) -> dict[str, str]:
     return {f"aws:ResourceTag/{ENVIRONMENT}": environment.name}
 
 
-def _looks(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _reading(environment: Environment, place: Place) -> tuple[Statement, ...]:
     return (
         {
             "Sid": "Look",
@@ -175,8 +184,8 @@ def _looks(environment: Environment, place: Place) -> tuple[Statement, ...]:
 
 
 def _network(environment: Environment, place: Place) -> tuple[Statement, ...]:
-    """All of the VPC is the environment's, tagged or not; a step that matters most does not hang
-    on the tag of an interface."""
+    """The whole VPC belongs to the environment. The most important step must not depend on the tag
+    of an interface."""
     return (
         {
             "Sid": "ChangeGroups",
@@ -205,7 +214,7 @@ def _network(environment: Environment, place: Place) -> tuple[Statement, ...]:
     )
 
 
-def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _evidence(environment: Environment, place: Place, control: str) -> tuple[Statement, ...]:
     return (
         {
             "Sid": "Protect",
@@ -214,7 +223,7 @@ def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
             "Resource": place.ec2("instance/*"),
             "Condition": {
                 "StringEquals": _owned(environment),
-                # AWS documents the key, and not how it spells the value.
+                # AWS documents the key, but not the spelling of the value.
                 "StringEqualsIgnoreCase": {"ec2:Attribute": "DisableApiTermination"},
             },
         },
@@ -226,8 +235,8 @@ def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
             "Condition": {"StringEquals": _owned(environment)},
         },
         {
-            # The call takes the disks of that instance, and no others; one that somebody attached
-            # without a tag is evidence as well.
+            # The call includes only disks of that instance. A disk that somebody attached without a
+            # tag is evidence too.
             "Sid": "SnapshotDisks",
             "Effect": "Allow",
             "Action": "ec2:CreateSnapshots",
@@ -241,7 +250,7 @@ def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
             "Condition": {
                 "StringEquals": {
                     f"aws:RequestTag/{ENVIRONMENT}": environment.name,
-                    f"aws:RequestTag/{CONTROL}": "IRP-01",
+                    f"aws:RequestTag/{CONTROL}": control,
                 }
             },
         },
@@ -253,7 +262,7 @@ def _evidence(environment: Environment, place: Place) -> tuple[Statement, ...]:
             "Condition": {"StringEquals": {"ec2:CreateAction": "CreateSnapshots"}},
         },
         {
-            # Without names of tags, DeleteTags would take all of them, and none is in any set.
+            # `Null`: DeleteTags without keys deletes all tags, and an empty set is in every set.
             "Sid": "Mark",
             "Effect": "Allow",
             "Action": ["ec2:CreateTags", "ec2:DeleteTags"],
@@ -321,10 +330,10 @@ def _records(environment: Environment, place: Place) -> tuple[Statement, ...]:
     )
 
 
-def _reports(place: Place) -> tuple[Statement, ...]:
+def _reporting(place: Place) -> tuple[Statement, ...]:
     through = [f"{service}.{place.region}.amazonaws.com" for service in ("lambda", "sns", "sqs")]
     return (
-        {"Sid": "Tell", "Effect": "Allow", "Action": "sns:Publish", "Resource": place.topic},
+        publishing(place.topic),
         {
             "Sid": "KeepFailed",
             "Effect": "Allow",
@@ -338,43 +347,33 @@ def _reports(place: Place) -> tuple[Statement, ...]:
             "Resource": sorted({place.key, place.topic_key}),
             "Condition": {"StringEquals": {"kms:ViaService": through}},
         },
-        {
-            "Sid": "Log",
-            "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": f"{place.log_group}:*",
-        },
-        {
-            "Sid": "Trace",
-            "Effect": "Allow",
-            "Action": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
-            "Resource": "*",
-        },
+        writing_logs(place.log_group),
+        tracing(),
     )
 
 
-def key_policy(account: str, region: str, rules: str) -> str:
-    """Of the key of the function's settings and of the queue.
+def key_policy(*, account: str, region: str, rules: str) -> str:
+    """Policy of the key that encrypts the function's variables and the queue.
 
-    EventBridge encrypts what it could not deliver, for rules whose names begin like this.
+    EventBridge encrypts undelivered events of rules whose names start with `rules`.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
     """
     return document(
         administration(account),
-        *through_services(account, region, ("lambda", "sqs")),
+        *through_services(("lambda", "sqs"), account=account, region=region),
         {
             "Sid": "UndeliveredEvents",
             "Effect": "Allow",
             "Principal": {"Service": "events.amazonaws.com"},
             "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
             "Resource": "*",
-            "Condition": _of_rules(account, region, rules),
+            "Condition": _from_rules(account=account, region=region, rules=rules),
         },
     )
 
 
-def queue_policy(queue: str, account: str, region: str, rules: str) -> str:
-    """EventBridge leaves there what it could not deliver; the function may by its own role.
+def queue_policy(*, queue: str, account: str, region: str, rules: str) -> str:
+    """Policy of the queue: EventBridge sends undelivered events; the function's role allows it too.
 
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
     """
@@ -385,20 +384,13 @@ def queue_policy(queue: str, account: str, region: str, rules: str) -> str:
             "Principal": {"Service": "events.amazonaws.com"},
             "Action": "sqs:SendMessage",
             "Resource": queue,
-            "Condition": _of_rules(account, region, rules),
+            "Condition": _from_rules(account=account, region=region, rules=rules),
         },
-        {
-            "Sid": "EncryptedTransport",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "sqs:*",
-            "Resource": queue,
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        },
+        encrypted_transport(queue, action="sqs:*"),
     )
 
 
-def _of_rules(account: str, region: str, rules: str) -> Mapping[str, Any]:
+def _from_rules(*, account: str, region: str, rules: str) -> Mapping[str, Any]:
     return {
         "StringEquals": {"aws:SourceAccount": account},
         "ArnLike": {"aws:SourceArn": f"arn:aws:events:{region}:{account}:rule/{rules}*"},

@@ -1,4 +1,4 @@
-"""What a stack costs a month, from what it declares: a sum of what runs, rates of what is used."""
+"""Monthly cost of a stack, from its resources: a sum of fixed costs, and rates of use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE_GB = 8
 
 
 class CostError(LookupError):
-    """Nothing says what a resource costs."""
+    """A resource has no known price."""
 
 
 class Declared(Protocol):
@@ -34,7 +34,7 @@ class Declared(Protocol):
 @dataclass(frozen=True)
 class Item:
     price: str
-    """Key in the table, or a type of instances."""
+    """Key in the table, or an instance type."""
     count: float = 1
     is_instance: bool = False
 
@@ -42,7 +42,7 @@ class Item:
 @dataclass(frozen=True)
 class Option:
     path: str
-    """In the manifest."""
+    """Key in the manifest."""
     effect: str
 
 
@@ -69,7 +69,7 @@ class Rate:
 class Estimate:
     region: str
     fixed: tuple[Line, ...]
-    """The dearest first."""
+    """Sorted by cost, highest first."""
     rates: tuple[Rate, ...]
 
     @property
@@ -87,7 +87,7 @@ Pricing = Callable[[Declared, Templates], Iterator[Item]]
 
 
 def estimate(resources: Iterable[Declared], region: str) -> Estimate:
-    """Raises `CostError` for a type of AWS that is neither in `PRICED` nor in `FREE`."""
+    """Raise `CostError` for an AWS type that is neither in `PRICED` nor in `FREE`."""
     resources = [each for each in resources if each.type.startswith("aws:")]
     templates = {each.id: each for each in resources if each.type == LAUNCH_TEMPLATE}
     counts: dict[tuple[str, bool], float] = defaultdict(float)
@@ -100,18 +100,18 @@ def estimate(resources: Iterable[Declared], region: str) -> Estimate:
                 controls[key].add(control)
     table, fixed, rates = prices.table(), [], []
     for (key, is_instance), count in counts.items():
-        served = tuple(sorted(controls[key, is_instance]))
+        ids = tuple(sorted(controls[key, is_instance]))
         if is_instance:
-            fixed.append(_machines(key, count, region, served))
+            fixed.append(_machines(key, count, region, ids))
         elif key not in table.prices:
-            fixed.append(Line(key, count, "month", None, 0, served))
+            fixed.append(Line(key, count, "month", None, 0, ids))
         elif (price := table.prices[key]).usage:
             rates.append(Rate(price.what, price.unit, table.figure(key, region)))
         elif count:
             figure = table.figure(key, region)
             monthly = count * figure.usd * (table.hours if price.is_hourly else 1)
             options = OPTIONS.get(key, ())
-            fixed.append(Line(price.what, count, price.unit, figure, monthly, served, options))
+            fixed.append(Line(price.what, count, price.unit, figure, monthly, ids, options))
     order = {price.what: number for number, price in enumerate(table.prices.values())}
     return Estimate(
         region,
@@ -125,13 +125,13 @@ def items(resource: Declared, templates: Templates) -> Iterator[Item]:
         yield from PRICED[resource.type](resource, templates)
     elif resource.type not in FREE:
         raise CostError(
-            f"{resource.type} has no price; enter it in PRICED of ringfence/cloud/cost.py, with "
-            "its figures in prices.yaml, or in FREE if AWS asks nothing for it"
+            f"{resource.type} has no price; add it to PRICED in ringfence/cloud/cost.py, with its "
+            "figures in prices.yaml, or to FREE if AWS charges nothing for it"
         )
 
 
 def _control(resource: Declared) -> str | None:
-    """Tags of an Auto Scaling group are a list, where all others have a mapping."""
+    """Read the control tag. An Auto Scaling group has a list of tags, others have a mapping."""
     tags = resource.inputs.get("tags") or {}
     if not isinstance(tags, Mapping):
         tags = {each["key"]: each["value"] for each in tags}
@@ -145,7 +145,7 @@ def _machines(kind: str, count: float, region: str, controls: tuple[str, ...]) -
 
 
 def _each(*keys: str) -> Pricing:
-    """Once per resource, whatever it says."""
+    """Price each resource the same, whatever its inputs."""
 
     def pricing(_: Declared, __: Templates) -> Iterator[Item]:
         yield from (Item(key) for key in keys)
@@ -187,8 +187,8 @@ def _group(resource: Declared, templates: Templates) -> Iterator[Item]:
     template = templates.get(given.get("id", ""))
     if template is None:
         raise CostError(
-            f"{resource.type} {resource.name}: only a group that names its launch template of the "
-            "same stack by id can be priced; let it do so, or extend ringfence/cloud/cost.py"
+            f"{resource.type} {resource.name}: a price needs a launch template of the same stack, "
+            "named by id; use one, or extend ringfence/cloud/cost.py"
         )
     yield from _hosts(template.inputs, count)
 
@@ -282,12 +282,12 @@ PRICED: Mapping[str, Pricing] = {
     "aws:ec2/instance:Instance": _instance,
     "aws:ec2/natGateway:NatGateway": _each("nat-gateway", "nat-gateway-data"),
     "aws:ec2/trafficMirrorSession:TrafficMirrorSession": _each("traffic-mirror"),
-    # Sessions of hosts that come and go are no resources of a stack.
+    # A function creates the sessions of instances, so they are not resources of a stack.
     "aws:ec2/trafficMirrorTarget:TrafficMirrorTarget": _each("traffic-mirror-interface"),
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:guardduty/detector:Detector": _each("guardduty-events", "guardduty-logs"),
     "aws:guardduty/detectorFeature:DetectorFeature": _feature,
-    # The account stack has every role and user analysed.
+    # The account stack analyses every role and user.
     "aws:iam/role:Role": _each("analysed-role"),
     "aws:iam/user:User": _each("analysed-role"),
     "aws:kms/key:Key": _each("kms-key", "kms-rotation", "kms-requests"),
@@ -390,21 +390,21 @@ FREE = frozenset(
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
     )
 )
-"""AWS asks nothing for them, or asks it with another resource: for a listener with its balancer."""
+"""AWS charges nothing for them, or includes it in another resource, as a listener in a balancer."""
 
-_ZONES = Option("provisioning.aws.zones", "each zone costs it again")
-_DOMAINS = Option("servers.*.egress.domain", "there only if a server declares one")
+_ZONES = Option("provisioning.aws.zones", "one per zone")
+_DOMAINS = Option("servers.*.egress.domain", "only if a server declares one")
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "interface-endpoint": (
         _ZONES,
-        Option("servers.*.secrets", "one service more if any are named"),
+        Option("servers.*.secrets", "one service more if a server names any"),
     ),
     "network-firewall": (_DOMAINS, _ZONES),
     "nat-gateway": (_DOMAINS, _ZONES),
     "public-ipv4": (_DOMAINS, _ZONES),
-    "hosts": (Option("hosts", "each costs it again"),),
-    "ebs-gp3": (Option("hosts", "each has its disks"),),
-    "traffic-mirror": (Option("hosts.*.groups", "there only if a host is a sensor"),),
-    "secret": (Option("servers.*.secrets", "each costs it again"),),
+    "hosts": (Option("hosts", "one each"),),
+    "ebs-gp3": (Option("hosts", "one set of disks each"),),
+    "traffic-mirror": (Option("hosts.*.groups", "only if a host is a sensor"),),
+    "secret": (Option("servers.*.secrets", "one each"),),
 }
-"""What in the manifest decides on the dear prices, by key in the table."""
+"""Keys of the manifest that decide on high costs, by key in the table."""

@@ -1,21 +1,21 @@
-"""What watches the account: GuardDuty's features, Security Hub's standards (MON-03)."""
+"""Detectors of the account: features of GuardDuty, standards of Security Hub (MON-03)."""
 
 from __future__ import annotations
 
 GUARDDUTY_FEATURES = ("EBS_MALWARE_PROTECTION", "RUNTIME_MONITORING", "S3_DATA_EVENTS")
-"""Those for services that an environment uses: disks, hosts, buckets. No EKS, RDS or Lambda.
+"""Features for the services that an environment uses: disks, hosts, buckets.
 
 https://docs.aws.amazon.com/guardduty/latest/ug/guardduty-features-activation-model.html
 """
 RUNTIME_AGENT = "EC2_AGENT_MANAGEMENT"
-"""Additional to RUNTIME_MONITORING: GuardDuty installs its own agent on hosts."""
+"""Addition to RUNTIME_MONITORING: GuardDuty installs its agent on hosts."""
 
 UNUSED_DAYS = 45
-"""After which a permission nobody used is a finding; CIS says the same of credentials."""
+"""A permission unused for longer is a finding; CIS says the same of credentials."""
 
 
 def standards(region: str) -> dict[str, str]:
-    """ARNs by a short key.
+    """Return the ARNs of the standards by a short key.
 
     https://docs.aws.amazon.com/securityhub/latest/userguide/standards-reference.html
     """

@@ -1,15 +1,15 @@
-"""The one way out: to declared names, through a firewall that reads them (NET-02).
+"""Egress to the internet: to declared names only, through a firewall (NET-02).
 
-Security groups hold which host may leave at all, and on which ports; the firewall holds the
-names. It knows a host by the network of its segment, as hosts have no fixed addresses: two
-servers of one segment share the names of both at the firewall. Give them segments of their own
-where that is too much. It reads what a client asks for (TLS SNI, HTTP Host) and does not look
-into TLS: a client that names a declared host and connects to another address is let through.
+Security groups decide which hosts have egress, and on which ports; the firewall decides on names.
+It identifies a host by the network of its segment, because hosts have no fixed addresses: two
+servers of one segment share their names at the firewall. Put them in separate segments where that
+is too much. The firewall reads the name that a client requests (TLS SNI, HTTP Host) and does not
+decrypt TLS: a client that names a declared host and connects to another address passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -17,27 +17,27 @@ from ringfence.cloud import addressing, signatures
 from ringfence.manifest.model import DataClass, Environment, Segment
 
 GROUP_NAME = "egress"
-"""Tag of gateways, addresses and tables that may lead out; the policy pack lets no others."""
+"""Tag of gateways, addresses and route tables for egress; the policy pack refuses others."""
 LOG_CLASS: DataClass = "internal"
-"""As flow logs: who asked for whom, and nothing of what was said."""
+"""As for flow logs: the log names both ends and contains no data."""
 LOG_TYPES = ("ALERT", "FLOW")
 HTTP = 80
-"""Every other port is taken to speak TLS."""
+"""The firewall expects TLS on every other port."""
 CAPACITY = 1000
-"""Rules that a group may ever have: it cannot be changed, and AWS replaces the group instead."""
+"""Limit of rules in the group. AWS replaces the group to change it."""
 STRICT_ORDER = "STRICT_ORDER"
 FORWARD = "aws:forward_to_sfe"
-"""Of the stateless engine, which decides nothing here."""
+"""The stateless engine passes everything on to the stateful one."""
 DEFAULTS = ("aws:drop_established", "aws:alert_established")
-"""The handshake passes, or no client would come to say whom it wants; its data does not.
+"""The handshake passes, because the name comes after it; undeclared data does not.
 
 https://docs.aws.amazon.com/network-firewall/latest/developerguide/suricata-rule-evaluation-order.html
 """
 
 
 @dataclass(frozen=True, order=True)
-class Way:
-    """From a segment, or what the firewall can know of it, to a name."""
+class Destination:
+    """A name outside that hosts of a segment may connect to."""
 
     network: IPv4Network
     domain: str
@@ -45,13 +45,13 @@ class Way:
 
     @property
     def header(self) -> str:
-        """Protocol and ends of its signature, for the firewall and for a sensor."""
+        """Protocol and ends of the signature, for the firewall and for a sensor."""
         return f"{self._protocol} {self.network} any -> $EXTERNAL_NET {self.port}"
 
     @property
     def match(self) -> str:
-        """What the client asks for. https://docs.suricata.io/en/suricata-7.0.8/rules/"""
-        # http.host is in lower case already, and takes no nocase.
+        """Condition on the requested name. https://docs.suricata.io/en/suricata-7.0.8/rules/"""
+        # http.host is in lower case, and accepts no nocase.
         buffer, case = ("tls.sni", " nocase;") if self._protocol == "tls" else ("http.host", "")
         return (
             f'{buffer}; content:"{self.domain}"; startswith; endswith;{case} '
@@ -70,17 +70,17 @@ class Way:
 
 @dataclass(frozen=True)
 class Places:
-    """Of one zone."""
+    """Networks of one zone."""
 
     firewall: IPv4Network
     nat: IPv4Network
 
 
-def ways(environment: Environment) -> tuple[Way, ...]:
+def destinations(environment: Environment) -> tuple[Destination, ...]:
     return tuple(
         sorted(
             {
-                Way(server.segment.cidr, egress.domain, egress.port)
+                Destination(server.segment.cidr, egress.domain, egress.port)
                 for server in environment.servers.values()
                 for egress in server.egress
                 if egress.domain and network(environment)
@@ -90,18 +90,18 @@ def ways(environment: Environment) -> tuple[Way, ...]:
 
 
 def network(environment: Environment) -> IPv4Network | None:
-    """Nothing leads out of an environment that declares no network for it."""
+    """Return the network of firewall and NAT gateways. Without it, there is no egress."""
     return environment.provisioning.egress if environment.provisioning else None
 
 
 def segments(environment: Environment) -> tuple[Segment, ...]:
-    """Those that a way leads out of."""
-    leaving = {way.network for way in ways(environment)}
-    return tuple(s for s in environment.segments.values() if s.cidr in leaving)
+    """Return the segments with egress."""
+    networks = {each.network for each in destinations(environment)}
+    return tuple(s for s in environment.segments.values() if s.cidr in networks)
 
 
 def places(environment: Environment, zones: tuple[str, ...]) -> Mapping[str, Places]:
-    """Equal parts of the network: for the firewall in every zone, then for NAT."""
+    """Divide the network into equal parts: for the firewall in each zone, then for NAT."""
     if (whole := network(environment)) is None:
         return {}
     parts = list(whole.subnets(prefixlen_diff=(2 * len(zones) - 1).bit_length()))
@@ -110,20 +110,17 @@ def places(environment: Environment, zones: tuple[str, ...]) -> Mapping[str, Pla
 
 
 def outside(environment: Environment) -> tuple[IPv4Network, ...]:
-    """Everything but the VPC: a rule for every address would lead to the neighbours, too."""
+    """All networks but the VPC: a rule for every address would admit other hosts too."""
     everywhere = IPv4Network("0.0.0.0/0")
     return tuple(sorted(everywhere.address_exclude(addressing.vpc_network(environment))))
 
 
 def ports(environment: Environment, segment: Segment) -> tuple[int, ...]:
-    return tuple(sorted({w.port for w in ways(environment) if w.network == segment.cidr}))
+    return tuple(
+        sorted({each.port for each in destinations(environment) if each.network == segment.cidr})
+    )
 
 
 def rules(environment: Environment) -> str:
-    """Of the firewall: what is let through. Its policy drops the rest."""
-    return "\n".join(_rules(environment))
-
-
-def _rules(environment: Environment) -> Iterator[str]:
-    for way in ways(environment):
-        yield way.rule
+    """Pass rules of the firewall. Its policy drops everything else."""
+    return "\n".join(each.rule for each in destinations(environment))

@@ -1,6 +1,6 @@
-"""What in an environment calls a person: events, and what its own logs count (MON-03).
+"""Alerts of an environment: on events, and on what its own logs count (MON-03).
 
-Alarms of the account's trail are in `alarms`, for all environments of the account.
+Alarms on the account's trail are in `alarms`, for all environments of the account.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from ringfence.manifest.model import Environment
 
 EVENTS = "events.amazonaws.com"
 SEVERITY = 4
-"""Medium of GuardDuty's: what is below is seen in Security Hub."""
+"""GuardDuty's medium. Lower findings are in Security Hub only."""
 REFUSED_FLOWS = 100
-"""Nothing outside reaches the network: whoever is refused so often is inside, and looks around."""
+"""Nothing outside reaches the network, so a host with so many refused connections is scanning."""
 FLOW_SECONDS = 300
-"""A record comes some minutes after the packet, and counts in the minute of the packet."""
+"""A record arrives some minutes after the packet, and counts in the minute of the packet."""
 TCP = 6
 OPENING = (2, 3, 6, 7)
-"""SYN, alone or with what the same side sent in the same minute (FIN, RST), and without ACK.
+"""SYN, alone or with FIN or RST from the same side in the same minute, and without ACK.
 
-Late packets of a connection that is over have none: they are refused, too, and mean nothing.
+Late packets of a closed connection have no SYN: they are refused too, and mean nothing.
 https://docs.aws.amazon.com/vpc/latest/userguide/flow-log-records.html
 """
 DAY = 86400
 
 
 @dataclass(frozen=True)
-class Notice:
-    """An event that a person is told."""
+class EventAlert:
+    """An event that raises an alert."""
 
     key: str
-    says: str
+    message: str
     pattern: Mapping[str, Any]
-    reading: bool = False
-    """Of calls that only read, which EventBridge passes over unless it is asked."""
+    read_only: bool = False
+    """The event is a read-only call, which EventBridge ignores by default."""
 
     @property
     def text(self) -> str:
@@ -52,39 +52,39 @@ class Notice:
     @property
     def state(self) -> str:
         """https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-service-event-cloudtrail-management.html"""
-        return "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS" if self.reading else "ENABLED"
+        return "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS" if self.read_only else "ENABLED"
 
 
 def namespace(environment: Environment) -> str:
-    """Of the metrics that count what was found in its logs."""
+    """Namespace of the metrics that count events in its logs."""
     return f"Ringfence/{environment.name}"
 
 
-def notices(environment: Environment, account: str, region: str) -> tuple[Notice, ...]:
+def event_alerts(environment: Environment, *, account: str, region: str) -> tuple[EventAlert, ...]:
     name = secrets.name_prefix(environment)
-    arn = secrets.arns(environment, account, region).removesuffix("*")
+    arn = secrets.arns(environment, account=account, region=region).removesuffix("*")
     own_secret = {"secretId": [{"prefix": arn}, {"prefix": name}]}
-    workloads = roles.role_prefix(account, roles.workloads_path(environment))
+    workloads = roles.role_prefix(account=account, path=roles.workloads_path(environment))
     read = {"eventName": ["GetSecretValue"], "requestParameters": own_secret}
     issuer = {
         "sessionContext": {"sessionIssuer": {"arn": [{"anything-but": {"prefix": workloads}}]}}
     }
-    stranger = [
+    other_principal = [
         {"userIdentity": {"type": [{"anything-but": "AssumedRole"}]}},
         {"userIdentity": issuer},
     ]
     other_document = [{"exists": False}, {"anything-but": SSH}]
-    found = (
-        Notice(
+    alerts = (
+        EventAlert(
             "finding",
-            "GuardDuty found something in the account",
+            "GuardDuty reported a finding in the account",
             {
                 "source": ["aws.guardduty"],
                 "detail-type": ["GuardDuty Finding"],
                 "detail": {"severity": [{"numeric": [">=", SEVERITY]}]},
             },
         ),
-        Notice(
+        EventAlert(
             "session",
             "Somebody opened a session on a host, other than by SSH",
             _call(
@@ -97,25 +97,25 @@ def notices(environment: Environment, account: str, region: str) -> tuple[Notice
         ),
     )
     if not secrets.own_secrets(environment):
-        return found
+        return alerts
     return (
-        *found,
-        Notice(
+        *alerts,
+        EventAlert(
             "secret-read",
-            "Somebody other than a workload of the environment asked for a secret",
+            "A principal other than a workload of the environment requested a secret",
             _call(
                 "secretsmanager",
-                {**read, "$or": stranger},
+                {**read, "$or": other_principal},
             ),
-            reading=True,
+            read_only=True,
         ),
-        Notice(
+        EventAlert(
             "secret-refused",
             "A workload was refused a secret",
             _call("secretsmanager", {**read, "errorCode": [{"exists": True}]}),
-            reading=True,
+            read_only=True,
         ),
-        Notice(
+        EventAlert(
             "secret-guard",
             "The policy, the rotation or the existence of a secret was changed",
             _call(
@@ -129,7 +129,7 @@ def notices(environment: Environment, account: str, region: str) -> tuple[Notice
                 },
             ),
         ),
-        Notice(
+        EventAlert(
             "rotation",
             "The rotation of a secret failed",
             {
@@ -167,10 +167,10 @@ def flow_alarms(environment: Environment) -> tuple[Alarm, ...]:
 
 
 def undeclared_flows(environment: Environment) -> tuple[Alarm, ...]:
-    """Groups and ACLs let declared flows through and nothing else: what they refuse is undeclared.
+    """Alarms on refused flows: groups and ACLs admit declared flows only.
 
-    From inside to inside: where the network has a way out, the internet knocks there all the time.
-    TCP apart from the rest, of which no flag tells what opens: one pattern cannot say both.
+    Both ends are inside the network, because the internet probes every egress address. TCP has a
+    pattern of its own: other protocols have no flag that marks the start of a connection.
     """
     first = addressing.vpc_network(environment).network_address
     inside = [f"={str(first).removesuffix('0.0')}*"]
@@ -180,8 +180,8 @@ def undeclared_flows(environment: Environment) -> tuple[Alarm, ...]:
         Alarm(
             key,
             "NET-05",
-            f"{what} that the manifest does not declare was tried inside the network, and refused: "
-            "`ringfence flows` names both ends, from the flow log",
+            f"{what} that the manifest does not declare was attempted inside the network and "
+            "refused: `ringfence flows` names both ends, from the flow log",
             _flows(refused | wanted),
             seconds=FLOW_SECONDS,
         )
@@ -193,9 +193,9 @@ def undeclared_flows(environment: Environment) -> tuple[Alarm, ...]:
 
 
 def _flows(wanted: Mapping[str, Sequence[str]]) -> str:
-    """Records with these fields as they are wanted: each meets one of its conditions.
+    """Filter pattern for records in which each of these fields meets one of its conditions.
 
-    All stand in the order of the format; those after the last that matters are left out.
+    A pattern lists fields in the order of the format; it may omit those after the last condition.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
@@ -212,8 +212,8 @@ def age_alarms() -> tuple[Alarm, ...]:
         Alarm(
             "secrets-overdue",
             "IAM-08",
-            "A secret is older than the manifest says or has no value, or nobody looked: the log "
-            "of the function secret-age tells which",
+            "A secret is older than the manifest says or has no value, or the search did not run: "
+            "the log of the function secret-age names it",
             "{ $.overdue = * }",
             value="$.overdue",
             seconds=DAY,
@@ -222,8 +222,8 @@ def age_alarms() -> tuple[Alarm, ...]:
     )
 
 
-def notices_key_policy(environment: Environment, account: str, region: str) -> str:
-    """SNS passes on whose event it was to no condition of the key's, only for which topic.
+def key_policy(environment: Environment, *, account: str, region: str) -> str:
+    """Policy of the topic's key. SNS tells KMS the topic, but not the account of the event.
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
     """
@@ -236,10 +236,10 @@ def notices_key_policy(environment: Environment, account: str, region: str) -> s
         "Resource": "*",
         "Condition": {"StringLike": {"kms:EncryptionContext:aws:sns:topicArn": topics}},
     }
-    return alerts_key_policy(account, region, events)
+    return alerts_key_policy(events, account=account, region=region)
 
 
-def notices_topic_policy(topic: str, environment: Environment, account: str, region: str) -> str:
+def topic_policy(environment: Environment, *, topic: str, account: str, region: str) -> str:
     rules = f"arn:aws:events:{region}:{account}:rule/{environment.name}-*"
     events: Statement = {
         "Sid": "Events",
@@ -249,4 +249,4 @@ def notices_topic_policy(topic: str, environment: Environment, account: str, reg
         "Resource": topic,
         "Condition": {"ArnLike": {"aws:SourceArn": rules}},
     }
-    return alerts_topic_policy(topic, account, region, events)
+    return alerts_topic_policy(events, topic=topic, account=account, region=region)

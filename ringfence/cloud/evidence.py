@@ -1,4 +1,4 @@
-"""Who may write, read and encrypt what proves things: trails, configurations, alerts (MON-01)."""
+"""Policies of evidence: who may write, read and encrypt trails, configurations, alerts (MON-01)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ringfence.cloud.policies import (
     Statement,
     administration,
     document,
+    encrypted_transport,
     log_group_encryption,
+    service_trust,
     through_services,
 )
 from ringfence.manifest.model import DataClass, Environment
@@ -18,7 +20,7 @@ EVIDENCE_CLASS: DataClass = "confidential"
 """It names every person, system and change of the account."""
 ALERTS_CLASS: DataClass = "internal"
 DISKS_CLASS: DataClass = "restricted"
-"""A disk nobody chose a key for may hold anything."""
+"""A disk that names no key may hold anything."""
 
 CLOUDTRAIL, CONFIG = "cloudtrail.amazonaws.com", "config.amazonaws.com"
 ACCESS_LOGS = "logging.s3.amazonaws.com"
@@ -26,24 +28,25 @@ DATA_KEYS = ("kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext")
 
 
 def lock_mode(environment: Environment) -> str:
-    """COMPLIANCE: not even the account's root deletes before the time. Else a trial would stay."""
+    """COMPLIANCE in production: not even the account's root can delete objects early."""
     return "COMPLIANCE" if environment.stage == "production" else "GOVERNANCE"
 
 
-def evidence_key_policy(account: str, region: str, prefix: str) -> str:
-    """Of the key of the buckets and the log group.
+def evidence_key_policy(*, account: str, region: str, prefix: str) -> str:
+    """Policy of the key that encrypts the buckets and the log group.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/create-kms-key-policy-for-cloudtrail.html
     https://docs.aws.amazon.com/config/latest/developerguide/s3-kms-key-policy.html
     """
-    trails = {"aws:SourceArn": trails_of(account, region, prefix)}
-    context = {"kms:EncryptionContext:aws:cloudtrail:arn": trails_of(account, region, prefix)}
+    pattern = trail_arns(account=account, region=region, prefix=prefix)
+    trails = {"aws:SourceArn": pattern}
+    context = {"kms:EncryptionContext:aws:cloudtrail:arn": pattern}
     of_account = {"StringEquals": {"aws:SourceAccount": account}}
     services: tuple[Statement, ...] = (
         _service(
             "TrailEncrypts", CLOUDTRAIL, DATA_KEYS, {"ArnLike": trails, "StringLike": context}
         ),
-        # With bucket keys, CloudTrail opens the bucket's own key when the trail is created.
+        # With bucket keys, CloudTrail decrypts the bucket's key when it creates the trail.
         _service(
             "TrailOpensKey", CLOUDTRAIL, ("kms:DescribeKey", "kms:Decrypt"), {"ArnLike": trails}
         ),
@@ -51,44 +54,46 @@ def evidence_key_policy(account: str, region: str, prefix: str) -> str:
     )
     return document(
         administration(account),
-        *through_services(account, region, ("s3",), grants=False),
-        log_group_encryption(account, region, prefix),
+        *through_services(("s3",), account=account, region=region, grants=False),
+        log_group_encryption(account=account, region=region, log_groups=prefix),
         *services,
     )
 
 
-def alerts_key_policy(account: str, region: str, *more: Statement) -> str:
-    """Of the key of the topic: alarms publish, and SNS opens what it delivers.
+def alerts_key_policy(*more: Statement, account: str, region: str) -> str:
+    """Policy of the topic's key: alarms publish, and SNS decrypts what it delivers.
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
     """
     alarms = {
         "StringEquals": {"aws:SourceAccount": account},
-        "ArnLike": {"aws:SourceArn": alarms_of(account, region)},
+        "ArnLike": {"aws:SourceArn": alarm_arns(account=account, region=region)},
     }
     return document(
         administration(account),
-        *through_services(account, region, ("sns",), grants=False),
+        *through_services(("sns",), account=account, region=region, grants=False),
         _service("Alarms", "cloudwatch.amazonaws.com", ("kms:Decrypt", *DATA_KEYS), alarms),
         *more,
     )
 
 
-def disks_key_policy(account: str, region: str) -> str:
-    """Of the key that disks get where none is named."""
-    return document(administration(account), *through_services(account, region, ("ec2",)))
+def disks_key_policy(*, account: str, region: str) -> str:
+    """Policy of the default key of disks."""
+    return document(
+        administration(account), *through_services(("ec2",), account=account, region=region)
+    )
 
 
-def trail_bucket_policy(bucket: str, account: str, region: str, prefix: str) -> str:
-    """CloudTrail writes, for this account's trail only; nobody else writes, nobody deletes.
+def trail_bucket_policy(*, bucket: str, account: str, region: str, prefix: str) -> str:
+    """Policy of the trail's bucket: only CloudTrail writes, for this account; nobody deletes.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/create-s3-bucket-policy-for-cloudtrail.html
     """
-    trails = {"aws:SourceArn": trails_of(account, region, prefix)}
+    trails = {"aws:SourceArn": trail_arns(account=account, region=region, prefix=prefix)}
     full_control = {"s3:x-amz-acl": "bucket-owner-full-control"}
     return document(
         *_encrypted_transport(bucket),
-        *_written_once(bucket, CLOUDTRAIL),
+        *_write_once(bucket, service=CLOUDTRAIL),
         _service("Look", CLOUDTRAIL, ("s3:GetBucketAcl",), {"ArnLike": trails}, bucket),
         _service(
             "Write",
@@ -100,8 +105,8 @@ def trail_bucket_policy(bucket: str, account: str, region: str, prefix: str) -> 
     )
 
 
-def access_log_bucket_policy(bucket: str, account: str, prefix: str) -> str:
-    """S3 writes here who asked for what in this account's buckets of this name.
+def access_log_bucket_policy(*, bucket: str, account: str, prefix: str) -> str:
+    """Policy of the access log bucket: S3 writes, for buckets whose names start with `prefix`.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
     """
@@ -112,12 +117,12 @@ def access_log_bucket_policy(bucket: str, account: str, prefix: str) -> str:
     return document(
         _service("Write", ACCESS_LOGS, ("s3:PutObject",), sources, f"{bucket}/*"),
         *_encrypted_transport(bucket),
-        *_written_once(bucket, ACCESS_LOGS),
+        *_write_once(bucket, service=ACCESS_LOGS),
     )
 
 
-def config_bucket_policy(bucket: str, account: str) -> str:
-    """The same for AWS Config.
+def config_bucket_policy(*, bucket: str, account: str) -> str:
+    """Policy of the bucket of AWS Config: only Config writes, nobody deletes.
 
     https://docs.aws.amazon.com/config/latest/developerguide/s3-bucket-policy.html
     """
@@ -125,7 +130,7 @@ def config_bucket_policy(bucket: str, account: str) -> str:
     full_control = {"s3:x-amz-acl": "bucket-owner-full-control"}
     return document(
         *_encrypted_transport(bucket),
-        *_written_once(bucket, CONFIG),
+        *_write_once(bucket, service=CONFIG),
         _service(
             "Look",
             CONFIG,
@@ -143,41 +148,31 @@ def config_bucket_policy(bucket: str, account: str) -> str:
     )
 
 
-def alerts_topic_policy(topic: str, account: str, region: str, *more: Statement) -> str:
-    """Alarms of this account publish; whoever else may is left to IAM."""
+def alerts_topic_policy(*more: Statement, topic: str, account: str, region: str) -> str:
+    """Policy of the topic: alarms of this account publish; IAM decides about others."""
     alarms = {
         "StringEquals": {"aws:SourceAccount": account},
-        "ArnLike": {"aws:SourceArn": alarms_of(account, region)},
+        "ArnLike": {"aws:SourceArn": alarm_arns(account=account, region=region)},
     }
     return document(
         _service("Alarms", "cloudwatch.amazonaws.com", ("sns:Publish",), alarms, topic),
-        {
-            "Sid": "EncryptedTransport",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "sns:Publish",
-            "Resource": topic,
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        },
+        encrypted_transport(topic, action="sns:Publish"),
         *more,
     )
 
 
-def trail_delivery_trust(account: str, region: str, prefix: str) -> str:
-    return document(
+def trail_delivery_trust(*, account: str, region: str, prefix: str) -> str:
+    trails = trail_arns(account=account, region=region, prefix=prefix)
+    return service_trust(
+        CLOUDTRAIL,
         {
-            "Effect": "Allow",
-            "Principal": {"Service": CLOUDTRAIL},
-            "Action": "sts:AssumeRole",
-            "Condition": {
-                "StringEquals": {"aws:SourceAccount": account},
-                "ArnLike": {"aws:SourceArn": trails_of(account, region, prefix)},
-            },
-        }
+            "StringEquals": {"aws:SourceAccount": account},
+            "ArnLike": {"aws:SourceArn": trails},
+        },
     )
 
 
-def trail_delivery_permissions(log_group: str, account: str, region: str) -> str:
+def trail_delivery_permissions(*, log_group: str, account: str, region: str) -> str:
     """https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-required-policy-for-cloudwatch-logs.html"""
     return document(
         {
@@ -188,12 +183,12 @@ def trail_delivery_permissions(log_group: str, account: str, region: str) -> str
     )
 
 
-def trails_of(account: str, region: str, prefix: str) -> str:
-    """Pulumi adds digits to a name, so the trail's is known by its beginning."""
+def trail_arns(*, account: str, region: str, prefix: str) -> str:
+    """Pattern of trails whose names start with `prefix`: Pulumi adds digits to a name."""
     return f"arn:aws:cloudtrail:{region}:{account}:trail/{prefix}*"
 
 
-def alarms_of(account: str, region: str) -> str:
+def alarm_arns(*, account: str, region: str) -> str:
     return f"arn:aws:cloudwatch:{region}:{account}:alarm:*"
 
 
@@ -235,15 +230,15 @@ def _encrypted_transport(bucket: str) -> tuple[Statement, Statement]:
     )
 
 
-def _written_once(bucket: str, service: str) -> tuple[Statement, Statement]:
-    """Objects come from one service, and go when their time is over (the lifecycle does that)."""
+def _write_once(bucket: str, *, service: str) -> tuple[Statement, Statement]:
+    """Only one service writes objects, and only the lifecycle deletes them."""
     objects = {"Effect": "Deny", "Principal": "*", "Resource": f"{bucket}/*"}
     return (
         {
             "Sid": "WrittenByTheService",
             **objects,
             "Action": "s3:PutObject",
-            # Absent for everybody but a service, and a negated test holds for what is absent.
+            # Only services have this key, and a negated operator matches an absent key.
             "Condition": {"StringNotEquals": {"aws:PrincipalServiceName": service}},
         },
         {

@@ -1,6 +1,7 @@
-"""Flows that a manifest declares, between the interfaces and services of a cloud.
+"""Paths that a manifest declares, between interfaces and services in AWS.
 
-Read from the manifest alone, not from the rules that are made of it: both are compared.
+Computed from the manifest alone, not from the rules that come from it, so that a check can compare
+both.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from ringfence.cloud import egress as way_out
+from ringfence.cloud import egress as internet_egress
 from ringfence.cloud.balancers import VXLAN, gateway, sensors
 from ringfence.cloud.groups import HTTPS, S3, Interface, infrastructure, interfaces
 from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
 from ringfence.manifest.model import Environment, Flow, Host, Protocol, Segment
 
 CALLERS = "accepted callers"
-"""Of other accounts, over PrivateLink."""
+"""Callers of other accounts, over PrivateLink."""
 FIREWALL = "egress firewall"
-"""That leads to names outside. Which, its own rules say: tests/compliance/cloud/test_egress.py."""
+"""Its rules decide which names outside it admits: tests/compliance/cloud/test_egress.py."""
 
 
 @dataclass(frozen=True, order=True)
 class Path:
-    """Connections that can be opened. An end is an interface, a service, the internet, or a
-    segment: anything in its subnets that the manifest does not name."""
+    """Connections that the network admits. An end is an interface, a service, the internet, or a
+    segment, which stands for all addresses of its subnets that the manifest does not name."""
 
     source: str
     target: str
@@ -45,12 +46,10 @@ def declared(environment: Environment) -> frozenset[Path]:
     return frozenset(_declared(environment))
 
 
-def of_everyone(environment: Environment) -> frozenset[Path]:
-    """Those that every host has: to services, to the log sink, to infrastructure."""
+def common(environment: Environment) -> frozenset[Path]:
+    """Return the paths of every host: to services, to the log sink, to infrastructure."""
     return frozenset(
-        path
-        for interface in interfaces(environment)
-        for path in _of_everyone(environment, interface)
+        path for interface in interfaces(environment) for path in _common(environment, interface)
     )
 
 
@@ -63,7 +62,7 @@ def service_end(service: str) -> str:
 
 
 def mirror_end(interface: str) -> str:
-    """Copies of its packets, which are sent without its doing."""
+    """Copies of an interface's packets, which AWS sends on its behalf."""
     return f"mirror of {interface}"
 
 
@@ -84,7 +83,7 @@ def _declared(environment: Environment) -> Iterator[Path]:
     yield from _published(environment)
     yield from _mirrored(environment)
     for interface in interfaces(environment):
-        yield from _of_everyone(environment, interface)
+        yield from _common(environment, interface)
     for server in environment.servers.values():
         own = f"host {server.host.name}"
         for egress in server.egress:
@@ -94,9 +93,9 @@ def _declared(environment: Environment) -> Iterator[Path]:
             elif egress.private_link:
                 target = link_end(egress.private_link)
                 yield Path(own, target, egress.protocol, egress.port, egress.port)
-            elif egress.domain and way_out.network(environment):
+            elif egress.domain and internet_egress.network(environment):
                 yield Path(own, FIREWALL, egress.protocol, egress.port, egress.port)
-                # Their public addresses are outside, too, and a route of their own leads there.
+                # Their public addresses are outside too, and a separate route leads there.
                 for service in GATEWAY_ENDPOINTS:
                     target = service_end(service)
                     yield Path(own, target, egress.protocol, egress.port, egress.port)
@@ -106,7 +105,7 @@ def _declared(environment: Environment) -> Iterator[Path]:
 
 
 def _published(environment: Environment) -> Iterator[Path]:
-    """From accounts that were accepted, by way of the load balancer, to the gateway."""
+    """Paths from accepted accounts through the load balancer to the gateway."""
     if not (balancer := gateway(environment)):
         return
     own = balancer_end(balancer.name)
@@ -118,17 +117,18 @@ def _published(environment: Environment) -> Iterator[Path]:
 
 
 def _mirrored(environment: Environment) -> Iterator[Path]:
-    """From every interface, as security groups have it; the function leaves out the sensors'."""
+    """Paths of mirrored packets. Security groups admit them from every interface; the function
+    mirrors all but the sensors."""
     if not (balancer := sensors(environment)):
         return
     own = balancer_end(balancer.name)
     for interface in interfaces(environment):
         yield Path(mirror_end(interface.name), own, "udp", VXLAN, VXLAN)
-    for host, protocol, port in balancer.ways:
+    for host, protocol, port in balancer.targets:
         yield Path(own, f"host {host.name}", protocol, port, port)
 
 
-def _of_everyone(environment: Environment, interface: Interface) -> Iterator[Path]:
+def _common(environment: Environment, interface: Interface) -> Iterator[Path]:
     for service in (*interface_endpoints(environment), S3):
         yield Path(interface.name, service_end(service), "tcp", HTTPS, HTTPS)
     sink = environment.log_sink
@@ -146,7 +146,7 @@ def _into(
     protocol: Protocol,
     port: int,
 ) -> Iterator[Path]:
-    """To a network: whatever is there, and interfaces that let the source's segment in."""
+    """Paths to a network: to its segments, and to interfaces that admit the source's segment."""
     own, segment = place
     for there in environment.segments.values():
         if there.cidr.overlaps(network):

@@ -1,9 +1,9 @@
 """Security groups and their rules, from declared flows only.
 
-An interface has the group `base`, one for its host, and one for each MCP server on it. A
-connection needs the rules of both ends. The inbound rule is always exact: this source,
-this port, this target. The outbound rule may name `base`, where exact ones would exceed the
-quota of a gateway with hundreds of servers behind it.
+An interface has the group `base`, a group for its host, and a group for each MCP server on it. A
+connection needs rules at both ends. The inbound rule is exact: source, port, target. The outbound
+rule may name `base` where exact rules would exceed the quota, as on a gateway with hundreds of
+servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Literal
 
 from ringfence.cloud import addressing
-from ringfence.cloud import egress as way_out
+from ringfence.cloud import egress as internet_egress
 from ringfence.cloud.balancers import VXLAN, balancers, sensors
 from ringfence.manifest.model import Environment, Flow, Host, PrivateLink, Protocol, Segment, Server
 
@@ -60,7 +60,7 @@ class Rule:
 
     @property
     def key(self) -> str:
-        """A name that other entries of the manifest do not change."""
+        """Identify the rule, independently of other entries of the manifest."""
         ports = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
         peer = re.sub(r"[./:]", "-", self.peer.name)
         return f"{self.group}-{self.direction}-{self.protocol}-{ports}-{peer}"
@@ -107,7 +107,7 @@ def groups(environment: Environment) -> tuple[Group, ...]:
 
 
 def interfaces(environment: Environment) -> tuple[Interface, ...]:
-    """One per host, with the groups of the servers on it."""
+    """Return one per host, with the groups of its servers."""
     return tuple(
         Interface(
             f"host {host.name}",
@@ -119,7 +119,7 @@ def interfaces(environment: Environment) -> tuple[Interface, ...]:
 
 
 def rules(environment: Environment) -> tuple[Rule, ...]:
-    """Every rule once; where several flows ask for the same, with all their reasons."""
+    """Return every rule once, with the reasons of all flows that need it."""
     reasons: dict[tuple[str, Direction, Protocol, int, int, Peer], dict[str, None]] = {}
     for rule in _rules(environment):
         key = (rule.group, rule.direction, rule.protocol, rule.first, rule.last, rule.peer)
@@ -128,7 +128,7 @@ def rules(environment: Environment) -> tuple[Rule, ...]:
 
 
 def description(text: str) -> str:
-    """A reason as EC2 takes it.
+    """Remove the characters that EC2 refuses in a description.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
     """
@@ -144,12 +144,12 @@ def _rules(environment: Environment) -> Iterator[Rule]:
     for server in environment.servers.values():
         yield from _server_egress(environment, server)
     for balancer in balancers(environment):
-        for host, protocol, port in balancer.ways:
+        for host, protocol, port in balancer.targets:
             own, target, why = balancer.group, host_group(host), f"load balancer {balancer.name}"
             yield Rule(own, "egress", protocol, port, port, _group(target), why)
             yield Rule(target, "ingress", protocol, port, port, _group(own), why)
     if balancer := sensors(environment):
-        # No outbound rule: what is mirrored is not asked for one, and a host sends none itself.
+        # No outbound rule: mirrored packets need none, and a host sends none itself.
         # https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
         why = "mirrored traffic"
         yield Rule(balancer.group, "ingress", "udp", VXLAN, VXLAN, _group(BASE), why)
@@ -182,7 +182,7 @@ def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
 
 
 def merged(flows: Iterable[Flow]) -> Iterator[tuple[Protocol, int, int, str]]:
-    """Ports as ranges without gaps: a quota counts rules, not ports."""
+    """Merge ports into ranges without gaps: the quota counts rules, not ports."""
     reasons: dict[tuple[Protocol, int], dict[str, None]] = {}
     for flow in flows:
         reasons.setdefault((flow.protocol, flow.port), {})[flow.why] = None
@@ -208,14 +208,14 @@ def _server_egress(environment: Environment, server: Server) -> Iterator[Rule]:
         elif egress.cidr:
             peer = Peer("network", str(egress.cidr))
             yield Rule(own, "egress", egress.protocol, egress.port, egress.port, peer, egress.why)
-        elif egress.domain and way_out.network(environment):
-            for network in way_out.outside(environment):
+        elif egress.domain and internet_egress.network(environment):
+            for network in internet_egress.outside(environment):
                 peer, port = Peer("outside", str(network)), egress.port
                 yield Rule(own, "egress", egress.protocol, port, port, peer, egress.why)
 
 
 def _base(environment: Environment) -> Iterator[Rule]:
-    """What every host may open: AWS's endpoints, the log sink, declared infrastructure."""
+    """Rules of every host: AWS's endpoints, the log sink, declared infrastructure."""
     to_aws = "AWS services through their endpoints"
     yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, _group(ENDPOINTS), to_aws)
     yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, Peer("prefix_list", S3), to_aws)
@@ -232,8 +232,7 @@ def _base(environment: Environment) -> Iterator[Rule]:
 def infrastructure(environment: Environment) -> Iterator[tuple[str, Protocol, int, str]]:
     """Addresses that every host may reach.
 
-    Amazon's own resolver and time server are not among them: they are in no segment, and
-    neither security groups nor ACLs hold traffic to them.
+    They exclude Amazon's resolver and time server: security groups and ACLs do not apply to them.
     https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html
     """
     services, sink = environment.services, environment.log_sink

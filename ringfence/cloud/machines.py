@@ -1,11 +1,11 @@
-"""Hosts of an environment as EC2 starts them: image, disk, identity, and what cloud-init brings.
+"""Hosts as EC2 instances: image, disk, role and permissions.
 
-An entry of the manifest is one machine, with an identity of its own: its Auto Scaling group has
-the size 1, and is there to start it again when it fails. Nothing replaces a machine because its
-description changed: there is no instance refresh, and whoever wants a new one ends the old one
+A host of the manifest is one instance with its own role. Its Auto Scaling group has size 1 and
+replaces a failed instance. A changed launch template replaces nothing: there is no instance
+refresh. To get a new instance, terminate the old one
 (`aws autoscaling terminate-instance-in-auto-scaling-group`, without decrementing the capacity).
-A host that keeps data is not even replaced when it fails: its disk would be left behind, and an
-empty one started. A person decides, and the disk outlives the machine.
+Nothing replaces a host that keeps data, not even after a failure: the new instance would have an
+empty disk. A person decides, and the disk survives the instance.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ringfence.cloud import groups
-from ringfence.cloud.policies import Statement, document
+from ringfence.cloud.policies import Statement, document, service_trust
 from ringfence.cloud.secrets import OwnSecret, arns, own_secrets
 from ringfence.cloud.services import DATA_CLASSES
+from ringfence.cloud.sessions import recording
 from ringfence.manifest import instance_types
 from ringfence.manifest.model import DataClass, Environment, Host, Machine
 
 PRECEDENCE = ("edge", "mcp_servers", "siem", "sensor", "data")
-"""Of the groups of a host, the first that `provisioning.aws.machines` names says what it is."""
+"""The first of a host's groups in this order that `provisioning.aws.machines` names decides."""
 KEEPERS = ("siem", "data")
-"""Groups whose hosts keep what is nowhere else."""
+"""Groups whose hosts keep the only copy of data."""
 
 RELEASE = 13
 ROOT_DEVICE = "/dev/xvda"
-"""Of Debian's images: https://wiki.debian.org/Cloud/AmazonEC2Image"""
+"""Root device of Debian's images: https://wiki.debian.org/Cloud/AmazonEC2Image"""
 
 
 def machine(environment: Environment, host: Host) -> Machine:
@@ -41,7 +42,7 @@ def architecture(environment: Environment, host: Host) -> instance_types.Archite
 
 
 def image(architecture: instance_types.Architecture) -> str:
-    """Debian's own, the newest at every start.
+    """Debian's newest image at every start.
 
     https://wiki.debian.org/Cloud/AmazonEC2Image
     https://docs.aws.amazon.com/autoscaling/ec2/userguide/using-systems-manager-parameters.html
@@ -54,9 +55,9 @@ def keeps_data(host: Host) -> bool:
 
 
 def data_class(environment: Environment, host: Host) -> DataClass:
-    """Of the disk: the highest that its servers handle, and logs of them name people.
+    """Class of the disk: the highest of the host's servers, at least internal, as logs name people.
 
-    What a host of the group `data` keeps no tool says: any class of the environment.
+    No tool says what a host of group `data` keeps, so the environment's highest class applies.
     """
     servers = environment.servers.values()
     own = servers if "data" in host.groups else environment.servers_on(host)
@@ -65,69 +66,53 @@ def data_class(environment: Environment, host: Host) -> DataClass:
 
 
 def security_groups(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Names of those of its interface."""
+    """Return the names of the groups of its interface."""
     (found,) = [i for i in groups.interfaces(environment) if i.name == f"host {host.name}"]
     return found.groups
 
 
 def role_group(environment: Environment, host: Host) -> str:
-    """Whose role it is: of the one server on the host, where it is there for one."""
+    """Return the group that the host's role serves: its only server's, or its own."""
     servers = environment.servers_on(host)
     return groups.server_group(servers[0]) if len(servers) == 1 else groups.host_group(host)
 
 
-def secrets_read(environment: Environment, host: Host) -> tuple[OwnSecret, ...]:
-    """By the host: those of the servers on it, and of those it is the other end of."""
+def readable_secrets(environment: Environment, host: Host) -> tuple[OwnSecret, ...]:
+    """Return the secrets of servers on the host, and of servers that it is the other end of."""
     own = groups.host_group(host)
     return tuple(secret for secret in own_secrets(environment) if own in secret.readers)
 
 
 def trust() -> str:
-    return document(
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    )
+    return service_trust("ec2.amazonaws.com")
 
 
-def agent_permissions(account: str, region: str) -> str:
-    """Of the SSM agent: to report its machine, and to hold sessions.
+def agent_permissions(*, account: str, region: str) -> str:
+    """Permissions of the SSM agent: to report its instance, and to hold sessions.
 
     https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
     """
-    return document(*_agent(account, region))
+    return document(*_agent(account=account, region=region))
 
 
 def boundary(
     environment: Environment,
+    *,
     account: str,
     region: str,
     session_log_group: str,
     session_key: str,
     keys: Sequence[str],
 ) -> str:
-    """The most that a host may ever do, whatever somebody adds to its role: nothing of IAM, of
-    EC2, as another role, or on things that are not this environment's.
+    """Permissions boundary of hosts: no action of IAM or EC2, no other role, and no resource of
+    another environment, whatever somebody adds to a host's role.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
     """
     via = f"secretsmanager.{region}.amazonaws.com"
     return document(
-        *_agent(account, region),
-        {
-            "Sid": "RecordSessions",
-            "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            "Resource": f"{session_log_group}:*",
-        },
-        {
-            "Sid": "SeeThatTheRecordIsEncrypted",
-            "Effect": "Allow",
-            "Action": "logs:DescribeLogGroups",
-            "Resource": f"arn:aws:logs:{region}:{account}:log-group:*",
-        },
+        *_agent(account=account, region=region),
+        *recording(log_group=session_log_group, account=account, region=region),
         {
             "Sid": "EncryptSessions",
             "Effect": "Allow",
@@ -138,7 +123,7 @@ def boundary(
             "Sid": "ReadSecrets",
             "Effect": "Allow",
             "Action": "secretsmanager:GetSecretValue",
-            "Resource": arns(environment, account, region),
+            "Resource": arns(environment, account=account, region=region),
         },
         {
             "Sid": "OpenSecrets",
@@ -150,7 +135,7 @@ def boundary(
     )
 
 
-def _agent(account: str, region: str) -> tuple[Statement, ...]:
+def _agent(*, account: str, region: str) -> tuple[Statement, ...]:
     return (
         {
             "Sid": "Report",
@@ -165,6 +150,6 @@ def _agent(account: str, region: str) -> tuple[Statement, ...]:
                 *("ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel"),
                 *("ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel"),
             ],
-            "Resource": "*",  # AWS offers them for the whole account only
+            "Resource": "*",  # AWS supports no narrower resource
         },
     )

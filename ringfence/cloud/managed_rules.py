@@ -1,4 +1,4 @@
-"""AWS's own Config rules that judge our controls, continuously and in AWS's words.
+"""Managed rules of AWS Config that evaluate our controls continuously.
 
 https://docs.aws.amazon.com/config/latest/developerguide/managed-rules-by-aws-config.html
 """
@@ -71,7 +71,7 @@ def managed_rules() -> tuple[ManagedRule, ...]:
 
 
 def history_days(wanted: int) -> int:
-    """How long Config itself keeps what it recorded; the bucket keeps it as long as is asked.
+    """Retention in Config, within its limits. The bucket has the retention of the manifest.
 
     https://docs.aws.amazon.com/config/latest/APIReference/API_PutRetentionConfiguration.html
     """

@@ -1,6 +1,6 @@
-"""Traffic mirroring: what is mirrored, when, and what the function that starts it may do (NET-04).
+"""Traffic mirroring: the events and permissions of the function that starts sessions (NET-04).
 
-The function is outside the VPC, as containment is, and calls EC2 and nothing else there.
+The function runs outside the VPC, like that of containment, and calls EC2 only.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from ringfence.cloud.policies import document
+from ringfence.cloud.policies import document, publishing, tracing, writing_logs
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.manifest.model import DataClass
 
 HANDLER = "mirroring.handler.handle"
 TIMEOUT_SECONDS = 120
 CONCURRENCY = 1
-"""Two runs at once would each start a session for the same interface."""
+"""Two concurrent runs would each start a session for the same interface."""
 RETRIES, EVENT_SECONDS = 2, 3600
 SWEEP = "rate(15 minutes)"
-"""What was missed, or taken off by hand, is mirrored again by then."""
+"""Restores sessions that an event missed or a person deleted."""
 MIRROR_CLASS: DataClass = "internal"
 
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the function is, and what it uses: ids and ARNs."""
+    """The function's account and region, and the ids and ARNs of the resources it uses."""
 
     account: str
     region: str
@@ -44,7 +44,7 @@ class Place:
 
 
 def started(account: str) -> str:
-    """Instances of this account that run. The event does not say whose they are."""
+    """Event of a started instance of this account. It does not name the environment."""
     return json.dumps(
         {
             "account": [account],
@@ -55,8 +55,8 @@ def started(account: str) -> str:
     )
 
 
-def permissions(environment: str, place: Place) -> str:
-    """To start sessions from interfaces of the VPC to this target, and to end none.
+def permissions(environment: str, place: Place, *, control: str) -> str:
+    """Permissions to start sessions from interfaces of the VPC to this target, and to end none.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
     """
@@ -92,7 +92,7 @@ def permissions(environment: str, place: Place) -> str:
             "Condition": {
                 "StringEquals": {
                     f"aws:RequestTag/{ENVIRONMENT}": environment,
-                    f"aws:RequestTag/{CONTROL}": "NET-04",
+                    f"aws:RequestTag/{CONTROL}": control,
                 }
             },
         },
@@ -103,7 +103,7 @@ def permissions(environment: str, place: Place) -> str:
             "Resource": place.ec2("traffic-mirror-session/*"),
             "Condition": {"StringEquals": {"ec2:CreateAction": "CreateTrafficMirrorSession"}},
         },
-        {"Sid": "Tell", "Effect": "Allow", "Action": "sns:Publish", "Resource": place.topic},
+        publishing(place.topic),
         {
             "Sid": "UseKey",
             "Effect": "Allow",
@@ -111,16 +111,6 @@ def permissions(environment: str, place: Place) -> str:
             "Resource": place.topic_key,
             "Condition": {"StringEquals": {"kms:ViaService": f"sns.{place.region}.amazonaws.com"}},
         },
-        {
-            "Sid": "Log",
-            "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": f"{place.log_group}:*",
-        },
-        {
-            "Sid": "Trace",
-            "Effect": "Allow",
-            "Action": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
-            "Resource": "*",
-        },
+        writing_logs(place.log_group),
+        tracing(),
     )

@@ -1,4 +1,4 @@
-"""Password policy of the AWS account: the figures that the role baseline sets on hosts (IAM-06)."""
+"""Password policy of the AWS account, with the figures of role `baseline` (IAM-06)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PasswordPolicy:
 
 
 def password_policy() -> PasswordPolicy:
-    """Within what IAM takes: 6 to 128 characters, 1 to 24 old passwords, 1 to 1095 days.
+    """Read the figures, within IAM's limits: 6 to 128 characters, 24 old passwords, 1095 days.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccountPasswordPolicy.html
     """

@@ -1,4 +1,4 @@
-"""Policy documents: who may do what, through which service.
+"""Policy documents: principals, actions and the services they act through.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies.html
 """
@@ -24,31 +24,75 @@ USE = (
     *("kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"),
 )
 THROUGH = ("ec2", "network-firewall", "s3", "secretsmanager")
-"""Services that principals of the account may use a key through, never directly."""
+"""Services through which principals of the account may use a key. They never use it directly."""
 
 
 def document(*statements: Statement) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def key_policy(account: str, region: str, log_groups: str) -> str:
-    """Of a data key: administered and used by different permissions.
+def service_trust(service: str, condition: Mapping[str, Any] | None = None) -> str:
+    """Trust policy of a role that one service assumes."""
+    statement: Statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    return document({**statement, "Condition": condition} if condition else statement)
 
-    Nobody decrypts by calling KMS: a key serves through the services that hold data, and
-    CloudWatch Logs for the environment's own log groups. That the account's root
-    administers it keeps the key manageable, and leaves it to IAM who may.
+
+def writing_logs(log_group: str) -> Statement:
+    return {
+        "Sid": "Log",
+        "Effect": "Allow",
+        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "Resource": f"{log_group}:*",
+    }
+
+
+def tracing() -> Statement:
+    return {
+        "Sid": "Trace",
+        "Effect": "Allow",
+        "Action": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
+        "Resource": "*",
+    }
+
+
+def publishing(topic: str) -> Statement:
+    return {"Sid": "Tell", "Effect": "Allow", "Action": "sns:Publish", "Resource": topic}
+
+
+def encrypted_transport(resource: str, *, action: str) -> Statement:
+    """Deny every request without TLS."""
+    return {
+        "Sid": "EncryptedTransport",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": resource,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def key_policy(*, account: str, region: str, log_groups: str) -> str:
+    """Policy of a data key: administration and use are separate permissions.
+
+    Nobody decrypts by calling KMS. The key serves through the services that hold data, and
+    through CloudWatch Logs for log groups whose names start with `log_groups`. The account's
+    root administers it: the key stays manageable, and IAM decides who may.
     https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
     """
     return document(
         administration(account),
-        *through_services(account, region, THROUGH),
-        *disks_of_auto_scaling(account, region),
-        log_group_encryption(account, region, log_groups),
+        *through_services(THROUGH, account=account, region=region),
+        *disks_of_auto_scaling(account=account, region=region),
+        log_group_encryption(account=account, region=region, log_groups=log_groups),
     )
 
 
 def administration(account: str) -> Statement:
-    """Of a key: everything but its use, by whom the account's IAM allows it."""
+    """Administration of a key, without its use, by principals that IAM allows."""
     return {
         "Sid": "Administration",
         "Effect": "Allow",
@@ -59,7 +103,7 @@ def administration(account: str) -> Statement:
 
 
 def through_services(
-    account: str, region: str, names: Sequence[str], *, grants: bool = True
+    names: Sequence[str], *, account: str, region: str, grants: bool = True
 ) -> tuple[Statement, ...]:
     """Use of a key by principals of the account, through services and never directly."""
     conditions = {
@@ -88,16 +132,16 @@ def through_services(
     return (use, grant) if grants else (use,)
 
 
-def disks_of_auto_scaling(account: str, region: str) -> tuple[Statement, ...]:
+def disks_of_auto_scaling(*, account: str, region: str) -> tuple[Statement, ...]:
     """Use of a key by EC2 Auto Scaling, which starts hosts with its own role.
 
-    No policy of that role names keys, so that the key's own has to. By a condition, and not as
-    principal: the role is made with the account's first group, and a key's policy may only name
-    who exists.
+    No policy of that role names keys, so the key's policy has to name the role. It does so in a
+    condition: AWS creates the role with the account's first group, and refuses a key policy whose
+    principal does not exist.
     https://docs.aws.amazon.com/autoscaling/ec2/userguide/key-policy-requirements-EBS-encryption.html
     """
     role = "role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
-    held: dict[str, Any] = {
+    by_auto_scaling: dict[str, Any] = {
         "StringEquals": {
             "kms:CallerAccount": account,
             "kms:ViaService": f"ec2.{region}.amazonaws.com",
@@ -106,18 +150,23 @@ def disks_of_auto_scaling(account: str, region: str) -> tuple[Statement, ...]:
     }
     statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Resource": "*"}
     return (
-        {**statement, "Sid": "DisksOfAutoScaling", "Action": list(USE), "Condition": held},
+        {
+            **statement,
+            "Sid": "DisksOfAutoScaling",
+            "Action": list(USE),
+            "Condition": by_auto_scaling,
+        },
         {
             **statement,
             "Sid": "GrantsOfAutoScaling",
             "Action": "kms:CreateGrant",
-            "Condition": {**held, "Bool": {"kms:GrantIsForAWSResource": "true"}},
+            "Condition": {**by_auto_scaling, "Bool": {"kms:GrantIsForAWSResource": "true"}},
         },
     )
 
 
-def log_group_encryption(account: str, region: str, log_groups: str) -> Statement:
-    """Use of a key by CloudWatch Logs, for log groups whose names begin like this.
+def log_group_encryption(*, account: str, region: str, log_groups: str) -> Statement:
+    """Use of a key by CloudWatch Logs, for log groups whose names start with `log_groups`.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
     """
@@ -138,21 +187,21 @@ def log_group_encryption(account: str, region: str, log_groups: str) -> Statemen
 
 
 def root(account: str) -> Mapping[str, str]:
-    """The account as a principal: whoever its IAM policies allow."""
+    """The account as a principal: IAM policies decide who of it may."""
     return {"AWS": f"arn:aws:iam::{account}:root"}
 
 
 def endpoint_policy(account: str) -> str:
-    """Of an endpoint: principals of this account, on resources of this account.
+    """Policy of an endpoint: principals of this account, on resources of this account.
 
-    A host that was broken into cannot carry data to an account of somebody else's.
+    An attacker on a host cannot copy data to another account.
     https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-access.html
     """
     return document(_own(account))
 
 
-def s3_endpoint_policy(account: str, region: str) -> str:
-    """The same, and reading the SSM agent, which hosts fetch without signing.
+def s3_endpoint_policy(*, account: str, region: str) -> str:
+    """`endpoint_policy`, and reads of the SSM agent, which hosts fetch without signing.
 
     https://docs.aws.amazon.com/systems-manager/latest/userguide/ssm-agent-minimum-s3-permissions.html
     """
@@ -179,23 +228,17 @@ def _own(account: str) -> Statement:
     }
 
 
-def flow_logs_trust(account: str, region: str) -> str:
-    """The service that writes flow logs, for flow logs of this account only.
+def flow_logs_trust(*, account: str, region: str) -> str:
+    """Trust policy for the service that writes flow logs, for those of this account only.
 
     https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-iam-role.html
     """
-    return document(
+    return service_trust(
+        "vpc-flow-logs.amazonaws.com",
         {
-            "Effect": "Allow",
-            "Principal": {"Service": "vpc-flow-logs.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-            "Condition": {
-                "StringEquals": {"aws:SourceAccount": account},
-                "ArnLike": {
-                    "aws:SourceArn": f"arn:aws:ec2:{region}:{account}:vpc-flow-log/*",
-                },
-            },
-        }
+            "StringEquals": {"aws:SourceAccount": account},
+            "ArnLike": {"aws:SourceArn": f"arn:aws:ec2:{region}:{account}:vpc-flow-log/*"},
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""What AWS asks for, from the dated table `prices.yaml`."""
+"""Prices of AWS, from the dated table `prices.yaml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 TABLE = Path(__file__).with_name("prices.yaml")
-# libyaml where it is there: the Python parser takes a tenth of a second.
+# The Python parser takes a tenth of a second; libyaml is not everywhere.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -22,14 +22,14 @@ class Source:
     where: str
     dated: str
     reread: bool = True
-    """False for what is common knowledge, and was not read anywhere for this table."""
+    """False for common knowledge that nobody read in a source for this table."""
 
 
 @dataclass(frozen=True)
 class Figure:
     usd: float
     region: str
-    """Where it is asked: the table's fallback, if the region itself has no figure."""
+    """Region of the figure: the fallback, if the table has none for the region itself."""
     source: Source
 
 
@@ -39,7 +39,7 @@ class Price:
     what: str
     unit: str
     usage: bool
-    """Depends on use: a rate, no part of a sum."""
+    """The price is a rate of use, and no part of the sum."""
     figures: Mapping[str, Figure]
 
     @property
@@ -52,19 +52,19 @@ class Prices:
     read: datetime.date
     fallback: str
     hours: int
-    """Of a month."""
+    """Hours per month."""
     sources: Mapping[str, Source]
     prices: Mapping[str, Price]
     families: Mapping[str, Mapping[str, Figure]]
-    """Hourly figures of the size `large`, by family of instances and region."""
+    """Hourly figures of the size `large`, by instance family and region."""
     sizes: Mapping[str, float]
-    """How many times `large` a size costs."""
+    """Factors of the sizes, relative to `large`."""
 
     def figure(self, key: str, region: str) -> Figure:
         return self._in(self.prices[key].figures, region)
 
     def instance(self, kind: str, region: str) -> Figure | None:
-        """Per hour; None for a type that the table does not have."""
+        """Return the price per hour, or None for an unknown type."""
         family, _, size = kind.partition(".")
         if family not in self.families or size not in self.sizes:
             return None

@@ -1,4 +1,4 @@
-"""Limits of AWS that a valid manifest can reach, asked before the first resource is made.
+"""Quotas of AWS that a valid manifest can exceed, checked before the first resource is created.
 
 https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
 """
@@ -12,14 +12,14 @@ from ringfence.cloud import acls, groups
 from ringfence.manifest.model import Environment
 
 RULES_PER_GROUP = 60
-"""Inbound, and outbound again."""
+"""For each direction."""
 GROUPS_PER_INTERFACE = 5
 ENTRIES_PER_ACL = 20
-"""Inbound, and outbound again."""
+"""For each direction."""
 
 
 def exceeded(environment: Environment) -> tuple[str, ...]:
-    """What the manifest asks too much of: place in the document, figure, remedy."""
+    """Return a line per exceeded quota: place in the manifest, figure, remedy."""
     return tuple(_exceeded(environment))
 
 
@@ -28,25 +28,25 @@ def _exceeded(environment: Environment) -> Iterator[str]:
         if len(interface.groups) > GROUPS_PER_INTERFACE:
             servers = len(interface.groups) - 2
             yield (
-                f"hosts.{interface.name.removeprefix('host ')}: {servers} MCP servers on one host, "
-                f"and an interface in AWS has {GROUPS_PER_INTERFACE} security groups, two of them "
-                "its own; give some of the servers another host, or only a segment"
+                f"hosts.{interface.name.removeprefix('host ')}: {servers} MCP servers on one host; "
+                f"AWS allows {GROUPS_PER_INTERFACE} security groups per interface, and the host "
+                "needs two; move some of the servers to another host, or give them only a segment"
             )
     counts = Counter((rule.group, rule.direction) for rule in groups.rules(environment))
     for (group, direction), count in counts.items():
         if count > RULES_PER_GROUP:
             yield (
-                f"{_place(group)}: {count} {direction} rules, and a security group of AWS has "
-                f"{RULES_PER_GROUP}; declare flows of whole segments rather than of single hosts, "
-                "and give servers ports in a row"
+                f"{_place(group)}: {count} {direction} rules; AWS allows {RULES_PER_GROUP} per "
+                "security group; declare flows of whole segments instead of single hosts, and give "
+                "servers consecutive ports"
             )
     for name, segment in environment.segments.items():
         entries = Counter(entry.direction for entry in acls.entries(environment, segment))
         for direction, count in entries.items():
             if count > ENTRIES_PER_ACL:
                 yield (
-                    f"network.segments.{name}: {count} {direction} entries, and an ACL of AWS has "
-                    f"{ENTRIES_PER_ACL}; let fewer segments have flows with this one"
+                    f"network.segments.{name}: {count} {direction} entries; AWS allows "
+                    f"{ENTRIES_PER_ACL} per ACL; declare flows with fewer segments"
                 )
 
 

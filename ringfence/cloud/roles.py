@@ -1,7 +1,7 @@
-"""Paths of roles in IAM: who somebody is can be told before the role exists, and after a new one.
+"""Paths of IAM roles: a policy can name a role by its path before the role exists.
 
-The name of a role has digits of Pulumi's, its path has none. A policy that names a path is no
-weaker than one that names the role: whoever may create roles there may change that one, too.
+Pulumi adds digits to the name of a role, and none to its path. A policy that names a path is as
+strong as one that names the role: a principal that may create roles there may change that role too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ringfence.manifest.model import Environment
 
 
 def workload_path(environment: Environment, workload: str) -> str:
-    """Of the instance role of a host (by the name of its group), or of a function."""
+    """Path of the instance role of a host (by the name of its group), or of a function's role."""
     return f"{workloads_path(environment)}{workload}/"
 
 
@@ -22,10 +22,10 @@ def people_path(environment: Environment) -> str:
     return f"/ringfence/{environment.name}/people/"
 
 
-def role_arns(account: str, path: str) -> str:
-    """Every role below a path, as policies match it."""
-    return f"{role_prefix(account, path)}*"
+def role_arns(*, account: str, path: str) -> str:
+    """Pattern of every role below a path."""
+    return f"{role_prefix(account=account, path=path)}*"
 
 
-def role_prefix(account: str, path: str) -> str:
+def role_prefix(*, account: str, path: str) -> str:
     return f"arn:aws:iam::{account}:role{path}"

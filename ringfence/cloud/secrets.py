@@ -1,14 +1,14 @@
-"""Secrets of MCP servers: one for each server that names it, that only this server reads (IAM-08).
+"""Secrets of MCP servers: each server that names one has a copy that only it can read (IAM-08).
 
-A value is never in the manifest, in a stack or in Pulumi's state. A `generated` one is made by
-the rotation function, the first at once. An `external` one is put there by a person, with MFA:
+A value is never in the manifest, in a stack or in Pulumi's state. The rotation function makes
+`generated` values, the first one at once. A person stores `external` values, with MFA:
 
     read -rs VALUE; printf %s "$VALUE" |
         aws secretsmanager put-secret-value --secret-id ARN --secret-string file:///dev/stdin
 
-A value that leaked is worthless as soon as there is another one (`aws secretsmanager
-rotate-secret --secret-id ARN` for a generated one, `put-secret-value` for one that its issuer
-has revoked): nobody but the rotation function reads a version that is not the current one.
+A new value makes a leaked one worthless (`aws secretsmanager rotate-secret --secret-id ARN` for
+a generated value, `put-secret-value` for one that its issuer has revoked): only the rotation
+function can read a version other than the current one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringfence.cloud.groups import host_group
-from ringfence.cloud.policies import Statement, document
+from ringfence.cloud.policies import Statement, document, writing_logs
 from ringfence.cloud.roles import role_arns, workload_path
 from ringfence.cloud.services import DATA_CLASSES
 from ringfence.cloud.tags import ENVIRONMENT, ROTATION
@@ -27,34 +27,34 @@ ROTATION_WORKLOAD, AGE_WORKLOAD = "secret-rotation", "secret-age"
 HANDLERS = {ROTATION_WORKLOAD: "rotation.handler.rotate", AGE_WORKLOAD: "rotation.age.check"}
 TIMEOUT_SECONDS = {ROTATION_WORKLOAD: 30, AGE_WORKLOAD: 120}
 RECOVERY_DAYS = 30
-"""In which a deleted secret can be had back; the longest that AWS offers."""
+"""A deleted secret can be restored for so long; AWS's maximum."""
 LOG_CLASS: DataClass = "internal"
-"""The functions log which secret, and nothing of its value."""
+"""The functions log the name of a secret, never its value."""
 AGE_SCHEDULE = "rate(6 hours)"
 SET_VALUE = (
     *("secretsmanager:PutSecretValue", "secretsmanager:UpdateSecret"),
     "secretsmanager:UpdateSecretVersionStage",
 )
-"""Actions that decide what the current value is."""
+"""Actions that change the current value."""
 
 
 @dataclass(frozen=True)
 class OwnSecret:
-    """The copy of a secret that one server has."""
+    """A server's copy of a secret."""
 
     server: Server
     secret: Secret
 
     @property
     def key(self) -> str:
-        """Neither name has a dot in it."""
+        """Identify the copy; neither name contains a dot."""
         return f"{self.server.name}.{self.secret.name}"
 
     @property
     def data_class(self) -> DataClass:
-        """It opens at most what the server's tools give out."""
-        given_out = {tool.data_class for tool in self.server.tools.values()}
-        return next(each for each in reversed(DATA_CLASSES) if each in given_out)
+        """Highest class that the server's tools return: the secret opens no more."""
+        returned = {tool.data_class for tool in self.server.tools.values()}
+        return next(each for each in reversed(DATA_CLASSES) if each in returned)
 
     @property
     def is_generated(self) -> bool:
@@ -75,27 +75,28 @@ def own_secrets(environment: Environment) -> tuple[OwnSecret, ...]:
 
 
 def name_prefix(environment: Environment) -> str:
-    """How the names of its secrets begin."""
+    """Start of the names of the environment's secrets."""
     return f"{environment.name}-secret-"
 
 
-def arns(environment: Environment, account: str, region: str) -> str:
+def arns(environment: Environment, *, account: str, region: str) -> str:
+    """Pattern of the ARNs of the environment's secrets."""
     return f"arn:aws:secretsmanager:{region}:{account}:secret:{name_prefix(environment)}*"
 
 
 def resource_policy(environment: Environment, own: OwnSecret, account: str) -> str:
-    """Of a secret: what no permission of anybody's overrides.
+    """Policy of a secret, which no permission of a principal overrides.
 
-    Reading is for the server, and the hosts that the manifest names for the other end; not even
-    an administrator reads. Setting takes a second factor, since a person does it; so does another
-    key or description, which Pulumi sets by the same call. Whoever may
-    change this policy could do both, which is recorded, and told to the security contact: that
-    is the way in when everything else is broken.
+    Only the server reads, and the hosts that the manifest names for the other end; not even an
+    administrator does. Setting a value needs a second factor, because a person does it. So does
+    changing the key or description: Pulumi does both by the same call. A principal that may change
+    this policy could read and set; that call is recorded and raises an alert, and it remains as
+    the last resort.
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_resource-policies.html
     """
 
     def roles(workload: str) -> str:
-        return role_arns(account, workload_path(environment, workload))
+        return role_arns(account=account, path=workload_path(environment, workload))
 
     function = [roles(ROTATION_WORKLOAD)] if own.is_generated else []
     not_function = {"ArnNotLike": {"aws:PrincipalArn": function}} if function else {}
@@ -107,7 +108,7 @@ def resource_policy(environment: Environment, own: OwnSecret, account: str) -> s
             "OnlyTheCurrentValue",
             "secretsmanager:GetSecretValue",
             StringNotEquals={stage: "AWSCURRENT"},
-            Null={stage: "false"},  # not asked for is the current one
+            Null={stage: "false"},  # without a stage, the call returns the current value
             **not_function,
         ),
         _nobody(
@@ -140,8 +141,8 @@ def _nobody(sid: str, actions: str | Sequence[str], **condition: object) -> Stat
     }
 
 
-def reader_permissions(secrets: Sequence[str], keys: Sequence[str], region: str) -> str:
-    """Of the instance role of a workload: to read its secrets, by their ARNs.
+def reader_permissions(*, secrets: Sequence[str], keys: Sequence[str], region: str) -> str:
+    """Permissions of a workload's instance role: to read its secrets, by their ARNs.
 
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html
     """
@@ -152,14 +153,14 @@ def reader_permissions(secrets: Sequence[str], keys: Sequence[str], region: str)
             "Action": "secretsmanager:GetSecretValue",
             "Resource": sorted(secrets),
         },
-        _keys("OpenThem", ("kms:Decrypt",), keys, region),
+        _keys("OpenThem", ("kms:Decrypt",), keys=keys, region=region),
     )
 
 
 def rotation_permissions(
-    environment: Environment, account: str, region: str, keys: Sequence[str], log_group: str
+    environment: Environment, *, account: str, region: str, keys: Sequence[str], log_group: str
 ) -> str:
-    """Of the function that makes values: of generated secrets only.
+    """Permissions of the function that makes values, for generated secrets only.
 
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotating-secrets-required-permissions-function.html
     """
@@ -171,31 +172,31 @@ def rotation_permissions(
                 *("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"),
                 *("secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
             ],
-            "Resource": arns(environment, account, region),
+            "Resource": arns(environment, account=account, region=region),
             "Condition": _tagged(environment, {ROTATION: "generated"}),
         },
-        _keys("EncryptThem", ("kms:Decrypt", "kms:GenerateDataKey"), keys, region),
-        _log(log_group),
+        _keys("EncryptThem", ("kms:Decrypt", "kms:GenerateDataKey"), keys=keys, region=region),
+        writing_logs(log_group),
     )
 
 
-def age_permissions(environment: Environment, account: str, region: str, log_group: str) -> str:
-    """Of the function that looks at dates: it can read no value."""
+def age_permissions(environment: Environment, *, account: str, region: str, log_group: str) -> str:
+    """Permissions of the function that searches for overdue secrets: it can read no value."""
     return document(
         {
             "Sid": "FindSecrets",
             "Effect": "Allow",
             "Action": "secretsmanager:ListSecrets",
-            "Resource": "*",  # AWS offers it for the whole account only
+            "Resource": "*",  # AWS supports no narrower resource
         },
         {
             "Sid": "ReadDates",
             "Effect": "Allow",
             "Action": "secretsmanager:ListSecretVersionIds",
-            "Resource": arns(environment, account, region),
+            "Resource": arns(environment, account=account, region=region),
             "Condition": _tagged(environment, {}),
         },
-        _log(log_group),
+        writing_logs(log_group),
     )
 
 
@@ -204,20 +205,11 @@ def _tagged(environment: Environment, more: dict[str, str]) -> Statement:
     return {"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in wanted.items()}}
 
 
-def _keys(sid: str, actions: Sequence[str], keys: Sequence[str], region: str) -> Statement:
+def _keys(sid: str, actions: Sequence[str], *, keys: Sequence[str], region: str) -> Statement:
     return {
         "Sid": sid,
         "Effect": "Allow",
         "Action": list(actions),
         "Resource": sorted(set(keys)),
         "Condition": {"StringEquals": {"kms:ViaService": f"secretsmanager.{region}.amazonaws.com"}},
-    }
-
-
-def _log(log_group: str) -> Statement:
-    return {
-        "Sid": "Log",
-        "Effect": "Allow",
-        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-        "Resource": f"{log_group}:*",
     }

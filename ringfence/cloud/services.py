@@ -1,4 +1,4 @@
-"""What an environment asks of AWS's own services: endpoints, log retention, flow log fields."""
+"""AWS services that an environment needs: endpoints, log retention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DATA_CLASSES: tuple[DataClass, ...] = get_args(DataClass)
 GATEWAY_ENDPOINTS = ("s3", "dynamodb")
 
 FLOW_LOG_CLASS: DataClass = "internal"
-"""Flow logs tell who talks to whom, and nothing of what is said."""
+"""Flow logs name both ends of a connection and contain no data."""
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 _RETENTION_DAYS = (
@@ -22,7 +22,7 @@ _RETENTION_DAYS = (
 
 
 def interface_endpoints(environment: Environment) -> tuple[str, ...]:
-    """Session Manager, keys, logs, metrics and identities for every host; secrets where used."""
+    """Endpoints of Session Manager, KMS, logs, metrics and STS; Secrets Manager where used."""
     needed = ["ec2messages", "kms", "logs", "monitoring", "ssm", "ssmmessages", "sts"]
     if any(server.secrets for server in environment.servers.values()):
         needed.append("secretsmanager")
@@ -30,5 +30,5 @@ def interface_endpoints(environment: Environment) -> tuple[str, ...]:
 
 
 def retention_days(environment: Environment, data_class: DataClass) -> int:
-    """At least as long as the manifest says; CloudWatch knows certain numbers of days only."""
+    """Shortest retention that CloudWatch offers and that is as long as the manifest says."""
     return _RETENTION_DAYS[bisect_left(_RETENTION_DAYS, environment.retention[data_class])]

@@ -1,8 +1,8 @@
-"""Session Manager: how people and Ansible reach hosts that no network leads to (IAM-03, NET-03).
+"""Session Manager: access to hosts that no network leads to (IAM-03, NET-03).
 
-A shell goes through a document that encrypts it end to end and writes it down. SSH through
-Session Manager (AWS-StartSSHSession, what Ansible takes) is a tunnel of which AWS records that
-it was opened, by whom and to where; what is done in it the host records (roles baseline, ssh).
+The document of a shell session encrypts it end to end and records it. Ansible uses SSH through
+Session Manager (AWS-StartSSHSession): AWS records who opened the tunnel to which host, and the
+host records what happens in it (roles `baseline` and `ssh`).
 https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-logging.html
 """
 
@@ -10,35 +10,36 @@ from __future__ import annotations
 
 import json
 
-from ringfence.cloud.policies import administration, document, root
+from ringfence.cloud import policies
+from ringfence.cloud.policies import Statement, administration, root
 from ringfence.cloud.sign_in import MFA_HOURS
 from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.manifest.model import DataClass, Environment
 
 SESSION_CLASS: DataClass = "restricted"
-"""A terminal shows whatever is on a host."""
+"""A terminal can show everything on a host."""
 PREFERENCES = "SSM-SessionManagerRunShell"
-"""What a session of an account and region is opened with where no document is named."""
+"""Document of a session that names none, per account and region."""
 SSH = "AWS-StartSSHSession"
 IDLE_MINUTES, LONGEST_MINUTES = 15, 60
 RUN_AS = "SSMSessionRunAs"
-"""Tag of whoever opens a session: the account on the host that it runs as."""
+"""Tag of the principal that opens a session: names its account on the host."""
 
 _SESSION, _TARGET = (f"kms:EncryptionContext:aws:ssm:{name}" for name in ("SessionId", "TargetId"))
 
 
-def session_document(log_group: str, key: str, of: str) -> str:
-    """Encrypted, streamed to the log group, ended when idle, and in the person's own account.
+def session_document(*, log_group: str, key: str, owner: str) -> str:
+    """Document of sessions: encrypted, recorded, limited when idle, in the person's own account.
 
-    Without runAs, everybody would be ssm-user, who is root by sudo without a password. It names
-    no account: whoever brings no tag gets no session.
+    Without runAs, everybody would be ssm-user, who is root by sudo without a password. The document
+    names no default account, so that a principal without the tag gets no session.
     https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-schema.html
     https://docs.aws.amazon.com/systems-manager/latest/userguide/session-preferences-run-as.html
     """
     return json.dumps(
         {
             "schemaVersion": "1.0",
-            "description": f"Shell on a host of {of}",
+            "description": f"Shell on a host of {owner}",
             "sessionType": "Standard_Stream",
             "inputs": {
                 "s3BucketName": "",
@@ -59,13 +60,13 @@ def session_document(log_group: str, key: str, of: str) -> str:
 
 
 def session_key_policy(account: str) -> str:
-    """Of the key that both ends of a session derive theirs from.
+    """Policy of the key from which both ends of a session derive their keys.
 
-    They call KMS themselves, through no service; what holds the key to sessions is what they
-    name as context. Which people and hosts may is left to IAM.
+    Both call KMS directly. The encryption context restricts the key to sessions; IAM decides which
+    people and hosts may use it.
     https://docs.aws.amazon.com/systems-manager/latest/userguide/session-preferences-enable-encryption.html
     """
-    return document(
+    return policies.document(
         administration(account),
         {
             "Sid": "Sessions",
@@ -83,14 +84,15 @@ def session_key_policy(account: str) -> str:
 
 
 def operators_trust(environment: Environment, account: str) -> str:
-    """The manifest's administrators, with a fresh second factor, each as his own account on hosts.
+    """Trust policy for the manifest's administrators, with a fresh second factor, each under their
+    own account on hosts.
 
         aws sts assume-role --role-arn ARN --role-session-name alice \\
             --tags Key=SSMSessionRunAs,Value=alice --serial-number MFA --token-code CODE
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
     """
-    return document(
+    return policies.document(
         {
             "Sid": "AdministratorsWithMfa",
             "Effect": "Allow",
@@ -109,16 +111,16 @@ def operators_trust(environment: Environment, account: str) -> str:
 
 
 def operators_permissions(
-    environment: Environment, account: str, region: str, session: str, key: str
+    environment: Environment, *, account: str, region: str, document: str, key: str
 ) -> str:
-    """Sessions on hosts of this environment, by its document or SSH; and the end of one's own.
+    """Permissions to open sessions on the environment's hosts, and to end one's own.
 
-    Of a role's sessions the name of the user is not known (aws:username), the id is.
+    A session belongs to a role: `aws:userid` identifies it, and `aws:username` is absent.
     https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-restrict-access-examples.html
     """
     mfa = {"aws:MultiFactorAuthPresent": "true"}
     here = f"arn:aws:ssm:{region}:{account}"
-    return document(
+    return policies.document(
         {
             "Sid": "OnHostsOfTheEnvironment",
             "Effect": "Allow",
@@ -126,7 +128,7 @@ def operators_permissions(
             "Resource": f"arn:aws:ec2:{region}:{account}:instance/*",
             "Condition": {
                 "StringEquals": {f"ssm:resourceTag/{ENVIRONMENT}": environment.name},
-                # Without it, the default document needs no permission.
+                # Without this check, AWS demands no permission for the default document.
                 "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"},
                 "Bool": mfa,
             },
@@ -135,7 +137,7 @@ def operators_permissions(
             "Sid": "ByTheseDocuments",
             "Effect": "Allow",
             "Action": "ssm:StartSession",
-            "Resource": [session, f"arn:aws:ssm:{region}::document/{SSH}"],
+            "Resource": [document, f"arn:aws:ssm:{region}::document/{SSH}"],
             "Condition": {
                 "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"},
                 "Bool": mfa,
@@ -163,19 +165,27 @@ def operators_permissions(
                 *("ec2:DescribeInstances", "ssm:DescribeInstanceInformation"),
                 "ssm:DescribeSessions",
             ],
-            "Resource": "*",  # AWS offers them for the whole account only
+            "Resource": "*",  # AWS supports no narrower resource
         },
     )
 
 
-def host_permissions(log_group: str, key: str, account: str, region: str) -> str:
-    """Of the instance role of a host: what the agent needs for sessions of the environment.
+def host_permissions(*, log_group: str, key: str, account: str, region: str) -> str:
+    """Permissions of a host's instance role for sessions of the environment.
 
-    It has no permission on the account's key: a session by the account's preferences fails there,
-    instead of being recorded elsewhere.
+    They exclude the account's key: a session with the account's preferences fails on the host,
+    because its record would go elsewhere.
     https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
     """
-    return document(
+    return policies.document(
+        *recording(log_group=log_group, account=account, region=region),
+        {"Sid": "Encryption", "Effect": "Allow", "Action": "kms:Decrypt", "Resource": key},
+    )
+
+
+def recording(*, log_group: str, account: str, region: str) -> tuple[Statement, ...]:
+    """Permissions of the agent to record a session, and to verify that the log is encrypted."""
+    return (
         {
             "Sid": "RecordSessions",
             "Effect": "Allow",
@@ -188,5 +198,4 @@ def host_permissions(log_group: str, key: str, account: str, region: str) -> str
             "Action": "logs:DescribeLogGroups",
             "Resource": f"arn:aws:logs:{region}:{account}:log-group:*",
         },
-        {"Sid": "Encryption", "Effect": "Allow", "Action": "kms:Decrypt", "Resource": key},
     )

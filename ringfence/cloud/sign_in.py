@@ -1,41 +1,41 @@
-"""What people may do in the AWS account: nothing without a second factor (IAM-05)."""
+"""Permissions of people in the AWS account: none without a second factor (IAM-05)."""
 
 from __future__ import annotations
 
 from ringfence.cloud.policies import document, root
 
 MFA_HOURS = 1
-"""For which a code is worth something where a role demands one."""
+"""A role that demands MFA accepts a one-time code for so long."""
 PATH = "/ringfence/"
-"""IAM has no tags for groups: this is how ours is known."""
+"""Identifies our group: IAM has no tags for groups."""
 AUDIT_POLICY = "arn:aws:iam::aws:policy/SecurityAudit"
-"""AWS's own, which follows new services: it reads configurations and no data."""
+"""AWS keeps this policy up to date. It reads configurations and no data."""
 
 _WITHOUT_MFA = {"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}}
 
-LOOK = ("iam:GetAccountPasswordPolicy", "iam:ListVirtualMFADevices")
+ACCOUNT_WIDE = ("iam:GetAccountPasswordPolicy", "iam:ListVirtualMFADevices")
 """Actions that AWS offers for the whole account only."""
 OWN_DEVICE = ("iam:CreateVirtualMFADevice",)
 OWN_USER = (
     *("iam:ChangePassword", "iam:EnableMFADevice", "iam:GetMFADevice", "iam:GetUser"),
     *("iam:ListMFADevices", "iam:ResyncMFADevice"),
 )
-SET_UP = (*LOOK, *OWN_DEVICE, *OWN_USER, "sts:GetSessionToken")
-"""What it takes to get a first password changed and a device enrolled and used."""
+SET_UP = (*ACCOUNT_WIDE, *OWN_DEVICE, *OWN_USER, "sts:GetSessionToken")
+"""Actions needed to change a first password, and to enrol and use a device."""
 
 
 def mfa_policy(account: str) -> str:
-    """Without a second factor: enrol one, for oneself, and nothing else.
+    """Allow a user without a second factor to enrol one for themselves, and nothing else.
 
-    The device has the user's own name: keys that were stolen cannot enrol a second one beside
-    it, since the name is taken. Longer than AWS's example by the statement ForOneselfOnly:
-    without it an administrator's password alone enrols devices for everybody.
+    The device has the user's name, so stolen keys cannot enrol a second device: the name is taken.
+    AWS's example lacks the statement ForOneselfOnly; without it, an administrator's password alone
+    can enrol devices for everybody.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_examples_aws_my-sec-creds-self-manage-mfa-only.html
     """
     user = f"arn:aws:iam::{account}:user/${{aws:username}}"
     device = f"arn:aws:iam::{account}:mfa/${{aws:username}}"
     return document(
-        {"Sid": "Look", "Effect": "Allow", "Action": list(LOOK), "Resource": "*"},
+        {"Sid": "Look", "Effect": "Allow", "Action": list(ACCOUNT_WIDE), "Resource": "*"},
         {
             "Sid": "OwnDevice",
             "Effect": "Allow",
@@ -66,7 +66,7 @@ def mfa_policy(account: str) -> str:
 
 
 def audit_trust(account: str) -> str:
-    """People of this account, with a fresh second factor."""
+    """Trust policy for people of this account who have just used a second factor."""
     return document(
         {
             "Sid": "PeopleWithMfa",

@@ -1,4 +1,4 @@
-"""Tags of every resource, so that bills, reviews and policies can ask whose and what it is."""
+"""Tags of every resource: they tell bills, reviews and policies who owns it, and why it exists."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from ringfence.manifest.model import DataClass, Environment
 
 ENVIRONMENT, CONTROL, DATA_CLASS = "ringfence:environment", "ringfence:control", "ringfence:class"
 SCOPE = "ringfence:scope"
-"""`account` on what all environments of an account share; nothing of one environment has it."""
+"""Has the value `account` on resources that all environments of an account share, and no others."""
 STAGE, OWNER = "ringfence:stage", "ringfence:owner"
 SEGMENT, GROUP, HOST = "ringfence:segment", "ringfence:group", "ringfence:host"
-"""What checks find subnets, security groups and machines by, and the inventory finds hosts by."""
+"""Checks find subnets, security groups and hosts by these tags; the inventory finds hosts."""
 
 SECRET, ROTATION, ROTATION_DAYS = (
     f"ringfence:{word}" for word in ("secret", "rotation", "rotation-days")
 )
-"""What the rotation functions (stacks/functions/rotation) and checks find and judge secrets by."""
+"""The functions in stacks/functions/rotation and the checks find secrets by these tags."""
 
 
 def tags(
     environment: Environment,
     name: str,
+    *,
     control: str,
     data_class: DataClass | None = None,
-    *,
     segment: str | None = None,
     group: str | None = None,
     host: str | None = None,
@@ -39,9 +39,9 @@ def tags(
 
 
 def account_tags(
-    environment: Environment, name: str, control: str, data_class: DataClass | None = None
+    environment: Environment, name: str, *, control: str, data_class: DataClass | None = None
 ) -> dict[str, str]:
-    """Of what exists once per account: it belongs to no environment of it."""
+    """Tags of a resource that exists once per account and belongs to no environment."""
     return {
         "Name": f"account-{name}",
         SCOPE: "account",

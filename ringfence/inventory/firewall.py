@@ -189,7 +189,7 @@ def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
     Mirrored packets keep the address that they came from, and are read before any packet filter.
     """
     for balancer in balancers(environment):
-        for target, protocol, port in balancer.ways:
+        for target, protocol, port in balancer.targets:
             if target == host and protocol == "tcp":
                 why = f"load balancer {balancer.name}"
                 yield Rule(balancer.segment.cidr, protocol, port, why)

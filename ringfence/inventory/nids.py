@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence.cloud import egress as way_out
+from ringfence.cloud import egress as internet_egress
 from ringfence.cloud import signatures
 from ringfence.cloud.balancers import HEALTH, sensors
 from ringfence.inventory import firewall
@@ -121,7 +121,7 @@ def names(environment: Environment) -> list[dict[str, Any]]:
                 signatures.FIRST_OF_SENSOR, "name", way.network, way.domain, way.port
             ),
         }
-        for way in way_out.ways(environment)
+        for way in internet_egress.destinations(environment)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Wires the components of an account together; what they declare is decided elsewhere."""
+"""Wires the components of an account together. `ringfence.cloud` decides what they contain."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import evidence
-from ringfence.cloud import sessions as sessions_of
 from ringfence.cloud.alarms import ALARMS, METRICS
+from ringfence.cloud.sessions import PREFERENCES
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
 from stacks.components.data.account_defaults import AccountDefaults, AccountDefaultsArgs
@@ -25,7 +25,7 @@ from stacks.components.monitoring.trail import Trail, TrailArgs
 environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning
 if place is None:
-    raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
+    raise pulumi.RunError(f"{environment.path}: provisioning.aws is missing; add it")
 name, region = "account", place.region
 prefix, days = f"{name}-", environment.retention[evidence.EVIDENCE_CLASS]
 
@@ -34,14 +34,20 @@ account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).
 opts = pulumi.ResourceOptions(provider=provider)
 tagged = partial(account_tags, environment)
 
-keys = AccountKeys(f"{name}-key", AccountKeysArgs(environment, account, region, prefix), opts)
+keys = AccountKeys(
+    f"{name}-key",
+    AccountKeysArgs(environment=environment, account=account, region=region, prefix=prefix),
+    opts,
+)
 access_log_bucket = EvidenceBucket(
     f"{name}-access-logs",
     EvidenceBucketArgs(
-        environment,
-        None,
-        partial(evidence.access_log_bucket_policy, account=account, prefix=prefix),
-        days,
+        environment=environment,
+        key_arn=None,
+        policy=lambda bucket: evidence.access_log_bucket_policy(
+            bucket=bucket, account=account, prefix=prefix
+        ),
+        retention_days=days,
         locked=False,
     ),
     opts,
@@ -49,10 +55,12 @@ access_log_bucket = EvidenceBucket(
 trail_bucket = EvidenceBucket(
     f"{name}-trail",
     EvidenceBucketArgs(
-        environment,
-        keys.evidence,
-        partial(evidence.trail_bucket_policy, account=account, region=region, prefix=prefix),
-        days,
+        environment=environment,
+        key_arn=keys.evidence,
+        policy=lambda bucket: evidence.trail_bucket_policy(
+            bucket=bucket, account=account, region=region, prefix=prefix
+        ),
+        retention_days=days,
         locked=True,
         access_logs=access_log_bucket.bucket_name,
     ),
@@ -61,10 +69,10 @@ trail_bucket = EvidenceBucket(
 config_bucket = EvidenceBucket(
     f"{name}-configuration",
     EvidenceBucketArgs(
-        environment,
-        keys.evidence,
-        partial(evidence.config_bucket_policy, account=account),
-        days,
+        environment=environment,
+        key_arn=keys.evidence,
+        policy=lambda bucket: evidence.config_bucket_policy(bucket=bucket, account=account),
+        retention_days=days,
         locked=False,
         access_logs=access_log_bucket.bucket_name,
     ),
@@ -73,43 +81,63 @@ config_bucket = EvidenceBucket(
 trail = Trail(
     f"{name}-trail",
     TrailArgs(
-        environment,
-        account,
-        region,
-        prefix,
-        keys.evidence,
-        trail_bucket.bucket_name,
-        tuple(b.bucket_arn for b in (trail_bucket, config_bucket, access_log_bucket)),
+        environment=environment,
+        account=account,
+        region=region,
+        prefix=prefix,
+        key_arn=keys.evidence,
+        bucket_name=trail_bucket.bucket_name,
+        evidence_arns=tuple(
+            each.bucket_arn for each in (trail_bucket, config_bucket, access_log_bucket)
+        ),
     ),
     opts,
 )
 alerts = Alerts(
     f"{name}-alerts",
     AlertsArgs(
-        environment,
-        keys.alerts,
-        partial(evidence.alerts_topic_policy, account=account, region=region),
-        tagged,
-        METRICS,
-        ((trail.group_name, ALARMS),),
+        environment=environment,
+        key_arn=keys.alerts,
+        topic_policy=lambda topic: evidence.alerts_topic_policy(
+            topic=topic, account=account, region=region
+        ),
+        tags=tagged,
+        namespace=METRICS,
+        alarms=((trail.group_name, ALARMS),),
     ),
     opts,
 )
 sessions = SessionManager(
     f"{name}-sessions",
     SessionManagerArgs(
-        environment, account, keys.evidence, tagged, "the account", sessions_of.PREFERENCES
+        environment=environment,
+        account=account,
+        log_key_arn=keys.evidence,
+        tags=tagged,
+        owner="the account",
+        document=PREFERENCES,
     ),
     opts,
 )
 Configuration(
     f"{name}-configuration",
-    ConfigurationArgs(environment, config_bucket.bucket_name, keys.evidence, days),
+    ConfigurationArgs(
+        environment=environment,
+        bucket_name=config_bucket.bucket_name,
+        key_arn=keys.evidence,
+        retention_days=days,
+    ),
     opts,
 )
-detection = Detection(f"{name}-detection", DetectionArgs(environment, region), opts)
-sign_in = SignIn(f"{name}-sign-in", SignInArgs(environment, account), opts)
-AccountDefaults(f"{name}-defaults", AccountDefaultsArgs(environment, keys.disks), opts)
+detection = Detection(
+    f"{name}-detection", DetectionArgs(environment=environment, region=region), opts
+)
+sign_in = SignIn(f"{name}-sign-in", SignInArgs(environment=environment, account=account), opts)
+AccountDefaults(
+    f"{name}-defaults",
+    AccountDefaultsArgs(environment=environment, disks_key_arn=keys.disks),
+    opts,
+)
 
 pulumi.export("trail_arn", trail.arn)
 pulumi.export("trail_bucket", trail_bucket.bucket_name)

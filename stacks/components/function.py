@@ -1,4 +1,4 @@
-"""A function with a log and a role of its own. It is outside the VPC: it calls AWS's APIs only."""
+"""A Lambda function with its own log and role, outside the VPC, and the events that start it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import functions
-from ringfence.cloud.services import retention_days
 from ringfence.manifest.model import DataClass, Environment
+from stacks.components.monitoring.log_group import evidence_log_group
+
+CONTROLS = ("IAM-07",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FunctionArgs:
     environment: Environment
     handler: str
@@ -24,26 +26,26 @@ class FunctionArgs:
     log_class: DataClass
     log_key_arn: pulumi.Input[str]
     permissions: Callable[[Mapping[str, Any]], str]
-    """Its policy, from what is `given` and from the ARN of its log (`log_group`)."""
-    given: Mapping[str, pulumi.Input[Any]]
+    """Computes the role's policy from `resources` and the ARN of the log (`log_group`)."""
+    resources: Mapping[str, pulumi.Input[Any]]
     timeout_seconds: int
     variables: Mapping[str, pulumi.Input[str]]
-    """None of them a secret."""
+    """Environment variables; none is a secret."""
     variables_key_arn: pulumi.Input[str] | None = None
     role_path: str = "/"
     memory_mib: int | None = None
     concurrency: int | None = None
-    """Reserved: the account's other functions cannot use it up, nor this one what is theirs."""
+    """Reserved executions: other functions of the account cannot use them, nor this one theirs."""
     traced: bool = True
     log_format: str = "JSON"
-    invoked: Mapping[str, Any] = field(default_factory=dict)
-    """How events are retried, and where those go that fail (FunctionEventInvokeConfig)."""
+    asynchronous: Mapping[str, Any] = field(default_factory=dict)
+    """Retries and the destination of failed events (FunctionEventInvokeConfig)."""
 
 
 class Function(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     name: pulumi.Output[str]
-    """Known once it may do what it is for."""
+    """Known once the role has its policy."""
     log_group_name: pulumi.Output[str]
 
     def __init__(
@@ -51,13 +53,13 @@ class Function(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:Function", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        log_group = aws.cloudwatch.LogGroup(
+        log_group = evidence_log_group(
+            self,
             name,
-            kms_key_id=args.log_key_arn,
-            retention_in_days=retention_days(args.environment, args.log_class),
+            environment=args.environment,
+            data_class=args.log_class,
+            key_arn=args.log_key_arn,
             tags=args.tags,
-            # Evidence: what was done to which thing, and why.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         role = aws.iam.Role(
             name,
@@ -67,8 +69,10 @@ class Function(pulumi.ComponentResource):
             tags=args.tags,
             opts=child,
         )
-        policy = pulumi.Output.all(**args.given, log_group=log_group.arn).apply(args.permissions)
-        permitted = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=child)
+        policy = pulumi.Output.all(**args.resources, log_group=log_group.arn).apply(
+            args.permissions
+        )
+        permissions = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=child)
         package = functions.CODE / args.handler.partition(".")[0]
         function = aws.lambda_.Function(
             name,
@@ -91,11 +95,55 @@ class Function(pulumi.ComponentResource):
             logging_config={"log_format": args.log_format, "log_group": log_group.name},
             tracing_config={"mode": "Active"} if args.traced else None,
             tags=args.tags,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permitted]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[permissions]),
         )
-        if args.invoked:
+        if args.asynchronous:
             aws.lambda_.FunctionEventInvokeConfig(
-                name, function_name=function.name, **args.invoked, opts=child
+                name, function_name=function.name, **args.asynchronous, opts=child
             )
         self.arn, self.name, self.log_group_name = function.arn, function.name, log_group.name
         self.register_outputs({"arn": self.arn, "log_group_name": self.log_group_name})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerArgs:
+    function: Function
+    account: str
+    description: str
+    tags: Mapping[str, str]
+    pattern: pulumi.Input[str] | None = None
+    """Events that start the function."""
+    schedule: str | None = None
+    permission_names_arn: bool = False
+    """Permit by the function's ARN instead of its name: AWS replaces a permission to change it."""
+    delivery: Mapping[str, Any] = field(default_factory=dict)
+    """Retries and dead-letter queue of the target."""
+
+
+def trigger(parent: pulumi.Resource, name: str, args: TriggerArgs) -> None:
+    """Declare a rule of EventBridge that starts a function, and permit it."""
+    child = pulumi.ResourceOptions(parent=parent)
+    rule = aws.cloudwatch.EventRule(
+        name,
+        description=args.description,
+        event_pattern=args.pattern,
+        schedule_expression=args.schedule,
+        tags=args.tags,
+        opts=child,
+    )
+    permission = aws.lambda_.Permission(
+        name,
+        action="lambda:InvokeFunction",
+        function=args.function.arn if args.permission_names_arn else args.function.name,
+        principal="events.amazonaws.com",
+        source_arn=rule.arn,
+        source_account=args.account,
+        opts=child,
+    )
+    aws.cloudwatch.EventTarget(
+        name,
+        rule=rule.name,
+        arn=args.function.arn,
+        **args.delivery,
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=[permission]),
+    )

@@ -1,4 +1,4 @@
-"""Wires the components of one environment together; what they declare is decided elsewhere."""
+"""Wires the components of one environment together. `ringfence.cloud` decides what they contain."""
 
 from __future__ import annotations
 
@@ -44,100 +44,159 @@ from stacks.components.response.containment import Containment, ContainmentArgs
 environment = Environment.load(pulumi.Config().require("manifest"))
 place = environment.provisioning
 if place is None:
-    raise pulumi.RunError(f"{environment.path}: nothing says where; add provisioning.aws")
-if too_much := quotas.exceeded(environment):
-    raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in too_much))
+    raise pulumi.RunError(f"{environment.path}: provisioning.aws is missing; add it")
+if exceeded := quotas.exceeded(environment):
+    raise pulumi.RunError("\n".join(f"{environment.path}: {each}" for each in exceeded))
 try:
-    ensure_authority(environment)  # every host is born with its public half
+    ensure_authority(environment)  # every host starts with its public key
 except StateError as error:
     raise pulumi.RunError(str(error)) from error
 name, region = environment.name, place.region
 
-# The manifest says where: neither the shell's region nor the stack's configuration does.
+# The manifest decides on the region, not the shell or the stack's configuration.
 provider = aws.Provider("aws", region=region)
 account = aws.get_caller_identity(opts=pulumi.InvokeOptions(provider=provider)).account_id
 opts = pulumi.ResourceOptions(provider=provider)
-tagged = partial(tags, environment)
 
 shared = pulumi.StackReference("account", place.account_stack)
 
-keys = Keys(f"{name}-key", KeysArgs(environment, account, region), opts)
+keys = Keys(f"{name}-key", KeysArgs(environment=environment, account=account, region=region), opts)
 zones = addressing.zones(region, place.zones)
-network = Network(name, NetworkArgs(environment, zones), opts)
-Acls(f"{name}-acl", AclsArgs(environment, network), opts)
+network = Network(name, NetworkArgs(environment=environment, zones=zones), opts)
+Acls(f"{name}-acl", AclsArgs(environment=environment, network=network), opts)
 gateways = GatewayEndpoints(
-    f"{name}-gateway", GatewayEndpointsArgs(environment, network, account, region), opts
+    f"{name}-gateway",
+    GatewayEndpointsArgs(environment=environment, network=network, account=account, region=region),
+    opts,
 )
 groups = Groups(
-    f"{name}-group", GroupsArgs(environment, network.vpc.id, gateways.s3_prefix_list_id), opts
+    f"{name}-group",
+    GroupsArgs(
+        environment=environment,
+        vpc_id=network.vpc.id,
+        s3_prefix_list_id=gateways.s3_prefix_list_id,
+    ),
+    opts,
 )
 InterfaceEndpoints(
     f"{name}-endpoint",
-    InterfaceEndpointsArgs(environment, network, account, region, groups.ids[ENDPOINTS]),
+    InterfaceEndpointsArgs(
+        environment=environment,
+        network=network,
+        account=account,
+        region=region,
+        group_id=groups.ids[ENDPOINTS],
+    ),
     opts,
 )
 link_ids, link_names = {}, []
 if place.private_links:
-    links = PrivateLinks(f"{name}-link", PrivateLinksArgs(environment, network, groups.ids), opts)
+    links = PrivateLinks(
+        f"{name}-link",
+        PrivateLinksArgs(environment=environment, network=network, group_ids=groups.ids),
+        opts,
+    )
     link_ids, link_names = links.ids, links.names
 names = Dns(
     f"{name}-dns",
-    DnsArgs(environment, network.vpc.id, keys.arns[QUERY_CLASS], region, link_names),
+    DnsArgs(
+        environment=environment,
+        vpc_id=network.vpc.id,
+        log_key_arn=keys.arns[QUERY_CLASS],
+        region=region,
+        link_names=link_names,
+    ),
     opts,
 )
 egress_logs = None
-if egress.ways(environment):
-    key_arn = keys.arns[egress.LOG_CLASS]
-    way_out = Egress(f"{name}-egress", EgressArgs(environment, network, zones, key_arn), opts)
-    egress_logs = way_out.log_group_name
+if egress.destinations(environment):
+    egress_logs = Egress(
+        f"{name}-egress",
+        EgressArgs(
+            environment=environment,
+            network=network,
+            zones=zones,
+            log_key_arn=keys.arns[egress.LOG_CLASS],
+        ),
+        opts,
+    ).log_group_name
 target_group_arns, published = {}, {}
 if balancer := balancers.gateway(environment):
-    group_id = groups.ids[balancer.group]
-    offered = PublishedGateway(
+    service = PublishedGateway(
         f"{name}-gateway",
-        PublishedGatewayArgs(environment, network, balancer, group_id, place.accepted),
+        PublishedGatewayArgs(
+            environment=environment,
+            network=network,
+            balancer=balancer,
+            group_id=groups.ids[balancer.group],
+            accepted=place.accepted,
+        ),
         opts,
     )
-    target_group_arns = offered.target_group_arns
-    published = {"service_id": offered.service_id, "service_name": offered.service_name}
+    target_group_arns = service.target_group_arns
+    published = {"service_id": service.service_id, "service_name": service.service_name}
 flow_logs = FlowLogs(
     f"{name}-flow-logs",
-    FlowLogsArgs(environment, network.vpc.id, keys.arns[FLOW_LOG_CLASS], account, region),
+    FlowLogsArgs(
+        environment=environment,
+        vpc_id=network.vpc.id,
+        key_arn=keys.arns[FLOW_LOG_CLASS],
+        account=account,
+        region=region,
+    ),
     opts,
 )
 sessions = SessionManager(
     f"{name}-sessions",
-    SessionManagerArgs(environment, account, keys.arns[SESSION_CLASS], tagged, name),
+    SessionManagerArgs(
+        environment=environment,
+        account=account,
+        log_key_arn=keys.arns[SESSION_CLASS],
+        tags=partial(tags, environment),
+        owner=name,
+    ),
     opts,
 )
 operators = Operators(
     f"{name}-operators",
-    OperatorsArgs(environment, account, region, sessions.document_arn, sessions.key_arn),
+    OperatorsArgs(
+        environment=environment,
+        account=account,
+        region=region,
+        document_arn=sessions.document_arn,
+        key_arn=sessions.key_arn,
+    ),
     opts,
 )
 secret_arns = {}
-watched = [(flow_logs.group_name, event_alerts.flow_alarms(environment))]
+alarms = [(flow_logs.group_name, event_alerts.flow_alarms(environment))]
 if own_secrets(environment):
-    secrets = Secrets(f"{name}-secret", SecretsArgs(environment, keys.arns, account, region), opts)
-    watched.append((secrets.age_log_group, event_alerts.age_alarms()))
+    secrets = Secrets(
+        f"{name}-secret",
+        SecretsArgs(environment=environment, key_arns=keys.arns, account=account, region=region),
+        opts,
+    )
+    alarms.append((secrets.age_log_group, event_alerts.age_alarms()))
     secret_arns = secrets.arns
 alerts = EnvironmentAlerts(
-    f"{name}-alerts", EnvironmentAlertsArgs(environment, account, region, watched), opts
+    f"{name}-alerts",
+    EnvironmentAlertsArgs(environment=environment, account=account, region=region, alarms=alarms),
+    opts,
 )
 mirrored = {}
 if balancer := balancers.sensors(environment):
     mirror = Mirroring(
         f"{name}-mirroring",
         MirroringArgs(
-            environment,
-            network,
-            balancer,
-            groups.ids[balancer.group],
-            keys.arns[MIRROR_CLASS],
-            alerts.topic_arn,
-            alerts.key_arn,
-            account,
-            region,
+            environment=environment,
+            network=network,
+            balancer=balancer,
+            group_id=groups.ids[balancer.group],
+            log_key_arn=keys.arns[MIRROR_CLASS],
+            topic_arn=alerts.topic_arn,
+            topic_key_arn=alerts.key_arn,
+            account=account,
+            region=region,
         ),
         opts,
     )
@@ -146,29 +205,29 @@ if balancer := balancers.sensors(environment):
 machines = Machines(
     f"{name}-host",
     MachinesArgs(
-        environment,
-        network,
-        groups.ids,
-        keys.arns,
-        secret_arns,
-        target_group_arns,
-        account,
-        region,
-        sessions.log_group_arn,
-        sessions.key_arn,
+        environment=environment,
+        network=network,
+        group_ids=groups.ids,
+        key_arns=keys.arns,
+        secret_arns=secret_arns,
+        target_group_arns=target_group_arns,
+        account=account,
+        region=region,
+        session_log_group_arn=sessions.log_group_arn,
+        session_key_arn=sessions.key_arn,
     ),
     opts,
 )
 response = Containment(
     f"{name}-containment",
     ContainmentArgs(
-        environment,
-        account,
-        region,
-        network.vpc.id,
-        keys.arns[containment.CLASS],
-        alerts.topic_arn,
-        alerts.key_arn,
+        environment=environment,
+        account=account,
+        region=region,
+        vpc_id=network.vpc.id,
+        log_key_arn=keys.arns[containment.CLASS],
+        topic_arn=alerts.topic_arn,
+        topic_key_arn=alerts.key_arn,
         detector_id=shared.require_output("detector_id"),
         boundary_arn=machines.boundary_arn,
     ),

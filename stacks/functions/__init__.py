@@ -1,1 +1,1 @@
-"""Code that runs in AWS Lambda: one package per function, on what the runtime brings."""
+"""Code of Lambda functions, one package each. It imports boto3 and the standard library only."""

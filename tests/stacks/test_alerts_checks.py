@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from breaking import Aws, Broken, Exports, checks, failing, failing_once
 
-from ringfence.cloud.event_alerts import flow_alarms, notices
+from ringfence.cloud.event_alerts import event_alerts, flow_alarms
 from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.events.flow_log import FLOW_LOG_FIELDS
 from ringfence.manifest.model import Environment
@@ -62,7 +62,7 @@ def test_flows_are_counted_where_the_format_has_their_fields(environment: Enviro
 
 def test_patterns_are_within_what_eventbridge_takes(environment: Environment) -> None:
     """https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html"""
-    found = notices(environment, "111122223333", REGION)
+    found = event_alerts(environment, account="111122223333", region=REGION)
     assert len({notice.key for notice in found}) == len(found)
     assert all(len(notice.text) <= 2048 for notice in found)
 

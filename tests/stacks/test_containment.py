@@ -285,7 +285,7 @@ def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> No
     estate.sends(estate.samples.guardduty(estate.instance))
     (message,) = estate.told()
     assert f"Instance {estate.instance} of payments-prod was contained." in message
-    assert "CryptoCurrency:EC2/BitcoinTool.B!DNS (8), says GuardDuty" in message
+    assert "CryptoCurrency:EC2/BitcoinTool.B!DNS (8), reported by GuardDuty" in message
     for snapshot in estate.snapshots():
         assert snapshot["SnapshotId"] in message
     command = message.splitlines()[-1]
@@ -415,14 +415,14 @@ def test_an_instance_that_is_not_contained_is_not_released(estate: Estate) -> No
 
 IGNORED: dict[str, Callable[[Estate], Any]] = {
     "severity 6.9 is below 7": lambda e: e.samples.guardduty(e.instance, severity=6.9),
-    "no instance is named": lambda e: e.samples.guardduty("i-99999999; x"),
-    "no finding tells of an attack on an instance that nobody has handled": (
+    "the event names no instance": lambda e: e.samples.guardduty("i-99999999; x"),
+    "no new finding reports an attack on an instance": (
         lambda e: e.samples.security_hub(
             e.instance, kind="Software and Configuration Checks/Vulnerabilities/CVE"
         )
     ),
     "the request has no requested_by": lambda e: e.samples.request(e.instance, requested_by=""),
-    "nothing is done for Scheduled Event of aws.events": lambda e: e.samples.event(
+    "no action is defined for Scheduled Event of aws.events": lambda e: e.samples.event(
         "aws.events", "Scheduled Event", {}, "1"
     ),
 }
@@ -453,7 +453,7 @@ def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
     event = estate.samples.guardduty(estate.instance)
     with (
         refused(estate, *STEPS[step]),
-        pytest.raises(IncompleteError, match=f"is not contained completely: {step}: .*is down"),
+        pytest.raises(IncompleteError, match=f"is not completely contained: {step}: .*is down"),
     ):
         estate.sends(event)
     assert quarantined(estate)
@@ -502,7 +502,7 @@ def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
     (message,) = estate.told()
     assert estate.place.exports["group_ids"]["server-time"] in message
     for again in (event, estate.samples.request(estate.instance, kind=containment.RELEASE)):
-        with pytest.raises(IncompleteError, match="how it was before is not recorded"):
+        with pytest.raises(IncompleteError, match="its original state is not recorded"):
             estate.sends(again)
     assert quarantined(estate)
 
@@ -513,7 +513,7 @@ def test_a_release_that_fails_leaves_the_rest_shut(estate: Estate) -> None:
     release = estate.samples.request(estate.instance, kind=containment.RELEASE)
     with (
         refused(estate, "ec2", "AssociateIamInstanceProfile"),
-        pytest.raises(IncompleteError, match=r"is not released completely: profile: .*is down"),
+        pytest.raises(IncompleteError, match=r"is not completely released: profile: .*is down"),
     ):
         estate.sends(release)
     assert quarantined(estate)
@@ -605,7 +605,9 @@ def test_the_code_runs_where_lambda_unpacks_it(rehearsal: Rehearsal, tmp_path: P
 def test_nothing_secret_is_in_the_settings(rehearsal: Rehearsal) -> None:
     function = _function(rehearsal)
     variables = function.inputs["environment"]["variables"]
-    assert variables.keys() == {"ENVIRONMENT", "QUARANTINE_GROUP", "RECORDS", "SEVERITY", "TOPIC"}
+    assert variables.keys() == {
+        *("CONTROL", "ENVIRONMENT", "QUARANTINE_GROUP", "RECORDS", "SEVERITY", "TOPIC"),
+    }
     assert function.inputs["kmsKeyArn"].startswith("arn:aws:kms:")
 
 
@@ -619,15 +621,15 @@ def test_a_detector_and_a_boundary_narrow_it(environment: Environment) -> None:
         Containment(
             "containment",
             ContainmentArgs(
-                environment,
-                account,
-                "eu-central-1",
-                vpc.id,
-                "arn:aws:kms:eu-central-1:111122223333:key/data",
-                "arn:aws:sns:eu-central-1:111122223333:topic",
-                "arn:aws:kms:eu-central-1:111122223333:key/topic",
-                detector.id,
-                boundary,
+                environment=environment,
+                account=account,
+                region="eu-central-1",
+                vpc_id=vpc.id,
+                log_key_arn="arn:aws:kms:eu-central-1:111122223333:key/data",
+                topic_arn="arn:aws:sns:eu-central-1:111122223333:topic",
+                topic_key_arn="arn:aws:kms:eu-central-1:111122223333:key/topic",
+                detector_id=detector.id,
+                boundary_arn=boundary,
             ),
         )
 

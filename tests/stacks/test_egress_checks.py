@@ -50,7 +50,7 @@ def test_an_account_without_a_firewall_fails_everything(environment: Environment
     assert set(said.values()) == {"no egress firewall is there; run pulumi up"}
 
 
-def test_without_declared_domains_there_is_no_way_out() -> None:
+def test_without_declared_domains_there_is_no_egress() -> None:
     environment = Environment.load(WITHOUT_EGRESS)
     with rehearsed_stack(environment, preview=False) as made:
         kinds = {resource.type for resource in made.resources}
@@ -320,7 +320,7 @@ def test_rules_are_those_a_reader_expects(environment: Environment) -> None:
         'pass tls 10.40.16.0/20 any -> $EXTERNAL_NET 443 (tls.sni; content:"rates.example.com"; '
         "startswith; endswith; nocase; flow:to_server, established; sid:"
     )
-    http = egress.Way(IPv4Network("10.40.16.0/20"), "rates.example.com", 80).rule
+    http = egress.Destination(IPv4Network("10.40.16.0/20"), "rates.example.com", 80).rule
     assert http.startswith("pass http 10.40.16.0/20 any -> $EXTERNAL_NET 80 (http.host; ")
     assert "nocase" not in http
 

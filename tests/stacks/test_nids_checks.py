@@ -55,7 +55,11 @@ def started(aws: Aws, out: Exports, group: str, segment: str) -> str:
 def settings(out: Exports) -> handler.Settings:
     mirror = out["mirroring"]
     return handler.Settings(
-        ENVIRONMENT_NAME, frozenset({SENSOR}), mirror["target_id"], mirror["filter_id"]
+        control="NET-04",
+        environment=ENVIRONMENT_NAME,
+        sensors=frozenset({SENSOR}),
+        target=mirror["target_id"],
+        filter=mirror["filter_id"],
     )
 
 

@@ -124,18 +124,18 @@ def test_the_longest_names_fit() -> None:
     assert max(lengths) == 64
 
 
-def test_too_many_servers_on_a_host_are_told() -> None:
+def test_too_many_servers_on_a_host_are_reported() -> None:
     document = many_servers(4)
     for server in document["servers"].values():
         del server["segment"]
         server["host"] = "tools-1"
     assert quotas.exceeded(loaded(document)) == (
-        "hosts.tools-1: 4 MCP servers on one host, and an interface in AWS has 5 security groups, "
-        "two of them its own; give some of the servers another host, or only a segment",
+        "hosts.tools-1: 4 MCP servers on one host; AWS allows 5 security groups per interface, and "
+        "the host needs two; move some of the servers to another host, or give them only a segment",
     )
 
 
-def test_too_many_rules_are_told_before_the_first_resource() -> None:
+def test_too_many_rules_are_reported_before_the_first_resource() -> None:
     document = many_servers(70)
     for number, server in enumerate(document["servers"].values()):
         server["port"] = 9000 + 2 * number
@@ -147,11 +147,11 @@ def test_too_many_rules_are_told_before_the_first_resource() -> None:
         pass
     place, said = str(refused.value).split(": ", 1)
     assert place.endswith("environment.yaml")
-    assert said.startswith("hosts.edge-1: 70 egress rules, and a security group of AWS has 60; ")
+    assert said.startswith("hosts.edge-1: 70 egress rules; AWS allows 60 per security group; ")
 
 
-def test_too_many_segments_are_told() -> None:
+def test_too_many_segments_are_reported() -> None:
     assert quotas.exceeded(loaded(many_segments(8))) == ()
     said = quotas.exceeded(loaded(many_segments(20)))
     assert said[0].startswith("network.segments.edge: 2")
-    assert said[0].endswith("an ACL of AWS has 20; let fewer segments have flows with this one")
+    assert said[0].endswith("AWS allows 20 per ACL; declare flows with fewer segments")

@@ -152,7 +152,7 @@ def test_detailed_monitoring_is_priced() -> None:
 
 
 def test_a_group_of_a_foreign_template_is_refused() -> None:
-    with pytest.raises(CostError, match=r"Group some-name: only a group that names its launch"):
+    with pytest.raises(CostError, match=r"Group some-name: a price needs a launch template"):
         estimated(hosts(1)[1])
 
 
@@ -170,7 +170,7 @@ def test_what_the_table_lacks_is_told_apart(template: dict[str, Any], what: str)
 
 
 def test_an_unknown_type_is_refused_with_what_to_do() -> None:
-    with pytest.raises(CostError, match=r"aws:quantum/computer:Computer has no price; enter it in"):
+    with pytest.raises(CostError, match=r"aws:quantum/computer:Computer has no price; add it to"):
         estimated(Resource("aws:quantum/computer:Computer"))
 
 

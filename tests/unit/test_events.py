@@ -73,7 +73,11 @@ def test_what_is_not_known_is_an_error(pattern: dict[str, Any]) -> None:
 
 
 def started(event: Any, detector: str | None = None) -> list[str]:
-    return [t.key for t in triggers(SENDER.account, 7, detector) if matches(t.pattern, event)]
+    return [
+        t.key
+        for t in triggers(account=SENDER.account, severity=7, detector=detector)
+        if matches(t.pattern, event)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +116,16 @@ def test_only_findings_of_the_named_detector_count() -> None:
 
 def test_patterns_are_short_enough() -> None:
     """https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html"""
-    assert max(len(trigger.text) for trigger in triggers("111122223333", 7, "d" * 32)) <= 2048
+    assert (
+        max(
+            len(trigger.text)
+            for trigger in triggers(account="111122223333", severity=7, detector="d" * 32)
+        )
+        <= 2048
+    )
 
 
 def test_names_of_rules_fit_the_longest_name_of_an_environment() -> None:
     """https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutRule.html"""
-    for trigger in triggers("111122223333", 7):
+    for trigger in triggers(account="111122223333", severity=7):
         assert len(f"{'x' * 32}-containment-{trigger.key}-1234567") <= 64

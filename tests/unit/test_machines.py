@@ -73,7 +73,7 @@ def test_only_what_keeps_data_outlives_its_machine(environment: Environment) -> 
 
 def test_a_secret_is_read_on_both_ends(environment: Environment) -> None:
     found = {
-        name: [own.key for own in machines.secrets_read(environment, host)]
+        name: [own.key for own in machines.readable_secrets(environment, host)]
         for name, host in environment.hosts.items()
     }
     assert {name: keys for name, keys in found.items() if keys} == {
@@ -112,6 +112,8 @@ def test_auto_scaling_uses_keys_for_disks_only(
     action: str, who: str, context: dict[str, str], decision: Decision
 ) -> None:
     """Its role has no policy that names keys: the key's own alone decides."""
-    policy = json.loads(policies.key_policy(ACCOUNT, REGION, "payments-prod-"))
+    policy = json.loads(
+        policies.key_policy(account=ACCOUNT, region=REGION, log_groups="payments-prod-")
+    )
     request = Request(action, "arn:aws:kms:::key/1", Principal("AWS", who), context)
     assert granted([policy], request) is decision

@@ -74,7 +74,7 @@ def test_a_workload_acts_with_the_role_of_its_machine(environment: Environment) 
 
 
 def test_a_reader_reads_its_own_through_secrets_manager(environment: Environment) -> None:
-    policy = secrets.reader_permissions([arn("rates")], [KEY], REGION)
+    policy = secrets.reader_permissions(secrets=[arn("rates")], keys=[KEY], region=REGION)
     guard = secrets.resource_policy(environment, own(environment, "rates-api-key"), ACCOUNT)
     server = role(environment, "host-mcp-ledger")
     assert may(policy, READ, arn("rates"), server, guard)
@@ -92,7 +92,9 @@ def test_a_reader_reads_its_own_through_secrets_manager(environment: Environment
 def test_the_function_makes_generated_secrets_of_the_environment_only(
     environment: Environment,
 ) -> None:
-    policy = secrets.rotation_permissions(environment, ACCOUNT, REGION, [KEY], GROUP)
+    policy = secrets.rotation_permissions(
+        environment, account=ACCOUNT, region=REGION, keys=[KEY], log_group=GROUP
+    )
     tagged = {
         "aws:ResourceTag/ringfence:environment": "payments-prod",
         "aws:ResourceTag/ringfence:rotation": "generated",
@@ -112,7 +114,7 @@ def test_the_function_makes_generated_secrets_of_the_environment_only(
 
 
 def test_the_function_that_looks_at_dates_reads_no_value(environment: Environment) -> None:
-    policy = secrets.age_permissions(environment, ACCOUNT, REGION, GROUP)
+    policy = secrets.age_permissions(environment, account=ACCOUNT, region=REGION, log_group=GROUP)
     tagged = {"aws:ResourceTag/ringfence:environment": "payments-prod"}
     assert may(policy, "secretsmanager:ListSecrets", "*")
     assert may(policy, "secretsmanager:ListSecretVersionIds", arn("x"), **tagged)
@@ -122,7 +124,7 @@ def test_the_function_that_looks_at_dates_reads_no_value(environment: Environmen
 
 
 def test_a_host_records_sessions_and_reads_no_record() -> None:
-    policy = sessions.host_permissions(GROUP, KEY, ACCOUNT, REGION)
+    policy = sessions.host_permissions(log_group=GROUP, key=KEY, account=ACCOUNT, region=REGION)
     stream = f"{GROUP}:log-stream:x"
     assert may(policy, "logs:PutLogEvents", stream)
     assert may(policy, "kms:Decrypt", KEY)

@@ -17,4 +17,4 @@ def drawn(environment: Environment) -> tuple[Arrow, ...]:
 def summed(environment: Environment) -> frozenset[Path]:
     """Return the flows that one sentence sums up: those of all hosts, and mirrored packets."""
     mirrored = (p for p in flows.declared(environment) if p.source.startswith("mirror of "))
-    return flows.of_everyone(environment) | frozenset(mirrored)
+    return flows.common(environment) | frozenset(mirrored)

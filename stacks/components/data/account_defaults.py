@@ -1,4 +1,4 @@
-"""What AWS does where nobody says otherwise: nothing public, everything encrypted."""
+"""Defaults of the account: AWS encrypts everything and publishes nothing (NET-01, DAT-02)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import pulumi_aws as aws
 
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
+from stacks.components.network.default_resources import lock_defaults
+
+CONTROLS = ("NET-01", "NET-03", "DAT-02", "IAM-07")
+SEGMENTS, *_ = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccountDefaultsArgs:
     environment: Environment
     disks_key_arn: pulumi.Input[str]
@@ -47,29 +51,14 @@ class AccountDefaults(pulumi.ComponentResource):
         aws.ec2.VpcBlockPublicAccessOptions(
             name, internet_gateway_block_mode="block-bidirectional", opts=child
         )
-        self._lock_default_vpc(f"{name}-vpc", args.environment, child)
+        self._lock_default_vpc(f"{name}-vpc", args.environment)
         self.register_outputs({"disks_key_arn": args.disks_key_arn})
 
-    def _lock_default_vpc(
-        self, name: str, environment: Environment, child: pulumi.ResourceOptions
-    ) -> None:
-        """It is there in a new account, open to the internet; whoever starts a host meets it.
+    def _lock_default_vpc(self, name: str, environment: Environment) -> None:
+        """Close the VPC that every new account has: it is open to the internet.
 
-        Taken over rather than deleted: AWS recreates it for whoever asks.
+        Adopt it rather than delete it: AWS recreates it on request.
         """
-        named = account_tags(environment, "default", "NET-01")
-        vpc = aws.ec2.DefaultVpc(name, tags=named, opts=child)
-        aws.ec2.DefaultSecurityGroup(name, vpc_id=vpc.id, tags=named, opts=child)
-        aws.ec2.DefaultNetworkAcl(
-            name,
-            default_network_acl_id=vpc.default_network_acl_id,
-            tags=named,
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["subnetIds"]),
-        )
-        aws.ec2.DefaultRouteTable(
-            name,
-            default_route_table_id=vpc.default_route_table_id,
-            routes=[],
-            tags=named,
-            opts=child,
-        )
+        named = account_tags(environment, "default", control=SEGMENTS)
+        vpc = aws.ec2.DefaultVpc(name, tags=named, opts=pulumi.ResourceOptions(parent=self))
+        lock_defaults(self, name, vpc, named)

@@ -1,4 +1,4 @@
-"""The account's own keys: for evidence, for alerts, for disks nobody chose a key for (DAT-02)."""
+"""Keys of the account: for evidence, for alerts, and for disks that name no key (DAT-02)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import DataClass, Environment
 from stacks.components.data.key import protected_key
 
+CONTROLS = ("DAT-02",)
+(ENCRYPTION,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class AccountKeysArgs:
     environment: Environment
     account: str
     region: str
     prefix: str
-    """How the names of the trail and its log group begin."""
+    """Start of the names of the trail and its log group."""
 
 
 class AccountKeys(pulumi.ComponentResource):
@@ -32,31 +35,38 @@ class AccountKeys(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:AccountKeys", name, None, opts)
         self._name, self._args = name, args
-        where = (args.account, args.region)
+        account, region = args.account, args.region
         self.evidence = self._key(
             "evidence",
-            "Trails and configurations of the account",
-            evidence.evidence_key_policy(*where, args.prefix),
-            evidence.EVIDENCE_CLASS,
+            description="Trails and configurations of the account",
+            policy=evidence.evidence_key_policy(account=account, region=region, prefix=args.prefix),
+            data_class=evidence.EVIDENCE_CLASS,
         )
         self.alerts = self._key(
             "alerts",
-            "Alerts of the account",
-            evidence.alerts_key_policy(*where),
-            evidence.ALERTS_CLASS,
+            description="Alerts of the account",
+            policy=evidence.alerts_key_policy(account=account, region=region),
+            data_class=evidence.ALERTS_CLASS,
         )
         self.disks = self._key(
             "disks",
-            "Disks for which no key is named",
-            evidence.disks_key_policy(*where),
-            evidence.DISKS_CLASS,
+            description="Disks for which no key is named",
+            policy=evidence.disks_key_policy(account=account, region=region),
+            data_class=evidence.DISKS_CLASS,
         )
         self.register_outputs(
             {"evidence": self.evidence, "alerts": self.alerts, "disks": self.disks}
         )
 
     def _key(
-        self, use: str, description: str, policy: str, data_class: DataClass
+        self, use: str, *, description: str, policy: str, data_class: DataClass
     ) -> pulumi.Output[str]:
-        named = account_tags(self._args.environment, f"key-{use}", "DAT-02", data_class)
-        return protected_key(self, f"{self._name}-{use}", description, policy, named).arn
+        return protected_key(
+            self,
+            f"{self._name}-{use}",
+            description=description,
+            policy=policy,
+            tags=account_tags(
+                self._args.environment, f"key-{use}", control=ENCRYPTION, data_class=data_class
+            ),
+        ).arn

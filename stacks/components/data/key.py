@@ -1,4 +1,4 @@
-"""A key of ours in KMS, that rotates every year and is not deleted by accident (DAT-02)."""
+"""A KMS key that rotates every year and is protected from deletion (DAT-02)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
+CONTROLS = ("DAT-02",)
+
 
 def protected_key(
-    parent: pulumi.Resource, name: str, description: str, policy: str, tags: Mapping[str, str]
+    parent: pulumi.Resource, name: str, *, description: str, policy: str, tags: Mapping[str, str]
 ) -> aws.kms.Key:
     key = aws.kms.Key(
         name,
@@ -18,7 +20,7 @@ def protected_key(
         enable_key_rotation=True,
         deletion_window_in_days=30,
         tags=tags,
-        # What is encrypted under a deleted key is gone.
+        # Nobody can read what a deleted key has encrypted.
         opts=pulumi.ResourceOptions(parent=parent, protect=True),
     )
     aws.kms.Alias(name, target_key_id=key.key_id, opts=pulumi.ResourceOptions(parent=parent))

@@ -1,4 +1,4 @@
-"""A KMS key per data class, that rotates every year (DAT-02)."""
+"""A KMS key per data class, which rotates every year (DAT-02)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ringfence.cloud.tags import tags
 from ringfence.manifest.model import DataClass, Environment
 from stacks.components.data.key import protected_key
 
+CONTROLS = ("DAT-02",)
+(ENCRYPTION,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class KeysArgs:
     environment: Environment
     account: str
@@ -34,8 +37,12 @@ class Keys(pulumi.ComponentResource):
             self.arns[data_class] = protected_key(
                 self,
                 f"{name}-{data_class}",
-                f"{data_class} data of {environment.name}",
-                policies.key_policy(args.account, args.region, f"{environment.name}-"),
-                tags(environment, f"key-{data_class}", "DAT-02", data_class),
+                description=f"{data_class} data of {environment.name}",
+                policy=policies.key_policy(
+                    account=args.account, region=args.region, log_groups=f"{environment.name}-"
+                ),
+                tags=tags(
+                    environment, f"key-{data_class}", control=ENCRYPTION, data_class=data_class
+                ),
             ).arn
         self.register_outputs({"arns": self.arns})

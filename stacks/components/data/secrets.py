@@ -1,4 +1,4 @@
-"""A secret for each server that names it, without its value, and what renews it (IAM-08)."""
+"""A secret for each server that names it, without its value, and its rotation (IAM-08)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ringfence.cloud.groups import server_group
 from ringfence.cloud.roles import workload_path
 from ringfence.cloud.tags import ROTATION, ROTATION_DAYS, SECRET, tags
 from ringfence.manifest.model import DataClass, Environment
-from stacks.components.function import Function, FunctionArgs
+from stacks.components.function import Function, FunctionArgs, TriggerArgs, trigger
 
-CONTROL = "IAM-08"
+CONTROLS = ("IAM-08",)
+(SECRETS,) = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SecretsArgs:
     environment: Environment
     key_arns: Mapping[DataClass, pulumi.Output[str]]
@@ -64,15 +65,15 @@ class Secrets(pulumi.ComponentResource):
                 **tags(
                     environment,
                     f"secret-{own.key}",
-                    CONTROL,
-                    own.data_class,
+                    control=SECRETS,
+                    data_class=own.data_class,
                     group=server_group(own.server),
                 ),
                 SECRET: own.secret.name,
                 ROTATION: own.secret.rotation,
                 ROTATION_DAYS: str(own.secret.rotation_days),
             },
-            # A person put its value there, and Pulumi has no copy.
+            # A person stored the value, and Pulumi has no copy.
             opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         policy = aws.secretsmanager.SecretPolicy(
@@ -88,7 +89,7 @@ class Secrets(pulumi.ComponentResource):
                 secret_id=secret.id,
                 rotation_lambda_arn=rotation.function,
                 rotation_rules={"automatically_after_days": own.secret.rotation_days},
-                # The first value, too, is one that nobody has seen.
+                # Nobody may know the first value either.
                 rotate_immediately=True,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[policy, rotation]),
             )
@@ -99,11 +100,15 @@ class Secrets(pulumi.ComponentResource):
         used: dict[DataClass, None] = dict.fromkeys(own.data_class for own in generated)
         function = self._function(
             workload,
-            f"Makes the generated secrets of {args.environment.name}",
-            lambda log_group, keys: secrets.rotation_permissions(
-                args.environment, args.account, args.region, keys, log_group
+            description=f"Makes the generated secrets of {args.environment.name}",
+            permissions=lambda log_group, keys: secrets.rotation_permissions(
+                args.environment,
+                account=args.account,
+                region=args.region,
+                keys=keys,
+                log_group=log_group,
             ),
-            [args.key_arns[data_class] for data_class in used],
+            keys=[args.key_arns[data_class] for data_class in used],
         )
         return aws.lambda_.Permission(
             f"{self._name}-rotation",
@@ -118,39 +123,30 @@ class Secrets(pulumi.ComponentResource):
         args, workload = self._args, secrets.AGE_WORKLOAD
         function = self._function(
             workload,
-            f"Finds secrets of {args.environment.name} that are due",
-            lambda log_group, _: secrets.age_permissions(
-                args.environment, args.account, args.region, log_group
+            description=f"Finds overdue secrets of {args.environment.name}",
+            permissions=lambda log_group, _: secrets.age_permissions(
+                args.environment, account=args.account, region=args.region, log_group=log_group
             ),
-            [],
+            keys=[],
         )
-        rule = aws.cloudwatch.EventRule(
+        trigger(
+            self,
             f"{self._name}-age",
-            description="Secrets are looked through for those that are due",
-            schedule_expression=secrets.AGE_SCHEDULE,
-            tags=tags(args.environment, "secret-age", CONTROL),
-            opts=self._child,
-        )
-        permission = aws.lambda_.Permission(
-            f"{self._name}-age",
-            action="lambda:InvokeFunction",
-            function=function.arn,
-            principal="events.amazonaws.com",
-            source_arn=rule.arn,
-            source_account=args.account,
-            opts=self._child,
-        )
-        aws.cloudwatch.EventTarget(
-            f"{self._name}-age",
-            rule=rule.name,
-            arn=function.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
+            TriggerArgs(
+                function=function,
+                account=args.account,
+                description="Starts the search for overdue secrets",
+                tags=tags(args.environment, "secret-age", control=SECRETS),
+                schedule=secrets.AGE_SCHEDULE,
+                permission_names_arn=True,
+            ),
         )
         return function.log_group_name
 
     def _function(
         self,
         workload: str,
+        *,
         description: str,
         permissions: Callable[[str, list[str]], str],
         keys: list[pulumi.Output[str]],
@@ -159,17 +155,17 @@ class Secrets(pulumi.ComponentResource):
         return Function(
             f"{environment.name}-{workload}",
             FunctionArgs(
-                environment,
-                secrets.HANDLERS[workload],
-                description,
-                tags(environment, workload, CONTROL, secrets.LOG_CLASS),
-                secrets.LOG_CLASS,
-                self._args.key_arns[secrets.LOG_CLASS],
-                lambda found: permissions(found["log_group"], found["keys"]),
-                {"keys": pulumi.Output.all(*keys)},
-                secrets.TIMEOUT_SECONDS[workload],
-                {"ENVIRONMENT": environment.name},
-                # Policies of secrets know it by its path.
+                environment=environment,
+                handler=secrets.HANDLERS[workload],
+                description=description,
+                tags=tags(environment, workload, control=SECRETS, data_class=secrets.LOG_CLASS),
+                log_class=secrets.LOG_CLASS,
+                log_key_arn=self._args.key_arns[secrets.LOG_CLASS],
+                permissions=lambda found: permissions(found["log_group"], found["keys"]),
+                resources={"keys": pulumi.Output.all(*keys)},
+                timeout_seconds=secrets.TIMEOUT_SECONDS[workload],
+                variables={"ENVIRONMENT": environment.name},
+                # The resource policies of secrets name the role by its path.
                 role_path=workload_path(environment, workload),
                 traced=False,
                 log_format="Text",  # a metric filter reads the lines as the function writes them

@@ -1,4 +1,4 @@
-"""A machine per host: what it is started from, as whom it acts, and what starts it again."""
+"""A machine per host: launch template, role and Auto Scaling group (IAM-07)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ringfence.inventory import first_boot
 from ringfence.manifest.model import DataClass, Environment, Host
 from stacks.components.network.vpc import Network
 
-CONTROL = "IAM-07"
+CONTROLS = ("IAM-07", "NET-03", "DAT-02")
+LEAST_PRIVILEGE, *_ = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MachinesArgs:
     environment: Environment
     network: Network
@@ -27,7 +28,7 @@ class MachinesArgs:
     secret_arns: Mapping[str, Mapping[str, pulumi.Output[str]]]
     """By server and name."""
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
-    """Of balancers that lead to it, by host."""
+    """Target groups of load balancers, by host."""
     account: str
     region: str
     session_log_group_arn: pulumi.Output[str]
@@ -55,17 +56,20 @@ class Machines(pulumi.ComponentResource):
 
     def _boundary(self) -> pulumi.Output[str]:
         args = self._args
-        given = (args.session_log_group_arn, args.session_key_arn, *args.key_arns.values())
         return aws.iam.Policy(
             f"{self._name}-boundary",
             description=f"The most that hosts of {args.environment.name} may do",
             path=workloads_path(args.environment),
-            policy=pulumi.Output.all(*given).apply(
+            policy=pulumi.Output.all(
+                session_log_group=args.session_log_group_arn,
+                session_key=args.session_key_arn,
+                keys=pulumi.Output.all(*args.key_arns.values()),
+            ).apply(
                 lambda found: machines.boundary(
-                    args.environment, args.account, args.region, found[0], found[1], found[2:]
+                    args.environment, account=args.account, region=args.region, **found
                 )
             ),
-            tags=tags(args.environment, "boundary", CONTROL),
+            tags=tags(args.environment, "boundary", control=LEAST_PRIVILEGE),
             opts=self._child,
         ).arn
 
@@ -76,7 +80,7 @@ class Machines(pulumi.ComponentResource):
         named = tags(
             environment,
             own,
-            CONTROL,
+            control=LEAST_PRIVILEGE,
             group=machines.role_group(environment, host),
             host=host.name,
         )
@@ -86,7 +90,7 @@ class Machines(pulumi.ComponentResource):
             description=f"Host {host.name} of {environment.name}",
             path=path,
             permissions_boundary=self.boundary_arn,
-            # Containment may have added a policy, which must not keep the role from going.
+            # A policy that containment has added must not block the deletion of the role.
             force_detach_policies=True,
             tags=named,
             opts=self._child,
@@ -94,27 +98,34 @@ class Machines(pulumi.ComponentResource):
         aws.iam.RolePolicy(
             f"{name}-agent",
             role=role.name,
-            policy=machines.agent_permissions(args.account, args.region),
+            policy=machines.agent_permissions(account=args.account, region=args.region),
             opts=self._child,
         )
         aws.iam.RolePolicy(
             f"{name}-sessions",
             role=role.name,
-            policy=pulumi.Output.all(args.session_log_group_arn, args.session_key_arn).apply(
+            policy=pulumi.Output.all(
+                log_group=args.session_log_group_arn, key=args.session_key_arn
+            ).apply(
                 lambda found: sessions.host_permissions(
-                    found[0], found[1], args.account, args.region
+                    log_group=found["log_group"],
+                    key=found["key"],
+                    account=args.account,
+                    region=args.region,
                 )
             ),
             opts=self._child,
         )
-        if read := machines.secrets_read(environment, host):
-            arns = [args.secret_arns[each.server.name][each.secret.name] for each in read]
-            keys = [args.key_arns[each.data_class] for each in read]
+        if readable := machines.readable_secrets(environment, host):
+            arns = [args.secret_arns[each.server.name][each.secret.name] for each in readable]
+            keys = [args.key_arns[each.data_class] for each in readable]
             aws.iam.RolePolicy(
                 f"{name}-secrets",
                 role=role.name,
-                policy=pulumi.Output.all(arns, keys).apply(
-                    lambda found: secrets.reader_permissions(found[0], found[1], args.region)
+                policy=pulumi.Output.all(secrets=arns, keys=keys).apply(
+                    lambda found: secrets.reader_permissions(
+                        secrets=found["secrets"], keys=found["keys"], region=args.region
+                    )
                 ),
                 opts=self._child,
             )
@@ -204,8 +215,8 @@ class Machines(pulumi.ComponentResource):
         return tags(
             environment,
             host.name,
-            CONTROL,
-            machines.data_class(environment, host),
+            control=LEAST_PRIVILEGE,
+            data_class=machines.data_class(environment, host),
             segment=host.segment.name,
             group=groups.host_group(host),
             host=host.name,

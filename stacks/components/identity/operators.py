@@ -13,14 +13,18 @@ from ringfence.cloud.sign_in import MFA_HOURS
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("IAM-03", "IAM-05")
+JUST_IN_TIME, _ = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class OperatorsArgs:
     environment: Environment
     account: str
     region: str
     document_arn: pulumi.Output[str]
     key_arn: pulumi.Output[str]
+    """Key of the sessions."""
 
 
 class Operators(pulumi.ComponentResource):
@@ -37,15 +41,19 @@ class Operators(pulumi.ComponentResource):
             description=f"Opens sessions on hosts of {environment.name}",
             max_session_duration=MFA_HOURS * 3600,
             path=people_path(environment),
-            tags=tags(environment, "operators", "IAM-03"),
+            tags=tags(environment, "operators", control=JUST_IN_TIME),
             opts=child,
         )
         aws.iam.RolePolicy(
             name,
             role=role.name,
-            policy=pulumi.Output.all(args.document_arn, args.key_arn).apply(
+            policy=pulumi.Output.all(document=args.document_arn, key=args.key_arn).apply(
                 lambda found: sessions.operators_permissions(
-                    environment, args.account, args.region, *found
+                    environment,
+                    account=args.account,
+                    region=args.region,
+                    document=found["document"],
+                    key=found["key"],
                 )
             ),
             opts=child,

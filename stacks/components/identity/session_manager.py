@@ -1,4 +1,4 @@
-"""Shells on hosts without a network that leads there: encrypted, and written down (NET-03)."""
+"""Session Manager: encrypted, recorded shells on hosts that no network leads to (NET-03)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import sessions
-from ringfence.cloud.services import retention_days
 from ringfence.manifest.model import Environment
 from stacks.components.data.key import protected_key
+from stacks.components.monitoring.log_group import evidence_log_group
 
-CONTROL = "NET-03"
+CONTROLS = ("NET-03", "MON-01")
+PRIVATE_ACCESS, _ = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionManagerArgs:
     environment: Environment
     account: str
     log_key_arn: pulumi.Input[str]
     tags: Callable[..., dict[str, str]]
-    """As `ringfence.cloud.tags` makes them, of an environment or of the account."""
-    of: str
-    """Whose hosts these are."""
+    """`tags` or `account_tags` of `ringfence.cloud.tags`, bound to the environment."""
+    owner: str
+    """Environment or account that owns the hosts, for descriptions."""
     document: str | None = None
-    """Name, where AWS wants a certain one."""
+    """Name of the document, where AWS requires a certain one."""
 
 
 class SessionManager(pulumi.ComponentResource):
@@ -43,27 +44,29 @@ class SessionManager(pulumi.ComponentResource):
         key = protected_key(
             self,
             name,
-            f"Sessions on hosts of {args.of}",
-            sessions.session_key_policy(args.account),
-            # Of no data class: what is written down is under the class's own key.
-            args.tags("key-sessions", CONTROL),
+            description=f"Sessions on hosts of {args.owner}",
+            policy=sessions.session_key_policy(args.account),
+            # No data class: the key of the class encrypts the record.
+            tags=args.tags("key-sessions", control=PRIVATE_ACCESS),
         )
-        named = args.tags("sessions", CONTROL, sessions.SESSION_CLASS)
-        group = aws.cloudwatch.LogGroup(
+        named = args.tags("sessions", control=PRIVATE_ACCESS, data_class=sessions.SESSION_CLASS)
+        group = evidence_log_group(
+            self,
             name,
-            kms_key_id=args.log_key_arn,
-            retention_in_days=retention_days(args.environment, sessions.SESSION_CLASS),
+            environment=args.environment,
+            data_class=sessions.SESSION_CLASS,
+            key_arn=args.log_key_arn,
             tags=named,
-            # Evidence: who did what on which host.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         document = aws.ssm.Document(
             name,
             name=args.document,
             document_type="Session",
             document_format="JSON",
-            content=pulumi.Output.all(group.name, key.arn).apply(
-                lambda found: sessions.session_document(found[0], found[1], args.of)
+            content=pulumi.Output.all(log_group=group.name, key=key.arn).apply(
+                lambda found: sessions.session_document(
+                    log_group=found["log_group"], key=found["key"], owner=args.owner
+                )
             ),
             tags=named,
             opts=pulumi.ResourceOptions(parent=self),

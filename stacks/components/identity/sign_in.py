@@ -1,4 +1,4 @@
-"""People in the account: passwords as on hosts, and nothing without a second factor."""
+"""Sign-in of people: the password policy of hosts, and no access without MFA (IAM-05, IAM-06)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from ringfence.cloud.passwords import password_policy
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("IAM-04", "IAM-05", "IAM-06")
+REVIEW, MFA, _ = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SignInArgs:
     environment: Environment
     account: str
@@ -40,15 +43,16 @@ class SignIn(pulumi.ComponentResource):
             require_numbers=True,
             require_symbols=True,
             allow_users_to_change_password=True,
-            # Who is late changes it at the next sign-in, rather than calling an administrator.
+            # Users with an expired password change it at the next sign-in, without help.
             hard_expiry=False,
             opts=child,
         )
         mfa = aws.iam.Policy(
             f"{name}-mfa",
             policy=sign_in.mfa_policy(args.account),
+            # AWS replaces the policy to change this text.
             description="Without a second factor: enrol one, and nothing else",
-            tags=account_tags(args.environment, "mfa", "IAM-05"),
+            tags=account_tags(args.environment, "mfa", control=MFA),
             opts=child,
         )
         group = aws.iam.Group(f"{name}-people", path=sign_in.PATH, opts=child)
@@ -60,7 +64,7 @@ class SignIn(pulumi.ComponentResource):
             assume_role_policy=sign_in.audit_trust(args.account),
             description="Reads the configuration of the account, and no data",
             max_session_duration=sign_in.MFA_HOURS * 3600,
-            tags=account_tags(args.environment, "audit", "IAM-04"),
+            tags=account_tags(args.environment, "audit", control=REVIEW),
             opts=child,
         )
         aws.iam.RolePolicyAttachment(

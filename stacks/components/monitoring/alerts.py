@@ -1,4 +1,4 @@
-"""What in logs and events calls a person, and the way it takes (MON-03)."""
+"""Alerts by e-mail: a topic, alarms on logs, and rules for events (MON-03)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud.alarms import Alarm
-from ringfence.cloud.event_alerts import Notice
+from ringfence.cloud.event_alerts import EventAlert
 from ringfence.cloud.evidence import ALERTS_CLASS
 from ringfence.manifest.model import Environment
+from stacks.components.monitoring.alarm import alarm
+
+CONTROLS = ("MON-03",)
+(DETECTION,) = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlertsArgs:
     environment: Environment
     key_arn: pulumi.Input[str]
     topic_policy: Callable[[str], str]
-    """Of the topic with this ARN."""
+    """Computes the topic's policy from its ARN."""
     tags: Callable[..., dict[str, str]]
-    """As `ringfence.cloud.tags` makes them, of an environment or of the account."""
+    """`tags` or `account_tags` of `ringfence.cloud.tags`, bound to the environment."""
     namespace: str
-    watched: Sequence[tuple[pulumi.Input[str], Sequence[Alarm]]]
-    """Log groups, with what is looked for in each."""
-    notices: Sequence[Notice] = ()
+    alarms: Sequence[tuple[pulumi.Input[str], Sequence[Alarm]]]
+    """Alarms by log group."""
+    event_alerts: Sequence[EventAlert] = ()
 
 
 class Alerts(pulumi.ComponentResource):
@@ -40,7 +44,7 @@ class Alerts(pulumi.ComponentResource):
         topic = aws.sns.Topic(
             name,
             kms_master_key_id=args.key_arn,
-            tags=args.tags("alerts", "MON-03", ALERTS_CLASS),
+            tags=args.tags("alerts", control=DETECTION, data_class=ALERTS_CLASS),
             opts=self._child,
         )
         policy = aws.sns.TopicPolicy(
@@ -53,55 +57,52 @@ class Alerts(pulumi.ComponentResource):
             endpoint=args.environment.contacts["security"].email,
             opts=self._child,
         )
-        for log_group, alarms in args.watched:
-            for alarm in alarms:
-                self._alarm(log_group, alarm, topic.arn)
-        for notice in args.notices:
-            self._notice(notice, topic.arn, policy)
+        for log_group, alarms in args.alarms:
+            for each in alarms:
+                self._log_alarm(log_group, each, topic.arn)
+        for event_alert in args.event_alerts:
+            self._event_alert(event_alert, topic.arn, policy)
         self.topic_arn = topic.arn
         self.register_outputs({"topic_arn": self.topic_arn})
 
-    def _alarm(
-        self, log_group: pulumi.Input[str], alarm: Alarm, topic_arn: pulumi.Output[str]
+    def _log_alarm(
+        self, log_group: pulumi.Input[str], wanted: Alarm, topic_arn: pulumi.Output[str]
     ) -> None:
-        name, namespace = f"{self._name}-{alarm.key}", self._args.namespace
-        counted = aws.cloudwatch.LogMetricFilter(
+        name, namespace = f"{self._name}-{wanted.key}", self._args.namespace
+        metric = aws.cloudwatch.LogMetricFilter(
             name,
             log_group_name=log_group,
-            pattern=alarm.pattern,
+            pattern=wanted.pattern,
             metric_transformation={
-                "name": alarm.key,
+                "name": wanted.key,
                 "namespace": namespace,
-                "value": alarm.value,
+                "value": wanted.value,
             },
             opts=self._child,
         )
-        aws.cloudwatch.MetricAlarm(
+        alarm(
+            self,
             name,
-            alarm_description=f"{alarm.says} ({alarm.reference})",
+            description=f"{wanted.message} ({wanted.reference})",
             namespace=namespace,
-            metric_name=counted.metric_transformation.name,
-            statistic="Sum",
-            comparison_operator="GreaterThanOrEqualToThreshold",
-            threshold=alarm.threshold,
-            period=alarm.seconds,
-            evaluation_periods=1,
-            treat_missing_data=alarm.when_missing,
-            alarm_actions=[topic_arn],
-            tags=self._args.tags(alarm.key, "MON-03"),
-            opts=self._child,
+            metric=metric.metric_transformation.name,
+            topic_arn=topic_arn,
+            tags=self._args.tags(wanted.key, control=DETECTION),
+            threshold=wanted.threshold,
+            seconds=wanted.seconds,
+            when_missing=wanted.when_missing,
         )
 
-    def _notice(
-        self, notice: Notice, topic_arn: pulumi.Output[str], policy: pulumi.Resource
+    def _event_alert(
+        self, event_alert: EventAlert, topic_arn: pulumi.Output[str], policy: pulumi.Resource
     ) -> None:
-        name = f"{self._name}-{notice.key}"
+        name = f"{self._name}-{event_alert.key}"
         rule = aws.cloudwatch.EventRule(
             name,
-            description=notice.says,
-            event_pattern=notice.text,
-            state=notice.state,
-            tags=self._args.tags(notice.key, "MON-03"),
+            description=event_alert.message,
+            event_pattern=event_alert.text,
+            state=event_alert.state,
+            tags=self._args.tags(event_alert.key, control=DETECTION),
             opts=self._child,
         )
         aws.cloudwatch.EventTarget(

@@ -1,4 +1,4 @@
-"""Every change of a resource, recorded and judged by AWS's own rules (MON-01)."""
+"""AWS Config: records every change of a resource and evaluates AWS's managed rules (MON-01)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from ringfence.cloud.managed_rules import history_days, managed_rules
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("MON-01",)
+(RECORD,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigurationArgs:
     environment: Environment
     bucket_name: pulumi.Input[str]
     key_arn: pulumi.Input[str]
-    days: int
+    retention_days: int
 
 
 class Configuration(pulumi.ComponentResource):
@@ -27,11 +30,11 @@ class Configuration(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:Configuration", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        # AWS's own role follows what there is to record; one of ours would lag behind.
+        # AWS keeps its own role up to date with new resource types; ours would lag behind.
         role = aws.iam.ServiceLinkedRole(
             name,
             aws_service_name="config.amazonaws.com",
-            tags=account_tags(args.environment, "configuration", "MON-01"),
+            tags=account_tags(args.environment, "configuration", control=RECORD),
             opts=child,
         )
         recorder = aws.cfg.Recorder(
@@ -54,14 +57,14 @@ class Configuration(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[channel]),
         )
         aws.cfg.RetentionConfiguration(
-            name, retention_period_in_days=history_days(args.days), opts=child
+            name, retention_period_in_days=history_days(args.retention_days), opts=child
         )
         for rule in managed_rules():
             aws.cfg.Rule(
                 f"{name}-{rule.key}",
                 source={"owner": "AWS", "source_identifier": rule.identifier},
                 input_parameters=json.dumps(rule.parameters) if rule.parameters else None,
-                tags=account_tags(args.environment, rule.key, rule.control),
+                tags=account_tags(args.environment, rule.key, control=rule.control),
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[recording]),
             )
         self.register_outputs({"recorder_name": recorder.name})

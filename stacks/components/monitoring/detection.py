@@ -1,4 +1,7 @@
-"""AWS's own detectors: attacks, deviations from standards, access that nobody needs (MON-03)."""
+"""AWS's detectors: attacks, deviations from standards, unused access, personal data in buckets.
+
+GuardDuty and Security Hub serve MON-03, IAM Access Analyzer IAM-04, Macie DAT-04.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ from ringfence.cloud import detection
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("MON-03", "IAM-04", "DAT-04")
+ATTACKS, REVIEW, _ = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class DetectionArgs:
     environment: Environment
     region: str
@@ -31,7 +37,7 @@ class Detection(pulumi.ComponentResource):
             name,
             enable=True,
             finding_publishing_frequency="FIFTEEN_MINUTES",
-            tags=account_tags(environment, "detector", "MON-03"),
+            tags=account_tags(environment, "detector", control=ATTACKS),
             opts=child,
         )
         for feature in detection.GUARDDUTY_FEATURES:
@@ -67,7 +73,7 @@ class Detection(pulumi.ComponentResource):
             f"{name}-external",
             analyzer_name=f"{name}-external",
             type="ACCOUNT",
-            tags=account_tags(environment, "access-from-outside", "IAM-04"),
+            tags=account_tags(environment, "access-from-outside", control=REVIEW),
             opts=child,
         )
         aws.accessanalyzer.Analyzer(
@@ -75,7 +81,7 @@ class Detection(pulumi.ComponentResource):
             analyzer_name=f"{name}-unused",
             type="ACCOUNT_UNUSED_ACCESS",
             configuration={"unused_access": {"unused_access_age": detection.UNUSED_DAYS}},
-            tags=account_tags(environment, "access-unused", "IAM-04"),
+            tags=account_tags(environment, "access-unused", control=REVIEW),
             opts=child,
         )
         self.detector_id = detector.id

@@ -1,4 +1,4 @@
-"""The environment's own way to its security contact: a topic, its key, and who may use it."""
+"""Alerts of one environment to its security contact: a topic and its key (MON-03, NET-05)."""
 
 from __future__ import annotations
 
@@ -15,43 +15,48 @@ from ringfence.manifest.model import Environment
 from stacks.components.data.key import protected_key
 from stacks.components.monitoring.alerts import Alerts, AlertsArgs
 
+CONTROLS = ("MON-03", "NET-05")
+DETECTION, _ = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class EnvironmentAlertsArgs:
     environment: Environment
     account: str
     region: str
-    watched: Sequence[tuple[pulumi.Input[str], Sequence[Alarm]]]
-    """Log groups, with what is looked for in each."""
+    alarms: Sequence[tuple[pulumi.Input[str], Sequence[Alarm]]]
+    """Alarms by log group."""
 
 
 class EnvironmentAlerts(pulumi.ComponentResource):
     topic_arn: pulumi.Output[str]
     key_arn: pulumi.Output[str]
-    """For whoever else publishes to the topic."""
+    """Other publishers to the topic need permission to use it."""
 
     def __init__(
         self, name: str, args: EnvironmentAlertsArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:EnvironmentAlerts", name, None, opts)
-        environment, where = args.environment, (args.account, args.region)
+        environment, account, region = args.environment, args.account, args.region
         key = protected_key(
             self,
             name,
-            f"Alerts of {environment.name}",
-            event_alerts.notices_key_policy(environment, *where),
-            tags(environment, "key-alerts", "MON-03"),
+            description=f"Alerts of {environment.name}",
+            policy=event_alerts.key_policy(environment, account=account, region=region),
+            tags=tags(environment, "key-alerts", control=DETECTION),
         )
         alerts = Alerts(
             name,
             AlertsArgs(
-                environment,
-                key.arn,
-                lambda topic: event_alerts.notices_topic_policy(topic, environment, *where),
-                partial(tags, environment),
-                event_alerts.namespace(environment),
-                args.watched,
-                event_alerts.notices(environment, *where),
+                environment=environment,
+                key_arn=key.arn,
+                topic_policy=lambda topic: event_alerts.topic_policy(
+                    environment, topic=topic, account=account, region=region
+                ),
+                tags=partial(tags, environment),
+                namespace=event_alerts.namespace(environment),
+                alarms=args.alarms,
+                event_alerts=event_alerts.event_alerts(environment, account=account, region=region),
             ),
             pulumi.ResourceOptions(parent=self),
         )

@@ -1,4 +1,4 @@
-"""A bucket that keeps what proves things: versioned, encrypted, written by one service (MON-01)."""
+"""A bucket for evidence: versioned, encrypted, written by one service only (MON-01)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from ringfence.cloud.evidence import EVIDENCE_CLASS, lock_mode
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("MON-01", "DAT-02")
+RECORD, _ = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class EvidenceBucketArgs:
     environment: Environment
     key_arn: pulumi.Input[str] | None
-    """None: S3's own key, the only one that S3 delivers its access logs under."""
+    """None: S3's own key. S3 delivers access logs to no bucket with another key."""
     policy: Callable[[str], str]
-    """Of the bucket, from its ARN."""
-    days: int
+    """Computes the bucket's policy from its ARN."""
+    retention_days: int
     locked: bool
-    """By Object Lock; neither AWS Config nor S3's access logs are delivered to such a bucket."""
+    """Use Object Lock. Neither AWS Config nor S3's access logs can write to such a bucket."""
     access_logs: pulumi.Input[str] | None = None
-    """The bucket that records the requests to this one."""
+    """Name of the bucket that records requests to this one."""
 
 
 class EvidenceBucket(pulumi.ComponentResource):
     bucket_name: pulumi.Output[str]
-    """Known once the service may write to it."""
+    """Known once the bucket has its policy."""
     bucket_arn: pulumi.Output[str]
 
     def __init__(
@@ -41,7 +44,7 @@ class EvidenceBucket(pulumi.ComponentResource):
             name,
             object_lock_enabled=args.locked,
             force_destroy=False,
-            tags=account_tags(args.environment, name, "MON-01", EVIDENCE_CLASS),
+            tags=account_tags(args.environment, name, control=RECORD, data_class=EVIDENCE_CLASS),
             opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         private = aws.s3.BucketPublicAccessBlock(
@@ -78,7 +81,10 @@ class EvidenceBucket(pulumi.ComponentResource):
                 name,
                 bucket=bucket.id,
                 rule={
-                    "default_retention": {"mode": lock_mode(args.environment), "days": args.days}
+                    "default_retention": {
+                        "mode": lock_mode(args.environment),
+                        "days": args.retention_days,
+                    }
                 },
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[versions]),
             )
@@ -90,7 +96,7 @@ class EvidenceBucket(pulumi.ComponentResource):
                     "id": "retention",
                     "status": "Enabled",
                     "filter": {"prefix": ""},
-                    "expiration": {"days": args.days},
+                    "expiration": {"days": args.retention_days},
                     "noncurrent_version_expiration": {"noncurrent_days": 1},
                     "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
                 }
@@ -101,7 +107,7 @@ class EvidenceBucket(pulumi.ComponentResource):
             name,
             bucket=bucket.id,
             policy=bucket.arn.apply(args.policy),
-            # Both change the bucket's access; S3 refuses the second of two at once.
+            # S3 refuses two changes of a bucket's access at the same time.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
         if args.access_logs is not None:

@@ -1,4 +1,4 @@
-"""Who talked to whom, accepted or refused: every field of every flow (NET-05)."""
+"""Flow logs of the VPC: all fields of every flow, accepted or refused (NET-05)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import policies
-from ringfence.cloud.services import FLOW_LOG_CLASS, retention_days
+from ringfence.cloud.services import FLOW_LOG_CLASS
 from ringfence.cloud.tags import tags
 from ringfence.events.flow_log import FLOW_LOG_FORMAT
 from ringfence.manifest.model import Environment
+from stacks.components.monitoring.log_group import evidence_log_group
+
+CONTROLS = ("NET-05",)
+(FLOWS,) = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FlowLogsArgs:
     environment: Environment
     vpc_id: pulumi.Input[str]
@@ -31,19 +35,19 @@ class FlowLogs(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:FlowLogs", name, None, opts)
         environment = args.environment
-        named = tags(environment, "flow-logs", "NET-05", FLOW_LOG_CLASS)
+        named = tags(environment, "flow-logs", control=FLOWS, data_class=FLOW_LOG_CLASS)
         child = pulumi.ResourceOptions(parent=self)
-        group = aws.cloudwatch.LogGroup(
+        group = evidence_log_group(
+            self,
             name,
-            kms_key_id=args.key_arn,
-            retention_in_days=retention_days(environment, FLOW_LOG_CLASS),
+            environment=environment,
+            data_class=FLOW_LOG_CLASS,
+            key_arn=args.key_arn,
             tags=named,
-            # Evidence: it outlives a stack that is torn down in haste.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         role = aws.iam.Role(
             name,
-            assume_role_policy=policies.flow_logs_trust(args.account, args.region),
+            assume_role_policy=policies.flow_logs_trust(account=args.account, region=args.region),
             description=f"Writes the flow logs of {environment.name}",
             tags=named,
             opts=child,

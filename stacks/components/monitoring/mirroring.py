@@ -1,4 +1,4 @@
-"""A copy of all traffic for the sensors, of instances that come and go (NET-04)."""
+"""Traffic mirroring: a copy of all traffic for the sensors, from instances of any age (NET-04)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from ringfence.cloud.balancers import Balancer
 from ringfence.cloud.groups import host_group
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.function import Function, FunctionArgs
+from stacks.components.function import Function, FunctionArgs, TriggerArgs, trigger
+from stacks.components.monitoring.alarm import alarm
 from stacks.components.network.balancer import NetworkBalancer, NetworkBalancerArgs
 from stacks.components.network.vpc import Network
 
-CONTROL = "NET-04"
+CONTROLS = ("NET-04",)
+(INTRUSIONS,) = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MirroringArgs:
     environment: Environment
     network: Network
     balancer: Balancer
     group_id: pulumi.Input[str]
-    key_arn: pulumi.Input[str]
-    """Of the class of the log: `ringfence.cloud.mirroring.MIRROR_CLASS`."""
+    log_key_arn: pulumi.Input[str]
+    """Key of the data class `ringfence.cloud.mirroring.MIRROR_CLASS`."""
     topic_arn: pulumi.Input[str]
     topic_key_arn: pulumi.Input[str]
     account: str
@@ -50,7 +52,11 @@ class Mirroring(pulumi.ComponentResource):
         balancer = NetworkBalancer(
             name,
             NetworkBalancerArgs(
-                args.environment, args.network, args.balancer, args.group_id, CONTROL
+                environment=args.environment,
+                network=args.network,
+                balancer=args.balancer,
+                group_id=args.group_id,
+                control=INTRUSIONS,
             ),
             self._child,
         )
@@ -63,12 +69,22 @@ class Mirroring(pulumi.ComponentResource):
         )
         self.target_id, self.filter_id = target.id, self._filter()
         function = self._function()
-        for key, says, when in (
-            ("started", "An instance runs", {"event_pattern": mirroring.started(args.account)}),
-            ("sweep", "What was missed is mirrored", {"schedule_expression": mirroring.SWEEP}),
-        ):
-            self._trigger(key, says, when, function)
-        self._alarm(function.name)
+        self._trigger(
+            "started", "An instance runs", function, pattern=mirroring.started(args.account)
+        )
+        self._trigger(
+            "sweep", "Mirrors what an event has missed", function, schedule=mirroring.SWEEP
+        )
+        alarm(
+            self,
+            f"{name}-errors",
+            description="Mirroring of an instance failed: no sensor observes its traffic",
+            namespace="AWS/Lambda",
+            metric="Errors",
+            dimensions={"FunctionName": function.name},
+            topic_arn=args.topic_arn,
+            tags=self._tags("mirroring-errors"),
+        )
         self.function_arn = function.arn
         self.target_group_arns = balancer.target_group_arns
         self.register_outputs(
@@ -81,10 +97,10 @@ class Mirroring(pulumi.ComponentResource):
         )
 
     def _tags(self, name: str) -> dict[str, str]:
-        return tags(self._args.environment, name, CONTROL)
+        return tags(self._args.environment, name, control=INTRUSIONS)
 
     def _filter(self) -> pulumi.Output[str]:
-        """Everything, and questions to Amazon's resolver, which are left out otherwise."""
+        """Accept all traffic, and queries to Amazon's resolver, which AWS leaves out by default."""
         made = aws.ec2.TrafficMirrorFilter(
             self._name,
             description=f"All traffic of {self._args.environment.name}",
@@ -110,31 +126,39 @@ class Mirroring(pulumi.ComponentResource):
         return Function(
             self._name,
             FunctionArgs(
-                environment,
-                mirroring.HANDLER,
-                f"Mirrors the traffic of {environment.name} to its sensors",
-                tags(environment, "mirroring", CONTROL, mirroring.MIRROR_CLASS),
-                mirroring.MIRROR_CLASS,
-                args.key_arn,
-                lambda found: mirroring.permissions(
-                    environment.name, mirroring.Place(args.account, args.region, **found)
+                environment=environment,
+                handler=mirroring.HANDLER,
+                description=f"Mirrors the traffic of {environment.name} to its sensors",
+                tags=tags(
+                    environment,
+                    "mirroring",
+                    control=INTRUSIONS,
+                    data_class=mirroring.MIRROR_CLASS,
                 ),
-                {
+                log_class=mirroring.MIRROR_CLASS,
+                log_key_arn=args.log_key_arn,
+                permissions=lambda found: mirroring.permissions(
+                    environment.name,
+                    mirroring.Place(account=args.account, region=args.region, **found),
+                    control=INTRUSIONS,
+                ),
+                resources={
                     "vpc": args.network.vpc.id,
                     "filter": self.filter_id,
                     "target": self.target_id,
                     "topic": args.topic_arn,
                     "topic_key": args.topic_key_arn,
                 },
-                mirroring.TIMEOUT_SECONDS,
-                {
+                timeout_seconds=mirroring.TIMEOUT_SECONDS,
+                variables={
+                    "CONTROL": INTRUSIONS,
                     "ENVIRONMENT": environment.name,
                     "FILTER": self.filter_id,
                     "SENSORS": ",".join(map(host_group, environment.group("sensor"))),
                     "TARGET": self.target_id,
                 },
                 concurrency=mirroring.CONCURRENCY,
-                invoked={
+                asynchronous={
                     "maximum_retry_attempts": mirroring.RETRIES,
                     "maximum_event_age_in_seconds": mirroring.EVENT_SECONDS,
                     "destination_config": {"on_failure": {"destination": args.topic_arn}},
@@ -143,46 +167,24 @@ class Mirroring(pulumi.ComponentResource):
             self._child,
         )
 
-    def _trigger(self, key: str, says: str, when: Mapping[str, str], function: Function) -> None:
-        name = f"{self._name}-{key}"
-        rule = aws.cloudwatch.EventRule(
-            name,
-            description=says,
-            event_pattern=when.get("event_pattern"),
-            schedule_expression=when.get("schedule_expression"),
-            tags=self._tags(f"mirroring-{key}"),
-            opts=self._child,
-        )
-        permission = aws.lambda_.Permission(
-            name,
-            action="lambda:InvokeFunction",
-            function=function.name,
-            principal="events.amazonaws.com",
-            source_arn=rule.arn,
-            source_account=self._args.account,
-            opts=self._child,
-        )
-        aws.cloudwatch.EventTarget(
-            name,
-            rule=rule.name,
-            arn=function.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
-        )
-
-    def _alarm(self, function: pulumi.Output[str]) -> None:
-        aws.cloudwatch.MetricAlarm(
-            f"{self._name}-errors",
-            alarm_description="The traffic of an instance could not be mirrored: no sensor sees it",
-            namespace="AWS/Lambda",
-            metric_name="Errors",
-            dimensions={"FunctionName": function},
-            statistic="Sum",
-            comparison_operator="GreaterThanOrEqualToThreshold",
-            threshold=1,
-            period=60,
-            evaluation_periods=1,
-            treat_missing_data="notBreaching",
-            alarm_actions=[self._args.topic_arn],
-            tags=self._tags("mirroring-errors"),
-            opts=self._child,
+    def _trigger(
+        self,
+        key: str,
+        description: str,
+        function: Function,
+        *,
+        pattern: str | None = None,
+        schedule: str | None = None,
+    ) -> None:
+        trigger(
+            self,
+            f"{self._name}-{key}",
+            TriggerArgs(
+                function=function,
+                account=self._args.account,
+                description=description,
+                tags=self._tags(f"mirroring-{key}"),
+                pattern=pattern,
+                schedule=schedule,
+            ),
         )

@@ -1,4 +1,4 @@
-"""Every call to the account's API, in every region, in a record that shows changes (MON-01)."""
+"""CloudTrail: every call to the account's APIs in every region, tamper-evident (MON-01)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import evidence
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import account_tags
 from ringfence.manifest.model import Environment
+from stacks.components.monitoring.log_group import evidence_log_group
 
-_READ_OR_REMOVED = (
+CONTROLS = ("MON-01",)
+(RECORD,) = CONTROLS
+
+_READS_AND_DELETIONS = (
     *("DeleteObject", "DeleteObjects", "GetObject", "PutObjectLegalHold"),
     "PutObjectRetention",
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrailArgs:
     environment: Environment
     account: str
@@ -27,7 +30,7 @@ class TrailArgs:
     key_arn: pulumi.Input[str]
     bucket_name: pulumi.Input[str]
     evidence_arns: tuple[pulumi.Input[str], ...]
-    """Buckets whose every reading and deletion is recorded too."""
+    """Buckets whose reads and deletions are recorded too."""
 
 
 class Trail(pulumi.ComponentResource):
@@ -38,19 +41,22 @@ class Trail(pulumi.ComponentResource):
         self, name: str, args: TrailArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:Trail", name, None, opts)
-        named = account_tags(args.environment, "trail", "MON-01", evidence.EVIDENCE_CLASS)
+        named = account_tags(
+            args.environment, "trail", control=RECORD, data_class=evidence.EVIDENCE_CLASS
+        )
         child = pulumi.ResourceOptions(parent=self)
-        group = aws.cloudwatch.LogGroup(
+        group = evidence_log_group(
+            self,
             name,
-            kms_key_id=args.key_arn,
-            retention_in_days=retention_days(args.environment, evidence.EVIDENCE_CLASS),
+            environment=args.environment,
+            data_class=evidence.EVIDENCE_CLASS,
+            key_arn=args.key_arn,
             tags=named,
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         role = aws.iam.Role(
             name,
             assume_role_policy=evidence.trail_delivery_trust(
-                args.account, args.region, args.prefix
+                account=args.account, region=args.region, prefix=args.prefix
             ),
             description="Writes the account's trail to its log group",
             tags=named,
@@ -60,7 +66,9 @@ class Trail(pulumi.ComponentResource):
             name,
             role=role.name,
             policy=group.arn.apply(
-                lambda arn: evidence.trail_delivery_permissions(arn, args.account, args.region)
+                lambda arn: evidence.trail_delivery_permissions(
+                    log_group=arn, account=args.account, region=args.region
+                )
             ),
             opts=child,
         )
@@ -80,12 +88,12 @@ class Trail(pulumi.ComponentResource):
                     "field_selectors": [{"field": "eventCategory", "equals": ["Management"]}],
                 },
                 {
-                    # Not its writing: each delivery of the trail would cause the next.
+                    # No writes: each delivery of the trail would cause the next.
                     "name": "Evidence that is read or removed",
                     "field_selectors": [
                         {"field": "eventCategory", "equals": ["Data"]},
                         {"field": "resources.type", "equals": ["AWS::S3::Object"]},
-                        {"field": "eventName", "equals": list(_READ_OR_REMOVED)},
+                        {"field": "eventName", "equals": list(_READS_AND_DELETIONS)},
                         {
                             "field": "resources.ARN",
                             "starts_withs": [

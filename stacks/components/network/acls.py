@@ -1,7 +1,8 @@
-"""A network ACL per segment: only segments with a declared flow between them talk (NET-01)."""
+"""A network ACL per segment, which admits only the declared flows of the segment (NET-01)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -12,8 +13,11 @@ from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 from stacks.components.network.vpc import Network
 
+CONTROLS = ("NET-01",)
+(SEGMENTS,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class AclsArgs:
     environment: Environment
     network: Network
@@ -25,28 +29,49 @@ class Acls(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ringfence:aws:Acls", name, None, opts)
         environment, network = args.environment, args.network
-        child = pulumi.ResourceOptions(parent=self)
-        ids: dict[str, pulumi.Output[str]] = {}
-        for segment in environment.segments.values():
-            acl = aws.ec2.NetworkAcl(
+        ids = {
+            segment.name: network_acl(
+                self,
                 f"{name}-{segment.name}",
-                vpc_id=network.vpc.id,
-                subnet_ids=[subnet.id for subnet in network.subnets[segment.name].values()],
-                tags=tags(environment, segment.name, "NET-01", segment=segment.name),
-                opts=child,
+                network=network,
+                subnets=list(network.subnets[segment.name].values()),
+                entries=acls.entries(environment, segment),
+                tags=tags(environment, segment.name, control=SEGMENTS, segment=segment.name),
             )
-            for entry in acls.entries(environment, segment):
-                aws.ec2.NetworkAclRule(
-                    f"{name}-{segment.name}-{entry.key}",
-                    network_acl_id=acl.id,
-                    rule_number=entry.number,
-                    egress=entry.direction == "egress",
-                    protocol=entry.protocol,
-                    rule_action="allow",
-                    cidr_block=str(entry.network),
-                    from_port=entry.first,
-                    to_port=entry.last,
-                    opts=child,
-                )
-            ids[segment.name] = acl.id
+            for segment in environment.segments.values()
+        }
         self.register_outputs({"acl_ids": ids})
+
+
+def network_acl(
+    parent: pulumi.Resource,
+    name: str,
+    *,
+    network: Network,
+    subnets: Sequence[aws.ec2.Subnet],
+    entries: Iterable[acls.Entry],
+    tags: Mapping[str, str],
+) -> pulumi.Output[str]:
+    """Declare an ACL that allows these entries, and return its id."""
+    child = pulumi.ResourceOptions(parent=parent)
+    acl = aws.ec2.NetworkAcl(
+        name,
+        vpc_id=network.vpc.id,
+        subnet_ids=[subnet.id for subnet in subnets],
+        tags=tags,
+        opts=child,
+    )
+    for entry in entries:
+        aws.ec2.NetworkAclRule(
+            f"{name}-{entry.key}",
+            network_acl_id=acl.id,
+            rule_number=entry.number,
+            egress=entry.direction == "egress",
+            protocol=entry.protocol,
+            rule_action="allow",
+            cidr_block=str(entry.network),
+            from_port=entry.first,
+            to_port=entry.last,
+            opts=child,
+        )
+    return acl.id

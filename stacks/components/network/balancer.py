@@ -1,4 +1,4 @@
-"""A network load balancer inside the VPC, with a group of its own (NET-03)."""
+"""An internal network load balancer with its own security group (NET-03)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 from stacks.components.network.vpc import Network
 
+CONTROLS = ("NET-03",)
+
 HEALTH_SECONDS = 10
 HEALTH_COUNT = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkBalancerArgs:
     environment: Environment
     network: Network
     balancer: Balancer
     group_id: pulumi.Input[str]
     control: str
+    """Control that the load balancer serves where it is used."""
 
 
 class NetworkBalancer(pulumi.ComponentResource):
@@ -35,13 +38,10 @@ class NetworkBalancer(pulumi.ComponentResource):
         self, name: str, args: NetworkBalancerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:NetworkBalancer", name, None, opts)
-        environment, balancer, child = (
-            args.environment,
-            args.balancer,
-            pulumi.ResourceOptions(parent=self),
-        )
-        # AWS takes 32 characters for these names, Pulumi's digits among them: so none of the
-        # environment's in them.
+        environment, balancer = args.environment, args.balancer
+        child = pulumi.ResourceOptions(parent=self)
+        # AWS limits these names to 32 characters, with Pulumi's digits: too few for the
+        # environment's name.
         short = balancer.name
         made = aws.lb.LoadBalancer(
             short,
@@ -50,12 +50,12 @@ class NetworkBalancer(pulumi.ComponentResource):
             subnets=[subnet.id for subnet in args.network.subnets[balancer.segment.name].values()],
             security_groups=[args.group_id],
             # Callers over PrivateLink have addresses of their own network, which no rule here can
-            # name: they are those that were accepted.
+            # name. The endpoint service admits only accepted ones.
             # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-security-groups.html
             enforce_security_group_inbound_rules_on_private_link_traffic="off",
             enable_cross_zone_load_balancing=True,
             enable_deletion_protection=environment.stage == "production",
-            tags=tags(environment, balancer.group, args.control, group=balancer.group),
+            tags=tags(environment, balancer.group, control=args.control, group=balancer.group),
             opts=child,
         )
         self.target_group_arns = {}
@@ -74,9 +74,9 @@ class NetworkBalancer(pulumi.ComponentResource):
                     "healthy_threshold": HEALTH_COUNT,
                     "unhealthy_threshold": HEALTH_COUNT,
                 },
-                # A host that is taken out, perhaps contained, keeps no connection.
+                # A host that leaves, perhaps because it is contained, keeps no connection.
                 connection_termination=True,
-                tags=tags(environment, f"{balancer.group}-{listener.port}", args.control),
+                tags=tags(environment, f"{balancer.group}-{listener.port}", control=args.control),
                 opts=child,
             )
             aws.lb.Listener(
@@ -85,7 +85,7 @@ class NetworkBalancer(pulumi.ComponentResource):
                 protocol=listener.protocol.upper(),
                 port=listener.port,
                 default_actions=[{"type": "forward", "target_group_arn": targets.arn}],
-                tags=tags(environment, f"{balancer.group}-{listener.port}", args.control),
+                tags=tags(environment, f"{balancer.group}-{listener.port}", control=args.control),
                 opts=child,
             )
             for host in listener.hosts:

@@ -1,4 +1,4 @@
-"""Names are a way out, too: only known ones are answered, and every question is kept (NET-02)."""
+"""DNS Firewall and query log: only declared names resolve (NET-02), queries are kept (NET-05)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import dns
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
+from stacks.components.monitoring.log_group import evidence_log_group
+
+CONTROLS = ("NET-02", "NET-05")
+EGRESS, QUERIES = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DnsArgs:
     environment: Environment
     vpc_id: pulumi.Input[str]
-    key_arn: pulumi.Input[str]
-    """Of the class of the log: `ringfence.cloud.dns.QUERY_CLASS`."""
+    log_key_arn: pulumi.Input[str]
+    """Key of the data class `ringfence.cloud.dns.QUERY_CLASS`."""
     region: str
     link_names: Sequence[pulumi.Output[list[str]]]
-    """Of private links: AWS tells them when their endpoints are made."""
+    """DNS names of private links; AWS assigns them when it creates the endpoints."""
 
 
 class Dns(pulumi.ComponentResource):
@@ -39,11 +42,11 @@ class Dns(pulumi.ComponentResource):
         self.register_outputs({"log_group_name": self.log_group_name})
 
     def _firewall(self) -> None:
-        """Whoever carries data out in names of his own domain gets no answer from anybody.
+        """Resolve declared names only: a query for any other name could carry data out.
 
         https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/resolver-dns-firewall.html
         """
-        name, args, named = self._name, self._args, self._tags("dns-firewall", "NET-02")
+        name, args, named = self._name, self._args, self._tags("dns-firewall")
         group = aws.route53.ResolverFirewallRuleGroup(name, tags=named, opts=self._child)
         known = dns.allowed(args.environment, args.region)
         allowed = pulumi.Output.all(*args.link_names).apply(
@@ -56,14 +59,14 @@ class Dns(pulumi.ComponentResource):
             listed = aws.route53.ResolverFirewallDomainList(
                 f"{name}-{key}",
                 domains=domains,
-                tags=self._tags(f"dns-{key}", "NET-02"),
+                tags=self._tags(f"dns-{key}"),
                 opts=self._child,
             )
             aws.route53.ResolverFirewallRule(
                 f"{name}-{key}",
                 firewall_rule_group_id=group.id,
                 firewall_domain_list_id=listed.id,
-                # Where an allowed name leads to is its owner's affair, as its address is.
+                # The owner of an allowed name decides where it redirects, as it does the address.
                 firewall_domain_redirection_action="TRUST_REDIRECTION_DOMAIN"
                 if action == "ALLOW"
                 else None,
@@ -81,21 +84,21 @@ class Dns(pulumi.ComponentResource):
             tags=named,
             opts=self._child,
         )
-        # While the firewall cannot be asked, nothing is answered.
+        # Fail closed: while the firewall is unavailable, no name resolves.
         aws.route53.ResolverFirewallConfig(
             name, resource_id=args.vpc_id, firewall_fail_open="DISABLED", opts=self._child
         )
 
     def _queries(self) -> pulumi.Output[str]:
         name, args = f"{self._name}-queries", self._args
-        named = tags(args.environment, "dns-queries", "NET-05", dns.QUERY_CLASS)
-        log_group = aws.cloudwatch.LogGroup(
+        named = tags(args.environment, "dns-queries", control=QUERIES, data_class=dns.QUERY_CLASS)
+        log_group = evidence_log_group(
+            self,
             name,
-            kms_key_id=args.key_arn,
-            retention_in_days=retention_days(args.environment, dns.QUERY_CLASS),
+            environment=args.environment,
+            data_class=dns.QUERY_CLASS,
+            key_arn=args.log_key_arn,
             tags=named,
-            # Evidence: it outlives a stack that is torn down in haste.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
         )
         config = aws.route53.ResolverQueryLogConfig(
             name, destination_arn=log_group.arn, tags=named, opts=self._child
@@ -108,5 +111,5 @@ class Dns(pulumi.ComponentResource):
         )
         return log_group.name
 
-    def _tags(self, name: str, control: str) -> dict[str, str]:
-        return tags(self._args.environment, name, control)
+    def _tags(self, name: str) -> dict[str, str]:
+        return tags(self._args.environment, name, control=EGRESS)

@@ -1,7 +1,7 @@
-"""The way out: a firewall that knows names, before a NAT gateway, in every zone (NET-02).
+"""Egress: a firewall that filters by name, and a NAT gateway behind it, in every zone (NET-02).
 
-segment -> firewall -> NAT gateway -> internet gateway, and back the same way: each zone has its
-own, as a firewall that sees half of a connection drops it.
+Packets go from the segment through the firewall and the NAT gateway to the internet gateway, and
+back the same way. Each zone has its own firewall: one that sees half of a connection drops it.
 https://docs.aws.amazon.com/network-firewall/latest/developerguide/arch-igw-ngw.html
 """
 
@@ -15,21 +15,25 @@ import pulumi
 import pulumi_aws as aws
 
 from ringfence.cloud import acls, egress
-from ringfence.cloud.services import retention_days
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
+from stacks.components.monitoring.log_group import evidence_log_group
+from stacks.components.network.acls import network_acl
 from stacks.components.network.vpc import Network
+
+CONTROLS = ("NET-02", "NET-05")
+FILTER, RECORD = CONTROLS
 
 ANYWHERE = "0.0.0.0/0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EgressArgs:
     environment: Environment
     network: Network
     zones: tuple[str, ...]
-    key_arn: pulumi.Input[str]
-    """Of the class of the log: `ringfence.cloud.egress.LOG_CLASS`."""
+    log_key_arn: pulumi.Input[str]
+    """Key of the data class `ringfence.cloud.egress.LOG_CLASS`."""
 
 
 class Egress(pulumi.ComponentResource):
@@ -43,31 +47,45 @@ class Egress(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         self._segments = egress.segments(args.environment)
         places = egress.places(args.environment, args.zones)
-        firewalls = {z: self._subnet(z, "firewall", str(p.firewall)) for z, p in places.items()}
-        nats = {z: self._subnet(z, "nat", str(p.nat)) for z, p in places.items()}
-        self._acl([*firewalls.values(), *nats.values()])
+        firewalls = {
+            zone: self._subnet("firewall", zone=zone, cidr=str(each.firewall))
+            for zone, each in places.items()
+        }
+        nats = {
+            zone: self._subnet("nat", zone=zone, cidr=str(each.nat))
+            for zone, each in places.items()
+        }
+        network_acl(
+            self,
+            name,
+            network=args.network,
+            subnets=[*firewalls.values(), *nats.values()],
+            entries=acls.egress_entries(args.environment),
+            tags=self._tags("egress"),
+        )
         gateway = self._gateway()
         firewall = self._firewall([subnet.id for subnet in firewalls.values()])
         self.log_group_name = self._logs(firewall)
         for zone in args.zones:
             endpoint = firewall.firewall_statuses.apply(lambda found, z=zone: _endpoint(found, z))
             nat = self._nat(zone, nats[zone], gateway)
-            self._route(self._table(zone, "firewall", firewalls[zone]), "out", nat_gateway_id=nat)
-            back = self._table(zone, "nat", nats[zone])
+            self._route(
+                self._table("firewall", firewalls[zone], zone=zone), "out", nat_gateway_id=nat
+            )
+            back = self._table("nat", nats[zone], zone=zone)
             self._route(back, "out", gateway_id=gateway.id)
             for segment in self._segments:
-                way = f"{segment.name}-{zone}"
                 subnet = args.network.subnets[segment.name][zone]
                 table = args.network.route_tables[segment.name][zone]
-                self._route((way, table.id), "out", vpc_endpoint_id=endpoint)
-                # More exact than the VPC's own route, or answers would pass the firewall by.
+                self._route((f"{segment.name}-{zone}", table.id), "out", vpc_endpoint_id=endpoint)
+                # More specific than the VPC's own route, so that answers pass the firewall too.
                 self._route(back, segment.name, to=subnet.cidr_block, vpc_endpoint_id=endpoint)
         self.register_outputs({"log_group_name": self.log_group_name})
 
     def _tags(self, name: str) -> dict[str, str]:
-        return tags(self._args.environment, name, "NET-02", group=egress.GROUP_NAME)
+        return tags(self._args.environment, name, control=FILTER, group=egress.GROUP_NAME)
 
-    def _subnet(self, zone: str, kind: str, cidr: str) -> aws.ec2.Subnet:
+    def _subnet(self, kind: str, *, zone: str, cidr: str) -> aws.ec2.Subnet:
         return aws.ec2.Subnet(
             f"{self._name}-{kind}-{zone}",
             vpc_id=self._args.network.vpc.id,
@@ -78,31 +96,9 @@ class Egress(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _acl(self, subnets: Sequence[aws.ec2.Subnet]) -> None:
-        acl = aws.ec2.NetworkAcl(
-            self._name,
-            vpc_id=self._args.network.vpc.id,
-            subnet_ids=[subnet.id for subnet in subnets],
-            tags=self._tags("egress"),
-            opts=self._child,
-        )
-        for entry in acls.egress_entries(self._args.environment):
-            aws.ec2.NetworkAclRule(
-                f"{self._name}-{entry.key}",
-                network_acl_id=acl.id,
-                rule_number=entry.number,
-                egress=entry.direction == "egress",
-                protocol=entry.protocol,
-                rule_action="allow",
-                cidr_block=str(entry.network),
-                from_port=entry.first,
-                to_port=entry.last,
-                opts=self._child,
-            )
-
     def _gateway(self) -> aws.ec2.InternetGateway:
         vpc = self._args.network.vpc
-        # Of the whole VPC: traffic of a firewall stays blocked where its subnets alone are let.
+        # For the whole VPC: an exclusion of only the firewall's subnets leaves its traffic blocked.
         # https://docs.aws.amazon.com/vpc/latest/userguide/security-vpc-bpa-basics.html
         aws.ec2.VpcBlockPublicAccessExclusion(
             self._name,
@@ -126,7 +122,7 @@ class Egress(pulumi.ComponentResource):
         ).id
 
     def _table(
-        self, zone: str, kind: str, subnet: aws.ec2.Subnet
+        self, kind: str, subnet: aws.ec2.Subnet, *, zone: str
     ) -> tuple[str, pulumi.Output[str]]:
         name = f"{kind}-{zone}"
         table = aws.ec2.RouteTable(
@@ -143,23 +139,23 @@ class Egress(pulumi.ComponentResource):
     def _route(
         self,
         table: tuple[str, pulumi.Output[str]],
-        way: str,
+        name: str,
         *,
         to: pulumi.Input[str] = ANYWHERE,
         **target: pulumi.Input[str],
     ) -> None:
-        given: dict[str, Any] = {**target}
+        options: dict[str, Any] = {**target}
         aws.ec2.Route(
-            f"{self._name}-{table[0]}-{way}",
+            f"{self._name}-{table[0]}-{name}",
             route_table_id=table[1],
             destination_cidr_block=to,
-            **given,
+            **options,
             opts=self._child,
         )
 
     def _firewall(self, subnet_ids: Sequence[pulumi.Output[str]]) -> aws.networkfirewall.Firewall:
         name, environment, named = self._name, self._args.environment, self._tags("egress")
-        key = {"type": "CUSTOMER_KMS", "key_id": self._args.key_arn}
+        key = {"type": "CUSTOMER_KMS", "key_id": self._args.log_key_arn}
         group = aws.networkfirewall.RuleGroup(
             f"{name}-names",
             type="STATEFUL",
@@ -191,7 +187,7 @@ class Egress(pulumi.ComponentResource):
                 stateful_default_actions=[*egress.DEFAULTS],
                 stateful_engine_options=options(
                     rule_order=egress.STRICT_ORDER,
-                    # A connection whose beginning the firewall has not seen is dropped.
+                    # Drop a connection whose start the firewall has not observed.
                     stream_exception_policy="DROP",
                 ),
                 stateful_rule_group_references=[reference(priority=1, resource_arn=group.id)],
@@ -207,7 +203,7 @@ class Egress(pulumi.ComponentResource):
         return aws.networkfirewall.Firewall(
             name,
             vpc_id=self._args.network.vpc.id,
-            firewall_policy_arn=policy.id,  # its ARN, as a rule group has its own
+            firewall_policy_arn=policy.id,  # the id is the ARN
             subnet_mappings=[mapping(subnet_id=subnet_id) for subnet_id in subnet_ids],
             delete_protection=production,
             subnet_change_protection=production,
@@ -219,13 +215,13 @@ class Egress(pulumi.ComponentResource):
 
     def _logs(self, firewall: aws.networkfirewall.Firewall) -> pulumi.Output[str]:
         environment = self._args.environment
-        log_group = aws.cloudwatch.LogGroup(
+        log_group = evidence_log_group(
+            self,
             self._name,
-            kms_key_id=self._args.key_arn,
-            retention_in_days=retention_days(environment, egress.LOG_CLASS),
-            tags=tags(environment, "egress", "NET-05", egress.LOG_CLASS),
-            # Evidence: it outlives a stack that is torn down in haste.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            environment=environment,
+            data_class=egress.LOG_CLASS,
+            key_arn=self._args.log_key_arn,
+            tags=tags(environment, "egress", control=RECORD, data_class=egress.LOG_CLASS),
         )
         nf = aws.networkfirewall
         nf.LoggingConfiguration(

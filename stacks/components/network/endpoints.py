@@ -1,4 +1,4 @@
-"""Doors to AWS's services inside the VPC, for this account only (NET-03)."""
+"""Endpoints of AWS services inside the VPC, for this account only (NET-03)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 from stacks.components.network.vpc import Network
 
+CONTROLS = ("NET-03",)
+(PRIVATE_ACCESS,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class GatewayEndpointsArgs:
     environment: Environment
     network: Network
@@ -24,7 +27,7 @@ class GatewayEndpointsArgs:
 
 
 class GatewayEndpoints(pulumi.ComponentResource):
-    """Of S3 and DynamoDB: routes, free of charge."""
+    """Gateway endpoints of S3 and DynamoDB: routes, free of charge."""
 
     s3_prefix_list_id: pulumi.Output[str]
 
@@ -42,10 +45,10 @@ class GatewayEndpoints(pulumi.ComponentResource):
                 service_name=f"com.amazonaws.{args.region}.{service}",
                 vpc_endpoint_type="Gateway",
                 route_table_ids=[table.id for table in tables],
-                policy=policies.s3_endpoint_policy(args.account, args.region)
+                policy=policies.s3_endpoint_policy(account=args.account, region=args.region)
                 if service == "s3"
                 else own,
-                tags=tags(args.environment, service, "NET-03"),
+                tags=tags(args.environment, service, control=PRIVATE_ACCESS),
                 opts=pulumi.ResourceOptions(parent=self),
             )
             for service in GATEWAY_ENDPOINTS
@@ -54,7 +57,7 @@ class GatewayEndpoints(pulumi.ComponentResource):
         self.register_outputs({"ids": {service: each.id for service, each in made.items()}})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InterfaceEndpointsArgs:
     environment: Environment
     network: Network
@@ -64,7 +67,7 @@ class InterfaceEndpointsArgs:
 
 
 class InterfaceEndpoints(pulumi.ComponentResource):
-    """Of the services that the manifest needs: an address in every zone, under AWS's names."""
+    """Interface endpoints of the services that the manifest needs, in every zone."""
 
     def __init__(
         self, name: str, args: InterfaceEndpointsArgs, opts: pulumi.ResourceOptions | None = None
@@ -82,7 +85,7 @@ class InterfaceEndpoints(pulumi.ComponentResource):
                 security_group_ids=[args.group_id],
                 private_dns_enabled=True,
                 policy=policies.endpoint_policy(args.account),
-                tags=tags(environment, service, "NET-03"),
+                tags=tags(environment, service, control=PRIVATE_ACCESS),
                 opts=pulumi.ResourceOptions(parent=self),
             )
             for service in interface_endpoints(environment)

@@ -1,4 +1,4 @@
-"""A security group per host and per MCP server, a resource per rule (NET-02)."""
+"""A security group per host and per MCP server, and a resource per rule (NET-02)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from ringfence.cloud import egress, groups
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 
+CONTROLS = ("NET-02",)
+(SEGMENTATION,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class GroupsArgs:
     environment: Environment
     vpc_id: pulumi.Input[str]
@@ -37,7 +40,13 @@ class Groups(pulumi.ComponentResource):
                 f"{name}-{group.name}",
                 vpc_id=args.vpc_id,
                 description=group.description,
-                tags=tags(environment, group.name, "NET-02", segment=segment, group=group.name),
+                tags=tags(
+                    environment,
+                    group.name,
+                    control=SEGMENTATION,
+                    segment=segment,
+                    group=group.name,
+                ),
                 opts=child,
             ).id
         for rule in groups.rules(environment):
@@ -66,7 +75,7 @@ class Groups(pulumi.ComponentResource):
             tags=tags(
                 args.environment,
                 rule.key,
-                "NET-02",
+                control=SEGMENTATION,
                 group=egress.GROUP_NAME if peer.kind == "outside" else None,
             ),
             opts=opts,

@@ -1,6 +1,6 @@
-"""Doors to declared services of other accounts, for the servers that name them (NET-03).
+"""Endpoints of declared services of other accounts, for the servers that name them (NET-03).
 
-Their endpoints take no policy: who may use one is up to its security group alone.
+AWS accepts no policy for them: the security group alone decides who may use one.
 https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-access.html
 """
 
@@ -18,8 +18,11 @@ from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
 from stacks.components.network.vpc import Network
 
+CONTROLS = ("NET-03",)
+(PRIVATE_ACCESS,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class PrivateLinksArgs:
     environment: Environment
     network: Network
@@ -28,9 +31,9 @@ class PrivateLinksArgs:
 
 class PrivateLinks(pulumi.ComponentResource):
     ids: Mapping[str, pulumi.Output[str]]
-    """By the name of the link. One works as soon as the other account has accepted it."""
+    """By the name of the link. A link works once the other account has accepted it."""
     names: Sequence[pulumi.Output[list[str]]]
-    """That servers ask for, of each."""
+    """DNS names of each link, which its servers resolve."""
 
     def __init__(
         self, name: str, args: PrivateLinksArgs, opts: pulumi.ResourceOptions | None = None
@@ -47,7 +50,12 @@ class PrivateLinks(pulumi.ComponentResource):
                 subnet_ids=[subnet.id for subnet in subnets],
                 security_group_ids=[args.group_ids[link_group(link)]],
                 private_dns_enabled=link.private_dns,
-                tags=tags(environment, link_group(link), "NET-03", group=link_group(link)),
+                tags=tags(
+                    environment,
+                    link_group(link),
+                    control=PRIVATE_ACCESS,
+                    group=link_group(link),
+                ),
                 opts=pulumi.ResourceOptions(parent=self),
             )
             for link in private_links(environment)

@@ -1,4 +1,4 @@
-"""Offers the gateway to other accounts, without a way from their network into ours (NET-03)."""
+"""An endpoint service that offers the gateway to other accounts, by PrivateLink only (NET-03)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from ringfence.manifest.model import Environment
 from stacks.components.network.balancer import NetworkBalancer, NetworkBalancerArgs
 from stacks.components.network.vpc import Network
 
+CONTROLS = ("NET-03",)
+(PRIVATE_ACCESS,) = CONTROLS
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedGatewayArgs:
     environment: Environment
     network: Network
     balancer: Balancer
     group_id: pulumi.Input[str]
     accepted: Sequence[str]
+    """ARNs of principals that may request a connection."""
 
 
 class PublishedGateway(pulumi.ComponentResource):
     service_name: pulumi.Output[str]
-    """What callers name in their endpoint."""
+    """Callers name it in their endpoint."""
     service_id: pulumi.Output[str]
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
     """By host: for the Auto Scaling group of each."""
@@ -35,12 +39,16 @@ class PublishedGateway(pulumi.ComponentResource):
         self, name: str, args: PublishedGatewayArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:PublishedGateway", name, None, opts)
-        # TCP, not TLS: callers show their certificate to the gateway, and a listener that ended
-        # TLS would take it from them.
+        # TCP, not TLS: a listener that terminated TLS would hide the caller's certificate from the
+        # gateway.
         balancer = NetworkBalancer(
             name,
             NetworkBalancerArgs(
-                args.environment, args.network, args.balancer, args.group_id, "NET-03"
+                environment=args.environment,
+                network=args.network,
+                balancer=args.balancer,
+                group_id=args.group_id,
+                control=PRIVATE_ACCESS,
             ),
             pulumi.ResourceOptions(parent=self),
         )
@@ -49,7 +57,7 @@ class PublishedGateway(pulumi.ComponentResource):
             acceptance_required=True,
             allowed_principals=list(args.accepted),
             network_load_balancer_arns=[balancer.arn],
-            tags=tags(args.environment, "gateway", "NET-03"),
+            tags=tags(args.environment, "gateway", control=PRIVATE_ACCESS),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.service_name, self.service_id = service.service_name, service.id

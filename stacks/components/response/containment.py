@@ -1,4 +1,4 @@
-"""Takes an instance out of service when an attack on it is found, and puts it back (IRP-01)."""
+"""Containment of an instance after an attack, and its release (IRP-01)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import pulumi_aws as aws
 from ringfence.cloud import containment
 from ringfence.cloud.tags import tags
 from ringfence.manifest.model import Environment
-from stacks.components.function import Function, FunctionArgs
+from stacks.components.data.key import protected_key
+from stacks.components.function import Function, FunctionArgs, TriggerArgs, trigger
+from stacks.components.monitoring.alarm import alarm
 
-CONTROL = "IRP-01"
+CONTROLS = ("IRP-01",)
+(CONTAINMENT,) = CONTROLS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContainmentArgs:
     environment: Environment
     account: str
     region: str
     vpc_id: pulumi.Input[str]
-    key_arn: pulumi.Input[str]
-    """Of the class of the log: `ringfence.cloud.containment.CLASS`."""
+    log_key_arn: pulumi.Input[str]
+    """Key of the data class `ringfence.cloud.containment.CLASS`."""
     topic_arn: pulumi.Input[str]
     topic_key_arn: pulumi.Input[str]
     detector_id: pulumi.Input[str] | None = None
-    """Without it, findings of any detector of the account count."""
+    """Without it, findings of every detector of the account count."""
     boundary_arn: pulumi.Input[str] | None = None
     """Permissions boundary of the roles of hosts."""
 
@@ -44,30 +47,58 @@ class Containment(pulumi.ComponentResource):
         severity = args.environment.provisioning.containment_severity
         self._name, self._args, self._severity = name, args, severity
         self._child = pulumi.ResourceOptions(parent=self)
-        key_arn = self._key()
+        key_arn = protected_key(
+            self,
+            name,
+            description=f"Containment in {args.environment.name}",
+            policy=containment.key_policy(
+                account=args.account, region=args.region, rules=f"{name}-"
+            ),
+            tags=self._tags("key-containment"),
+        ).arn
         quarantine = aws.ec2.SecurityGroup(
             f"{name}-quarantine",
             vpc_id=args.vpc_id,
+            # AWS replaces the group to change this text.
             description="Instances that were contained: nothing in, nothing out",
             tags=tags(
                 args.environment,
                 containment.QUARANTINE,
-                CONTROL,
+                control=CONTAINMENT,
                 group=containment.QUARANTINE,
             ),
             opts=self._child,
         )
         queue = self._failed_events(key_arn)
-        function = self._function(key_arn, quarantine.id, queue.arn)
+        function = self._function(key_arn=key_arn, quarantine_id=quarantine.id, queue_arn=queue.arn)
         patterns = pulumi.Output.from_input(args.detector_id).apply(
             lambda detector: {
-                trigger.key: trigger.text
-                for trigger in containment.triggers(args.account, severity, detector)
+                each.key: each.text
+                for each in containment.triggers(
+                    account=args.account, severity=severity, detector=detector
+                )
             }
         )
-        for trigger in containment.triggers(args.account, severity):
-            self._trigger(trigger, patterns[trigger.key], function, queue.arn)
-        self._alarms(function.name, queue.name)
+        for each in containment.triggers(account=args.account, severity=severity):
+            trigger(
+                self,
+                f"{name}-{each.key}",
+                TriggerArgs(
+                    function=function,
+                    account=args.account,
+                    description=each.message,
+                    tags=self._tags(f"containment-{each.key}"),
+                    pattern=patterns[each.key],
+                    delivery={
+                        "dead_letter_config": {"arn": queue.arn},
+                        "retry_policy": {
+                            "maximum_retry_attempts": containment.DELIVERY_RETRIES,
+                            "maximum_event_age_in_seconds": containment.DELIVERY_SECONDS,
+                        },
+                    },
+                ),
+            )
+        self._alarms(function_name=function.name, queue_name=queue.name)
         self.function_arn = function.arn
         self.quarantine_group_id = quarantine.id
         self.failed_events_url = queue.url
@@ -80,22 +111,7 @@ class Containment(pulumi.ComponentResource):
         )
 
     def _tags(self, name: str) -> dict[str, str]:
-        return tags(self._args.environment, name, CONTROL, containment.CLASS)
-
-    def _key(self) -> pulumi.Output[str]:
-        args = self._args
-        key = aws.kms.Key(
-            self._name,
-            description=f"Containment in {args.environment.name}",
-            policy=containment.key_policy(args.account, args.region, f"{self._name}-"),
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=self._tags("key-containment"),
-            # What is encrypted under a deleted key is gone.
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
-        )
-        aws.kms.Alias(self._name, target_key_id=key.key_id, opts=self._child)
-        return key.arn
+        return tags(self._args.environment, name, control=CONTAINMENT, data_class=containment.CLASS)
 
     def _failed_events(self, key_arn: pulumi.Output[str]) -> aws.sqs.Queue:
         args = self._args
@@ -111,7 +127,7 @@ class Containment(pulumi.ComponentResource):
             queue_url=queue.url,
             policy=queue.arn.apply(
                 lambda arn: containment.queue_policy(
-                    arn, args.account, args.region, f"{self._name}-"
+                    queue=arn, account=args.account, region=args.region, rules=f"{self._name}-"
                 )
             ),
             opts=self._child,
@@ -120,24 +136,27 @@ class Containment(pulumi.ComponentResource):
 
     def _function(
         self,
+        *,
         key_arn: pulumi.Output[str],
-        quarantine: pulumi.Output[str],
+        quarantine_id: pulumi.Output[str],
         queue_arn: pulumi.Output[str],
     ) -> Function:
         args = self._args
         return Function(
             self._name,
             FunctionArgs(
-                args.environment,
-                containment.HANDLER,
-                f"Contains and releases instances of {args.environment.name}",
-                self._tags("containment"),
-                containment.CLASS,
-                args.key_arn,
-                lambda found: containment.permissions(
-                    args.environment, containment.Place(args.account, args.region, **found)
+                environment=args.environment,
+                handler=containment.HANDLER,
+                description=f"Contains and releases instances of {args.environment.name}",
+                tags=self._tags("containment"),
+                log_class=containment.CLASS,
+                log_key_arn=args.log_key_arn,
+                permissions=lambda found: containment.permissions(
+                    args.environment,
+                    containment.Place(account=args.account, region=args.region, **found),
+                    control=CONTAINMENT,
                 ),
-                {
+                resources={
                     "vpc": args.vpc_id,
                     "key": key_arn,
                     "topic": args.topic_arn,
@@ -145,10 +164,11 @@ class Containment(pulumi.ComponentResource):
                     "queue": queue_arn,
                     "boundary": args.boundary_arn,
                 },
-                containment.TIMEOUT_SECONDS,
-                {
+                timeout_seconds=containment.TIMEOUT_SECONDS,
+                variables={
+                    "CONTROL": CONTAINMENT,
                     "ENVIRONMENT": args.environment.name,
-                    "QUARANTINE_GROUP": quarantine,
+                    "QUARANTINE_GROUP": quarantine_id,
                     "RECORDS": containment.records(args.environment),
                     "SEVERITY": str(self._severity),
                     "TOPIC": args.topic_arn,
@@ -156,9 +176,9 @@ class Containment(pulumi.ComponentResource):
                 variables_key_arn=key_arn,
                 memory_mib=containment.MEMORY_MIB,
                 concurrency=containment.CONCURRENCY,
-                # A destination rather than a dead-letter queue: it brings the error, too.
+                # A destination, not a dead-letter queue: it receives the error too.
                 # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
-                invoked={
+                asynchronous={
                     "maximum_retry_attempts": containment.RETRIES,
                     "maximum_event_age_in_seconds": containment.EVENT_SECONDS,
                     "destination_config": {"on_failure": {"destination": queue_arn}},
@@ -167,74 +187,25 @@ class Containment(pulumi.ComponentResource):
             self._child,
         )
 
-    def _trigger(
-        self,
-        trigger: containment.Trigger,
-        pattern: pulumi.Output[str],
-        function: Function,
-        queue_arn: pulumi.Output[str],
-    ) -> None:
-        name = f"{self._name}-{trigger.key}"
-        rule = aws.cloudwatch.EventRule(
-            name,
-            description=trigger.says,
-            event_pattern=pattern,
-            tags=self._tags(f"containment-{trigger.key}"),
-            opts=self._child,
+    def _alarms(self, *, function_name: pulumi.Output[str], queue_name: pulumi.Output[str]) -> None:
+        alarm(
+            self,
+            f"{self._name}-failed",
+            description="An event was not processed: an instance may not be contained",
+            namespace="AWS/SQS",
+            metric="ApproximateNumberOfMessagesVisible",
+            statistic="Maximum",
+            dimensions={"QueueName": queue_name},
+            topic_arn=self._args.topic_arn,
+            tags=self._tags("containment-failed"),
         )
-        permission = aws.lambda_.Permission(
-            name,
-            action="lambda:InvokeFunction",
-            function=function.name,
-            principal="events.amazonaws.com",
-            source_arn=rule.arn,
-            source_account=self._args.account,
-            opts=self._child,
+        alarm(
+            self,
+            f"{self._name}-errors",
+            description="Containment of an instance failed; Lambda tries again",
+            namespace="AWS/Lambda",
+            metric="Errors",
+            dimensions={"FunctionName": function_name},
+            topic_arn=self._args.topic_arn,
+            tags=self._tags("containment-errors"),
         )
-        aws.cloudwatch.EventTarget(
-            name,
-            rule=rule.name,
-            arn=function.arn,
-            dead_letter_config={"arn": queue_arn},
-            retry_policy={
-                "maximum_retry_attempts": containment.DELIVERY_RETRIES,
-                "maximum_event_age_in_seconds": containment.DELIVERY_SECONDS,
-            },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
-        )
-
-    def _alarms(self, function: pulumi.Output[str], queue: pulumi.Output[str]) -> None:
-        for key, says, namespace, metric, statistic, dimensions in (
-            (
-                "failed",
-                "An event could not be answered: an instance may not be contained",
-                "AWS/SQS",
-                "ApproximateNumberOfMessagesVisible",
-                "Maximum",
-                {"QueueName": queue},
-            ),
-            (
-                "errors",
-                "Containment of an instance failed, and is tried again",
-                "AWS/Lambda",
-                "Errors",
-                "Sum",
-                {"FunctionName": function},
-            ),
-        ):
-            aws.cloudwatch.MetricAlarm(
-                f"{self._name}-{key}",
-                alarm_description=says,
-                namespace=namespace,
-                metric_name=metric,
-                dimensions=dimensions,
-                statistic=statistic,
-                comparison_operator="GreaterThanOrEqualToThreshold",
-                threshold=1,
-                period=60,
-                evaluation_periods=1,
-                treat_missing_data="notBreaching",
-                alarm_actions=[self._args.topic_arn],
-                tags=self._tags(f"containment-{key}"),
-                opts=self._child,
-            )

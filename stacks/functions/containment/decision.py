@@ -1,4 +1,4 @@
-"""What an event asks for. Pure: an event in, requests or a reason out."""
+"""Decides what an event requests. Pure: takes an event, returns requests or raises a reason."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CONTAIN, RELEASE = "Ringfence Containment Request", "Ringfence Release Request"
 
 SERIOUS = ("HIGH", "CRITICAL")
 THREATS = ("TTPs", "Effects", "Unusual Behaviors")
-"""First part of the type of a finding that tells of an attack. Others tell of weaknesses: a CVE or
-a missing setting is no reason to take a server out of service.
+"""First part of the type of a finding that reports an attack. Others report weaknesses: a CVE or a
+missing setting is no reason to contain a server.
 
 https://docs.aws.amazon.com/securityhub/latest/userguide/asff-required-attributes.html
 """
@@ -27,21 +27,21 @@ class Request:
     kind: Literal["contain", "release"]
     instance: str
     event: str
-    """Id of the event: what is made for it is found again by this."""
+    """Id of the event, which also marks its snapshots."""
     reason: str
     by: str
 
 
 class IgnoredError(Exception):
-    """The event asks for nothing; the message says why."""
+    """The event requests nothing; the message says why."""
 
 
 def requests(event: Event, severity: float) -> tuple[Request, ...]:
-    """Raises `IgnoredError` for an event that is none of ours to act on."""
+    """Raise `IgnoredError` for an event that requests nothing."""
     kind = (str(event.get("source")), str(event.get("detail-type")))
     read = _READ.get(kind)
     if read is None:
-        raise IgnoredError(f"nothing is done for {kind[1]} of {kind[0]}")
+        raise IgnoredError(f"no action is defined for {kind[1]} of {kind[0]}")
     return tuple(read(event, severity))
 
 
@@ -65,12 +65,12 @@ def _security_hub(event: Event, _: float) -> Iterator[Request]:
         if resource["Type"] == "AwsEc2Instance"
     ]
     if not found:
-        raise IgnoredError("no finding tells of an attack on an instance that nobody has handled")
+        raise IgnoredError("no new finding reports an attack on an instance")
     yield from found
 
 
 def _threat(finding: Event) -> tuple[str, str] | None:
-    """Why to contain, and who says so."""
+    """Return the reason to contain and the product that reports it."""
     kinds = [kind for kind in finding.get("Types", []) if kind.split("/")[0] in THREATS]
     if (
         not kinds
@@ -96,7 +96,7 @@ def _own(event: Event, _: float) -> Iterator[Request]:
 
 def _instance(text: str) -> str:
     if not INSTANCE.fullmatch(text):
-        raise IgnoredError("no instance is named")
+        raise IgnoredError("the event names no instance")
     return text
 
 

@@ -1,5 +1,7 @@
-"""Entry of the function: carries out what an event asks for, says what was done, and fails if it
-could not do all of it, so that Lambda tries again and then keeps the event."""
+"""Entry point: contains or releases instances as an event requests, and reports the steps.
+
+It fails if a step failed, so that Lambda tries again and then keeps the event.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +16,57 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from . import steps
 from .decision import RELEASE, Event, IgnoredError, Request, requests
-from .machine import Aws, Machine, Record, Settings, find, keep, record_of, recorded
+from .machine import (
+    Aws,
+    Machine,
+    Record,
+    Settings,
+    find,
+    read_record,
+    record_of,
+    write_record,
+)
 
 Outcome = Mapping[str, str]
-"""What was done, by step."""
+"""Changes by step."""
 
 
 class IncompleteError(Exception):
-    """Some step failed; the message says which, and why."""
+    """A step failed; the message says which, and why."""
 
 
 class Report:
-    """What became of each step, logged as soon as it is known."""
+    """Outcome of each step, logged at once."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self.changed: dict[str, str] = {}
         self.failed: dict[str, str] = {}
 
-    def took(self, step: str, change: str | None) -> None:
+    def add(self, step: str, change: str | None) -> None:
         if change:
             self.changed[step] = change
         self._log(step, "done" if change else "already", change or "")
 
-    def failed_at(self, step: str, error: object) -> None:
+    def add_failure(self, step: str, error: object) -> None:
         self.failed[step] = str(error)
         self._log(step, "failed", str(error))
 
-    def ignored(self, why: str) -> None:
+    def add_ignored(self, why: str) -> None:
         self._log("decision", "ignored", why)
 
     def refuse_failures(self) -> None:
         if self.failed:
             listed = "; ".join(f"{step}: {text}" for step, text in self.failed.items())
             done = "contained" if self._request.kind == "contain" else "released"
-            raise IncompleteError(f"{self._request.instance} is not {done} completely: {listed}")
+            raise IncompleteError(f"{self._request.instance} is not completely {done}: {listed}")
 
     def _log(self, step: str, outcome: str, detail: str) -> None:
-        of = self._request
+        request = self._request
         _log(
-            event=of.event,
-            kind=of.kind,
-            instance=of.instance,
+            event=request.event,
+            kind=request.kind,
+            instance=request.instance,
             step=step,
             outcome=outcome,
             detail=detail,
@@ -67,19 +78,19 @@ def handle(event: Event, _: object) -> list[Outcome]:
 
 
 def respond(event: Event, settings: Settings, aws: Aws) -> list[Outcome]:
-    """Raises `IncompleteError` in the end, where a step failed."""
+    """Carry out the event's requests. Raise `IncompleteError` last, if a step failed."""
     try:
-        asked = requests(event, settings.severity)
+        wanted = requests(event, settings.severity)
     except IgnoredError as ignored:
         _log(event=event.get("id"), step="decision", outcome="ignored", detail=str(ignored))
         return []
-    reports = [_carried_out(request, settings, aws) for request in asked]
+    reports = [_carry_out(request, settings, aws) for request in wanted]
     for report in reports:
         report.refuse_failures()
     return [report.changed for report in reports]
 
 
-def _carried_out(request: Request, settings: Settings, aws: Aws) -> Report:
+def _carry_out(request: Request, settings: Settings, aws: Aws) -> Report:
     report = Report(request)
     try:
         machine = find(aws, settings, request.instance)
@@ -88,69 +99,72 @@ def _carried_out(request: Request, settings: Settings, aws: Aws) -> Report:
         else:
             _release(request, settings, aws, machine, report)
     except IgnoredError as ignored:
-        report.ignored(str(ignored))
+        report.add_ignored(str(ignored))
     return report
 
 
 def _contain(
     request: Request, settings: Settings, aws: Aws, machine: Machine, report: Report
 ) -> None:
-    """A step that fails does not keep the others from being taken."""
+    """Take every step, even after one has failed."""
     record = record_of(aws, machine, request)
     try:
-        record, written = _recorded(request, settings, aws, machine, record)
-        report.took("record", f"kept in {settings.records}{machine.id}" if written else None)
+        record, written = _record(request, settings, aws, machine, record)
+        report.add("record", f"kept in {settings.records}{machine.id}" if written else None)
     except (BotoCoreError, ClientError, IncompleteError) as error:
-        # All that is left of its state, if the network can be cut and this cannot be written.
-        report.failed_at("record", f"{error}; it was {record}")
+        # The log then holds the only copy of the original state.
+        report.add_failure("record", f"{error}; original state: {record}")
     for name, step in steps.CONTAINMENT:
         try:
-            report.took(name, step(aws, settings, machine, record))
+            report.add(name, step(aws, settings, machine, record))
         except (BotoCoreError, ClientError) as error:
-            report.failed_at(name, error)
+            report.add_failure(name, error)
     if report.changed or report.failed or machine.marked != record.event:
         try:
             _notify(aws, settings, request, report)
             steps.mark(aws, machine, request, record, complete=not report.failed)
         except (BotoCoreError, ClientError) as error:
-            report.failed_at("notification", error)
+            report.add_failure("notification", error)
 
 
-def _recorded(
+def _record(
     request: Request, settings: Settings, aws: Aws, machine: Machine, present: Record
 ) -> tuple[Record, bool]:
-    """Of the state before the first change: quarantine is never what a release restores."""
-    kept = recorded(aws, settings, machine.id)
+    """Return the record of the state before the first change, and whether it is new.
+
+    A release must never restore quarantine.
+    """
+    kept = read_record(aws, settings, machine.id)
     if machine.in_quarantine(settings):
         if kept is None:
-            raise IncompleteError("it is in quarantine, and how it was before is not recorded")
+            raise IncompleteError("it is in quarantine, and its original state is not recorded")
         return kept, False
     if kept and kept.event == request.event:
         return kept, False
-    keep(aws, settings, machine.id, present)
+    write_record(aws, settings, machine.id, present)
     return present, True
 
 
 def _release(
     request: Request, settings: Settings, aws: Aws, machine: Machine, report: Report
 ) -> None:
-    """The first step that fails ends it: what is not sure to be well stays shut."""
-    record = recorded(aws, settings, machine.id)
+    """Stop at the first step that fails: a doubtful instance stays contained."""
+    record = read_record(aws, settings, machine.id)
     if record is None:
         if not machine.in_quarantine(settings):
             raise IgnoredError(f"{machine.id} is not contained")
-        report.failed_at("record", "how it was before is not recorded")
+        report.add_failure("record", "its original state is not recorded")
         return
     name = ""
     try:
-        for name, step in steps.RESTORATION:
-            report.took(name, step(aws, settings, machine, record))
+        for name, step in steps.RELEASE:
+            report.add(name, step(aws, settings, machine, record))
         name = "notification"
         _notify(aws, settings, request, report)
         name = "record"
         steps.finish(aws, settings, machine)
     except (BotoCoreError, ClientError) as error:
-        report.failed_at(name, error)
+        report.add_failure(name, error)
 
 
 def _notify(aws: Aws, settings: Settings, request: Request, report: Report) -> None:
@@ -158,7 +172,7 @@ def _notify(aws: Aws, settings: Settings, request: Request, report: Report) -> N
     lines = [
         f"Instance {request.instance} of {settings.environment} was {done}"
         + (", but not completely." if report.failed else "."),
-        f"Why: {request.reason}, says {request.by}. Event: {request.event}.",
+        f"Reason: {request.reason}, reported by {request.by}. Event: {request.event}.",
         "",
         *(f"done: {name}: {text}" for name, text in report.changed.items()),
         *(f"FAILED: {name}: {text}" for name, text in report.failed.items()),
@@ -168,9 +182,9 @@ def _notify(aws: Aws, settings: Settings, request: Request, report: Report) -> N
         entry = {"Source": "ringfence", "DetailType": RELEASE, "Detail": json.dumps(detail)}
         lines += [
             "",
-            "A connection that was open may go on until it ends; stopping the instance ends it, "
-            "and loses what is in its memory.",
-            "To undo all of this, once it is known to be clean:",
+            "A connection that was open may continue until it ends; stopping the instance ends it, "
+            "and loses its memory.",
+            "To release the instance, once it is known to be clean:",
             f"aws events put-events --entries '{json.dumps([entry])}'",
         ]
     aws("sns").publish(
@@ -181,7 +195,7 @@ def _notify(aws: Aws, settings: Settings, request: Request, report: Report) -> N
 
 
 def _log(**fields: str | None) -> None:
-    """One line of JSON: CloudWatch finds fields in it by name."""
+    """Print one line of JSON, which CloudWatch searches by field."""
     print(json.dumps(fields), flush=True)
 
 

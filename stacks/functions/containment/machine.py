@@ -1,8 +1,8 @@
-"""An instance as it is, and the record of how it was before it was contained.
+"""The state of an instance, and the record of its original state.
 
-The record is a parameter of Systems Manager: one value of up to 4 KB, written by one call before
-anything changes, versioned, and nobody who may merely tag instances can change what a release
-restores. Tags hold 256 characters each.
+The record is a parameter of Systems Manager: one versioned value of up to 4 KB, written by one call
+before the first change. Tags would hold 256 characters each, and a principal that may tag instances
+could change what a release restores.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ AUTO_SCALING = "aws:autoscaling:groupName"
 
 @dataclass(frozen=True)
 class Settings:
+    control: str
     environment: str
     quarantine: str
-    """Id of the security group that allows nothing."""
+    """Id of the security group without rules."""
     topic: str
     records: str
-    """How the names of the records begin."""
+    """Start of the names of the records."""
     severity: float
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> Settings:
         return cls(
+            control=variables["CONTROL"],
             environment=variables["ENVIRONMENT"],
             quarantine=variables["QUARANTINE_GROUP"],
             topic=variables["TOPIC"],
@@ -56,7 +58,7 @@ class Machine:
     """ARN of its instance profile."""
     scaling_group: str | None
     marked: str | None
-    """Event that it is marked as contained for."""
+    """Event that caused its containment, from its tag."""
 
     def in_quarantine(self, settings: Settings) -> bool:
         return any(settings.quarantine in groups for groups in self.groups.values())
@@ -72,11 +74,11 @@ class Record:
     profile: str | None
     scaling_group: str | None
     protected: bool | None
-    """Against termination; None where AWS would not say, and then protection stays."""
+    """Termination protection; None if the call failed, and then a release keeps the protection."""
 
 
 def find(aws: Aws, settings: Settings, instance: str) -> Machine:
-    """Raises `IgnoredError` unless it is of this environment and exists."""
+    """Raise `IgnoredError` unless the instance exists and belongs to this environment."""
     try:
         found = aws("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
     except ClientError as error:
@@ -87,7 +89,7 @@ def find(aws: Aws, settings: Settings, instance: str) -> Machine:
     for machine in (each for reservation in found for each in reservation["Instances"]):
         tags = {tag["Key"]: tag["Value"] for tag in machine.get("Tags", [])}
         if tags.get(ENVIRONMENT) != settings.environment:
-            raise IgnoredError(f"{instance} is not of {settings.environment}")
+            raise IgnoredError(f"{instance} does not belong to {settings.environment}")
         if machine["State"]["Name"] in ("shutting-down", "terminated"):
             raise IgnoredError(f"{instance} is {machine['State']['Name']}")
         return Machine(
@@ -100,11 +102,11 @@ def find(aws: Aws, settings: Settings, instance: str) -> Machine:
             scaling_group=tags.get(AUTO_SCALING),
             marked=tags.get(CONTAINED),
         )
-    raise IgnoredError(f"{instance} is not there")
+    raise IgnoredError(f"{instance} does not exist")
 
 
 def record_of(aws: Aws, machine: Machine, request: Request) -> Record:
-    """The present state."""
+    """Record the present state."""
     return Record(
         event=request.event,
         at=now(),
@@ -117,7 +119,7 @@ def record_of(aws: Aws, machine: Machine, request: Request) -> Record:
     )
 
 
-def recorded(aws: Aws, settings: Settings, instance: str) -> Record | None:
+def read_record(aws: Aws, settings: Settings, instance: str) -> Record | None:
     try:
         text = aws("ssm").get_parameter(Name=settings.records + instance)["Parameter"]["Value"]
     except ClientError as error:
@@ -129,21 +131,21 @@ def recorded(aws: Aws, settings: Settings, instance: str) -> Record | None:
     return Record(**{**found, "groups": groups})
 
 
-def keep(aws: Aws, settings: Settings, instance: str, record: Record) -> None:
+def write_record(aws: Aws, settings: Settings, instance: str, record: Record) -> None:
     aws("ssm").put_parameter(
         Name=settings.records + instance,
-        Description=f"How {instance} was before it was contained",
+        Description=f"State of {instance} before its containment",
         Type="String",
         Value=json.dumps(asdict(record)),
         Overwrite=True,
     )
 
 
-def forget(aws: Aws, settings: Settings, instance: str) -> None:
+def delete_record(aws: Aws, settings: Settings, instance: str) -> None:
     aws("ssm").delete_parameter(Name=settings.records + instance)
 
 
-def protected(aws: Aws, instance: str) -> bool:
+def is_protected(aws: Aws, instance: str) -> bool:
     found = aws("ec2").describe_instance_attribute(
         InstanceId=instance, Attribute="disableApiTermination"
     )
@@ -151,9 +153,9 @@ def protected(aws: Aws, instance: str) -> bool:
 
 
 def _protected(aws: Aws, machine: Machine) -> bool | None:
-    """A record without it is better than none."""
+    """Return None on an error: a record without the answer is better than none."""
     try:
-        return protected(aws, machine.id)
+        return is_protected(aws, machine.id)
     except ClientError:
         return None
 

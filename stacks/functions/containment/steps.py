@@ -1,7 +1,7 @@
-"""What is done to an instance, step by step, and undone.
+"""Steps of containment and of release.
 
-A step looks first and changes only what is not yet so: events arrive more than once, and a
-failed run is repeated. It returns what it changed, or nothing.
+Each step first reads the state and changes only what differs: events arrive more than once, and
+Lambda repeats a failed run. It returns a description of its change, or None.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .machine import (
     Record,
     Settings,
     code,
-    forget,
+    delete_record,
+    is_protected,
     now,
-    protected,
 )
 
 Step = Callable[[Aws, Settings, Machine, Record], str | None]
 
 
-def cut_network(aws: Aws, settings: Settings, machine: Machine, _: Record) -> str | None:
-    """A group without rules on every interface.
+def disconnect(aws: Aws, settings: Settings, machine: Machine, _: Record) -> str | None:
+    """Put every interface into the group without rules.
 
-    A connection that is open already may go on until it ends: AWS tracks it.
+    A connection that is already open may continue until it ends: AWS tracks it.
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html
     """
     wanted = (settings.quarantine,)
@@ -46,7 +46,7 @@ def cut_network(aws: Aws, settings: Settings, machine: Machine, _: Record) -> st
     return f"put {', '.join(open_)} into {settings.quarantine}" if open_ else None
 
 
-def reopen_network(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def reconnect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
     changed = [
         interface
         for interface, groups in record.groups.items()
@@ -56,13 +56,13 @@ def reopen_network(aws: Aws, _: Settings, machine: Machine, record: Record) -> s
         aws("ec2").modify_network_interface_attribute(
             NetworkInterfaceId=interface, Groups=[*record.groups[interface]]
         )
-    return f"gave {', '.join(changed)} its groups back" if changed else None
+    return f"restored the groups of {', '.join(changed)}" if changed else None
 
 
 def leave_scaling_group(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
-    """Auto Scaling ends what is unhealthy, and termination protection does not stop it.
+    """Detach the instance: Auto Scaling terminates unhealthy ones despite termination protection.
 
-    In standby it could still end with its group. The group starts another in its place.
+    In standby, it could still be terminated with its group. The group starts a replacement.
     https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-detach-attach-instances.html
     """
     group = _scaling_group(aws, machine.id)
@@ -71,16 +71,16 @@ def leave_scaling_group(aws: Aws, _: Settings, machine: Machine, __: Record) -> 
     aws("autoscaling").detach_instances(
         InstanceIds=[machine.id], AutoScalingGroupName=group, ShouldDecrementDesiredCapacity=False
     )
-    return f"took it out of {group}"
+    return f"detached it from {group}"
 
 
 def join_scaling_group(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
-    """AWS refuses where the group is full with the one that took its place."""
+    """Attach the instance again. AWS refuses if its replacement fills the group."""
     group = record.scaling_group
     if group is None or _scaling_group(aws, machine.id) == group:
         return None
     aws("autoscaling").attach_instances(InstanceIds=[machine.id], AutoScalingGroupName=group)
-    return f"put it back into {group}"
+    return f"attached it to {group}"
 
 
 def _scaling_group(aws: Aws, instance: str) -> str | None:
@@ -92,18 +92,18 @@ def _scaling_group(aws: Aws, instance: str) -> str | None:
 
 
 def protect(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
-    """Evidence is not terminated by mistake."""
-    if protected(aws, machine.id):
+    """Protect the evidence from termination by mistake."""
+    if is_protected(aws, machine.id):
         return None
     _protect(aws, machine.id, True)
     return "protected it from termination"
 
 
 def unprotect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
-    if record.protected is not False or not protected(aws, machine.id):
+    if record.protected is not False or not is_protected(aws, machine.id):
         return None
     _protect(aws, machine.id, False)
-    return "took the protection from termination away"
+    return "removed the protection from termination"
 
 
 def _protect(aws: Aws, instance: str, value: bool) -> None:
@@ -113,17 +113,17 @@ def _protect(aws: Aws, instance: str, value: bool) -> None:
 
 
 def deny_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
-    """Wherever they are used: credentials of an instance name it, in `aws:userid`.
+    """Deny the instance's credentials everywhere, by their `aws:userid`, which names the instance.
 
-    So its like that share the role work on, and what it still gets from its metadata service
-    is worth nothing either.
+    Other instances with the same role keep working, and credentials that the metadata service still
+    issues are denied too.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
     """
     return _write_denial(aws, machine, record, {"StringLike": {"aws:userid": f"*:{machine.id}"}})
 
 
 def allow_new_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
-    """Those it had may have been copied: they stay denied, for the hours until they end.
+    """Deny old credentials only: somebody may have copied them, and they last for hours.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html
     """
@@ -148,7 +148,7 @@ def _write_denial(
             PolicyName=_policy(machine.id),
             PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [denial]}),
         )
-    until = " issued until now" if "DateLessThan" in conditions else ""
+    until = " issued so far" if "DateLessThan" in conditions else ""
     return f"denied its credentials{until} in {', '.join(roles)}" if roles else None
 
 
@@ -175,11 +175,11 @@ def _policy(instance: str) -> str:
 
 
 def detach_profile(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
-    """Its metadata service hands out no more credentials."""
+    """Detach the instance profile: the metadata service then issues no credentials."""
     found = _associations(aws, machine.id)
     for association in found:
         aws("ec2").disassociate_iam_instance_profile(AssociationId=association["AssociationId"])
-    return "took its instance profile away" if found else None
+    return "detached its instance profile" if found else None
 
 
 def attach_profile(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
@@ -188,7 +188,7 @@ def attach_profile(aws: Aws, _: Settings, machine: Machine, record: Record) -> s
     aws("ec2").associate_iam_instance_profile(
         InstanceId=machine.id, IamInstanceProfile={"Arn": record.profile}
     )
-    return f"gave it its instance profile {record.profile} back"
+    return f"attached its instance profile {record.profile}"
 
 
 def _associations(aws: Aws, instance: str) -> list[Any]:
@@ -199,9 +199,9 @@ def _associations(aws: Aws, instance: str) -> list[Any]:
 
 
 def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Record) -> str | None:
-    """All disks at one moment; a snapshot is encrypted with the key of its disk.
+    """Take snapshots of all disks at one moment, encrypted with the keys of the disks.
 
-    Two events at the very same moment may make two sets: the call has no token for that.
+    Two concurrent events may create two sets: the call has no idempotency token.
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html
     """
     ec2 = aws("ec2")
@@ -215,12 +215,12 @@ def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Recor
     tags = {
         "Name": f"{settings.environment}-containment-{machine.id}",
         ENVIRONMENT: settings.environment,
-        "ringfence:control": "IRP-01",
+        "ringfence:control": settings.control,
         **marks,
     }
     made = ec2.create_snapshots(
         InstanceSpecification={"InstanceId": machine.id, "ExcludeBootVolume": False},
-        Description=f"{machine.id} when it was contained",
+        Description=f"{machine.id} at its containment",
         TagSpecifications=[
             {
                 "ResourceType": "snapshot",
@@ -232,7 +232,7 @@ def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Recor
 
 
 def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, complete: bool) -> None:
-    """For people, and for the next event: who was told of it all need not be told again."""
+    """Tag the instance, for people and so that the next event does not notify again."""
     reason = re.sub(r"[^A-Za-z0-9 +\-=._:/@]", " ", f"{request.by}: {request.reason}")
     mark = record.event if complete else f"incomplete: {record.event}"
     tags = {CONTAINED: mark, REASON: reason[:256]}
@@ -243,25 +243,25 @@ def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, comple
 
 
 def finish(aws: Aws, settings: Settings, machine: Machine) -> None:
-    """The last of a release: until then it can be repeated."""
+    """Delete mark and record. This comes last: until then, a release can be repeated."""
     aws("ec2").delete_tags(Resources=[machine.id], Tags=[{"Key": CONTAINED}, {"Key": REASON}])
-    forget(aws, settings, machine.id)
+    delete_record(aws, settings, machine.id)
 
 
 CONTAINMENT: tuple[tuple[str, Step], ...] = (
-    ("network", cut_network),
+    ("network", disconnect),
     ("scaling_group", leave_scaling_group),
     ("credentials", deny_credentials),
     ("profile", detach_profile),
     ("protection", protect),
     ("snapshots", take_snapshots),
 )
-"""The most urgent first."""
-RESTORATION: tuple[tuple[str, Step], ...] = (
+"""In order of urgency."""
+RELEASE: tuple[tuple[str, Step], ...] = (
     ("credentials", allow_new_credentials),
     ("profile", attach_profile),
     ("protection", unprotect),
-    ("network", reopen_network),
+    ("network", reconnect),
     ("scaling_group", join_scaling_group),
 )
-"""The network only when the rest is as it was."""
+"""The network comes back only after the rest is restored."""

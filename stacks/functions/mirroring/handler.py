@@ -1,7 +1,7 @@
-"""Entry of the function: whatever the event, every interface that should be mirrored is.
+"""Entry point: starts a session for every interface that lacks one, whatever the event.
 
-Instances come and go without Pulumi, by Auto Scaling. A run looks at all of them, so one that was
-missed is found by the next.
+Auto Scaling starts and terminates instances without Pulumi. Each run examines all instances, so
+that it finds those that an earlier run missed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from typing import Any
 
 ENVIRONMENT, GROUP, CONTROL = "ringfence:environment", "ringfence:group", "ringfence:control"
 NUMBERS = range(1, 32767)
-"""Of the sessions of an interface: AWS mirrors a packet to the first whose filter takes it."""
+"""Numbers of the sessions of an interface: AWS uses the first whose filter accepts a packet."""
 
 
 class IncompleteError(Exception):
-    """Some interface is not mirrored; the message says which, and why."""
+    """An interface is not mirrored; the message says which, and why."""
 
 
 @dataclass(frozen=True)
 class Settings:
+    control: str
     environment: str
     sensors: frozenset[str]
-    """Groups of the sensors themselves: what mirrored what it is sent would never end."""
+    """Groups of the sensors: mirroring their traffic would never end."""
     target: str
     filter: str
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> Settings:
         return cls(
+            control=variables["CONTROL"],
             environment=variables["ENVIRONMENT"],
             sensors=frozenset(variables["SENSORS"].split(",")),
             target=variables["TARGET"],
@@ -40,8 +42,8 @@ class Settings:
 
 
 def handle(_event: object, _context: object) -> Mapping[str, str]:
-    """What Lambda calls."""
-    # Not at the top: the rest is tried where no region is set.
+    """Handle an event of Lambda."""
+    # Not at the top: tests import this module without boto3's region.
     import boto3
 
     make: Any = boto3.client
@@ -49,7 +51,7 @@ def handle(_event: object, _context: object) -> Mapping[str, str]:
 
 
 def mirror(ec2: Any, settings: Settings) -> Mapping[str, str]:
-    """Sessions made, by interface. Raises `IncompleteError` in the end, where one failed."""
+    """Return the started sessions by interface. Raise `IncompleteError` last, if one failed."""
     from botocore.exceptions import ClientError
 
     sessions = _sessions(ec2)
@@ -82,7 +84,7 @@ def mirror(ec2: Any, settings: Settings) -> Mapping[str, str]:
 
 
 def _interfaces(ec2: Any, settings: Settings) -> Iterator[tuple[str, str]]:
-    """With the instance of each."""
+    """Return each interface with its instance."""
     filters = [
         {"Name": f"tag:{ENVIRONMENT}", "Values": [settings.environment]},
         {"Name": "instance-state-name", "Values": ["pending", "running"]},
@@ -97,7 +99,7 @@ def _interfaces(ec2: Any, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _sessions(ec2: Any) -> Mapping[str, list[Mapping[str, Any]]]:
-    """By interface."""
+    """Return the sessions by interface."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for page in ec2.get_paginator("describe_traffic_mirror_sessions").paginate():
         for session in page["TrafficMirrorSessions"]:
@@ -106,7 +108,7 @@ def _sessions(ec2: Any) -> Mapping[str, list[Mapping[str, Any]]]:
 
 
 def _start(ec2: Any, settings: Settings, interface: str, taken: set[int]) -> str:
-    tags = {ENVIRONMENT: settings.environment, CONTROL: "NET-04"}
+    tags = {ENVIRONMENT: settings.environment, CONTROL: settings.control}
     return ec2.create_traffic_mirror_session(
         NetworkInterfaceId=interface,
         TrafficMirrorTargetId=settings.target,

@@ -1,4 +1,1 @@
-"""Makes secrets that nobody types, and says which of the others are due (IAM-08).
-
-Runs in Lambda with nothing but what is there: Python, and boto3.
-"""
+"""Rotates generated secrets, and reports overdue ones of every kind (IAM-08)."""

@@ -1,7 +1,7 @@
-"""Which secrets are older than the manifest says, of either kind: nobody looks by himself.
+"""Reports secrets that are older than the manifest says.
 
-One line of JSON per run, which a metric filter counts; an alarm comes when something is overdue,
-and when no line comes.
+Each run prints one line of JSON, and a metric filter counts it. An alarm fires on overdue secrets,
+and on a missing line.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 ENVIRONMENT_TAG, DAYS_TAG = "ringfence:environment", "ringfence:rotation-days"
 GRACE = timedelta(days=1)
-"""Secrets Manager rotates within a window of its own on the day."""
+"""Secrets Manager chooses the time of rotation within the day."""
 
 
 def check(_event: object, _context: object) -> None:
-    """What Lambda calls."""
-    # Not at the top: the rest is tried where no region is set.
+    """Handle an event of Lambda."""
+    # Not at the top: tests import this module without boto3's region.
     import boto3
 
     make: Any = boto3.client
@@ -36,7 +36,7 @@ def _secrets(client: Any, environment: str) -> Iterator[Mapping[str, Any]]:
     filters = [{"Key": "tag-key", "Values": [ENVIRONMENT_TAG]}]
     for page in client.get_paginator("list_secrets").paginate(Filters=filters):
         for each in page["SecretList"]:
-            # The filter takes keys and values apart, and beginnings for the whole.
+            # The filter matches keys and values separately, and by prefix.
             if _tags(each).get(ENVIRONMENT_TAG) == environment:
                 yield each
 
@@ -55,8 +55,8 @@ def _fault(client: Any, secret: Mapping[str, Any], now: datetime) -> str | None:
 
 
 def _made(client: Any, secret: str) -> datetime | None:
-    """When the current value came: LastChangedDate follows every tag."""
-    # Only versions with a label are listed, of which there are few.
+    """Return the time of the current value. LastChangedDate changes with every tag."""
+    # AWS lists only the few versions with a label.
     for version in client.list_secret_version_ids(SecretId=secret)["Versions"]:
         if "AWSCURRENT" in version.get("VersionStages", []):
             return version["CreatedDate"]

@@ -1,7 +1,7 @@
-"""The four steps in which Secrets Manager has a value replaced.
+"""The four steps of a rotation by Secrets Manager.
 
-Each may come twice, and a rotation that failed begins anew under another token: a step looks
-first whether its work is done. A value is in no message, neither of ours nor of an error.
+AWS may repeat a step, and a failed rotation restarts with another token: each step first checks
+whether its work is done. No message contains a value.
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html
 """
 
@@ -18,7 +18,7 @@ CURRENT, PENDING = "AWSCURRENT", "AWSPENDING"
 
 
 class RotationError(Exception):
-    """This rotation cannot go on."""
+    """The rotation cannot continue."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Rotation:
     token: str
     """Version of the new value."""
     stages: Mapping[str, list[str]]
-    """By version."""
+    """Labels by version."""
     kind: Kind
 
     @property
@@ -75,7 +75,7 @@ def test(rotation: Rotation) -> None:
 
 
 def finish(rotation: Rotation) -> None:
-    """AWSCURRENT moves, and Secrets Manager calls the version it leaves AWSPREVIOUS."""
+    """Move AWSCURRENT to the new version; Secrets Manager labels the old one AWSPREVIOUS."""
     current = rotation.current_version
     rotation.client.update_secret_version_stage(
         SecretId=rotation.secret,
@@ -94,8 +94,8 @@ STEPS: Mapping[str, Callable[[Rotation], None]] = {
 
 
 def rotate(event: Mapping[str, str], _context: object) -> None:
-    """What Lambda calls."""
-    # Not at the top: the steps are tried where no region is set.
+    """Handle an event of Secrets Manager."""
+    # Not at the top: tests import this module without boto3's region.
     import boto3
 
     make: Any = boto3.client
@@ -103,22 +103,22 @@ def rotate(event: Mapping[str, str], _context: object) -> None:
 
 
 def step(client: Any, event: Mapping[str, str]) -> None:
-    rotation = _begun(client, event["SecretId"], event["ClientRequestToken"])
+    rotation = _rotation(client, event["SecretId"], event["ClientRequestToken"])
     if rotation.current_version != rotation.token:
         STEPS[event["Step"]](rotation)
     print(f"{event['Step']} of {rotation.secret}, version {rotation.token}: done")
 
 
-def _begun(client: Any, secret: str, token: str) -> Rotation:
-    """Refuses what Secrets Manager did not ask for."""
+def _rotation(client: Any, secret: str, token: str) -> Rotation:
+    """Read the rotation; raise `RotationError` if Secrets Manager has none in progress."""
     found = client.describe_secret(SecretId=secret)
     stages: Mapping[str, list[str]] = found.get("VersionIdsToStages", {})
     tags: Mapping[str, str] = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
     kind = tags.get(TAG, "")
     if not found.get("RotationEnabled"):
-        raise RotationError(f"{secret} is not to be rotated")
+        raise RotationError(f"rotation of {secret} is not enabled")
     if not {CURRENT, PENDING} & set(stages.get(token, [])):
-        raise RotationError(f"version {token} of {secret} is not the one that is being made")
+        raise RotationError(f"version {token} of {secret} is neither current nor pending")
     if kind not in KINDS:
-        raise RotationError(f"{secret} is of the kind {kind!r}, which cannot be made here")
+        raise RotationError(f"{secret} has the kind {kind!r}, which this function cannot create")
     return Rotation(client, secret, token, stages, KINDS[kind])

@@ -1,7 +1,7 @@
-"""How values of a kind are made and put to use: the part of a rotation that its provider decides.
+"""Kinds of secrets: creation, use and test of a value.
 
-A kind for an upstream with an API of its own (issue a key, revoke a key) is a class here, and a
-word in the manifest's schema.
+A new kind, for a service whose API issues and revokes keys, is a class here and a word in the
+manifest's schema.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ class RefusedError(Exception):
 
 class Kind(Protocol):
     def create(self) -> str:
-        """A new value."""
+        """Return a new value."""
         ...
 
     def apply(self, pending: str) -> None:
-        """Tell the upstream, where it is not the one that issues."""
+        """Send the value to the service, if the service did not issue it."""
         ...
 
     def test(self, pending: str, current: str | None) -> None:
-        """Raises `RefusedError` for a value that must not become the current one."""
+        """Raise `RefusedError` for a value that must not become the current one."""
         ...
 
 
 class Generated:
-    """Random, for servers whose other end asks Secrets Manager as well: there is nobody to tell."""
+    """Random value, for servers whose other end reads Secrets Manager too."""
 
     def create(self) -> str:
         return secrets.token_urlsafe(BYTES)

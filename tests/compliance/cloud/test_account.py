@@ -71,7 +71,7 @@ def test_people_can_enrol_a_second_factor(cloud: Cloud):
         for context in WITHOUT_MFA:
             missing = [
                 action
-                for action in (*sign_in.OWN_DEVICE, *sign_in.OWN_USER, *sign_in.LOOK)
+                for action in (*sign_in.OWN_DEVICE, *sign_in.OWN_USER, *sign_in.ACCOUNT_WIDE)
                 if _as_user(cloud, action, group.policies, context) is not Decision.ALLOWED
             ]
             assert not missing, f"members of {group.name} may not {', '.join(missing)}; {UP}"
@@ -538,9 +538,9 @@ def test_the_trail_raises_alarms(cloud: Cloud, alarm: Alarm):
         if each["logGroupName"] in groups and _same(each["filterPattern"], alarm.pattern)
         for metric in each["metricTransformations"]
     }
-    assert metrics, f"nothing in the trail's log group counts: {alarm.says}; {UP}"
+    assert metrics, f"nothing in the trail's log group counts: {alarm.message}; {UP}"
     raised = [each for each in _alarms(cloud) if (each["Namespace"], each["MetricName"]) in metrics]
-    assert any(map(_wakes_somebody, raised)), f"nobody is told: {alarm.says}; {UP}"
+    assert any(map(_wakes_somebody, raised)), f"nobody is told: {alarm.message}; {UP}"
 
 
 @pytest.mark.control("MON-03")
@@ -653,8 +653,10 @@ def _of_service(
 ) -> Request:
     """As a service asks on behalf of something of an account."""
     sources = {
-        evidence.CLOUDTRAIL: evidence.trails_of(account, region, "account-trail"),
-        "cloudwatch.amazonaws.com": evidence.alarms_of(account, region),
+        evidence.CLOUDTRAIL: evidence.trail_arns(
+            account=account, region=region, prefix="account-trail"
+        ),
+        "cloudwatch.amazonaws.com": evidence.alarm_arns(account=account, region=region),
     }
     arn = sources.get(service, f"arn:aws:x:{region}:{account}:").replace("*", "1")
     given = {

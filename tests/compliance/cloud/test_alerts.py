@@ -86,7 +86,7 @@ def test_many_refused_flows_call_somebody(cloud: Cloud, environment: Environment
         for found, each in tagged_resources.alarms_of_logs(cloud, topic, logs, space)
         if found["filterPattern"] == alarm.pattern and each["Threshold"] <= alarm.threshold
     ]
-    assert raised, f"nobody is told: {alarm.says}; {UP}"
+    assert raised, f"nobody is told: {alarm.message}; {UP}"
 
 
 @pytest.mark.control("MON-03")
@@ -111,7 +111,9 @@ def test_sessions_call_somebody(cloud: Cloud):
 def test_strangers_at_secrets_call_somebody(cloud: Cloud):
     """They are refused; that they asked is how an intruder shows."""
     own, name, arn = _own_secret(cloud)
-    role = roles.role_prefix(cloud.account, roles.workload_path(cloud.environment, own.readers[0]))
+    role = roles.role_prefix(
+        account=cloud.account, path=roles.workload_path(cloud.environment, own.readers[0])
+    )
     for who in (f"arn:aws:iam::{cloud.account}:role/admin", None):
         for secret in (name, arn):
             event = _read(secret, who)

@@ -106,7 +106,7 @@ def test_records_of_what_leaves_are_kept_encrypted(cloud: Cloud):
 
 
 def _described(cloud: Cloud) -> list[Document]:
-    if not egress.ways(cloud.environment):
+    if not egress.destinations(cloud.environment):
         not_applicable("no server has egress to a domain")
     assert cloud.firewalls, f"no egress firewall is there; {ADVICE}"
     return cloud.firewalls
@@ -117,7 +117,7 @@ def _firewalls(cloud: Cloud) -> list[Document]:
 
 
 def _rules_are_known(cloud: Cloud) -> None:
-    if egress.ways(cloud.environment) and cloud.emulated:
+    if egress.destinations(cloud.environment) and cloud.emulated:
         not_applicable("the emulated account does not have rules and policies of Network Firewall")
 
 

@@ -319,7 +319,7 @@ def _attached(cloud: Cloud, kind: str) -> list[Document]:
 
 
 def _is_egress(cloud: Cloud, thing: Document) -> bool:
-    return bool(egress.ways(cloud.environment)) and tag(thing, GROUP) == egress.GROUP_NAME
+    return bool(egress.destinations(cloud.environment)) and tag(thing, GROUP) == egress.GROUP_NAME
 
 
 def _holds_segments(cloud: Cloud, table: Document) -> bool:

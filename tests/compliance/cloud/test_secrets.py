@@ -212,7 +212,7 @@ def _policy(cloud: Cloud, secret: Document) -> Document:
 def _workload(cloud: Cloud, workload: str) -> Principal:
     """A role as the stack makes it for one."""
     path = roles.workload_path(cloud.environment, workload)
-    return Principal("AWS", f"{roles.role_prefix(cloud.account, path)}any")
+    return Principal("AWS", f"{roles.role_prefix(account=cloud.account, path=path)}any")
 
 
 def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
@@ -224,7 +224,10 @@ def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
         *(AGE_WORKLOAD, ROTATION_WORKLOAD),
     }
     yield from (_workload(cloud, each) for each in sorted(workloads - readers))
-    own = [roles.role_prefix(cloud.account, roles.workload_path(environment, r)) for r in readers]
+    own = [
+        roles.role_prefix(account=cloud.account, path=roles.workload_path(environment, each))
+        for each in readers
+    ]
     found = Identities(cloud)
     for identity in (*found.users, *found.roles):
         if not identity.arn.startswith(tuple(own)):
