@@ -1,4 +1,4 @@
-"""For each signature: traffic that must raise it, and traffic nearly like it that must not."""
+"""For each signature: traffic that must raise the alert, and similar traffic that must not."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ UNSPECIFIED = "0.0.0.0"  # noqa: S104
 METADATA, METADATA6 = "169.254.169.254", "fd00:ec2::254"
 
 NAME, PLAIN_NAME = "rates.example.com", "mirror.example.com"
-"""Declared: over TLS on port 443, and over HTTP on port 80."""
+"""Declared for TLS on port 443 and for HTTP on port 80."""
 DENIED_NAME = "bad.example.net"
 LARGE = 100_000
-"""Bytes, in place of what the role has: a capture has to be made of them."""
+"""Bytes, instead of the default of the role, to keep the capture small."""
 
 TLS12 = ssl.TLSVersion.TLSv1_2
 CALL = json.dumps(
@@ -69,7 +69,7 @@ class Case:
 
 
 def escaped_call() -> Packets:
-    """As PHP's writer of JSON has it."""
+    """A call with escapes as PHP's JSON encoder writes them."""
     return http(CLIENT, TOOLS, 9000, POST, CALL.replace("/", "\\/"))
 
 
@@ -110,8 +110,8 @@ def times(number: int, made: Callable[[], Packets]) -> Packets:
     return [packet for _ in range(number) for packet in made()]
 
 
-def said_twice(other: Callable[[bytes], bytes], start: int = 0) -> Packets:
-    """Before the first thing that a client says: something else in its place, from a byte on."""
+def overlapping(other: Callable[[bytes], bytes], start: int = 0) -> Packets:
+    """Send different data, from a byte on, before the first data of a client."""
     packets = old_tls(CLIENT, EDGE, 443)
     place = next(n for n, packet in enumerate(packets) if Raw in packet)
     before = packets[place].copy()
@@ -153,7 +153,7 @@ def in_fragments(source: str, target: str) -> Packets:
 
 
 def errors() -> Packets:
-    """About connections, as routers and hosts send them."""
+    """ICMP errors about connections, as routers and hosts send them."""
     call, call6 = tls(CLIENT, EDGE, 443), tls(CLIENT6, EDGE6, 443)
     quoted, quoted6 = call[3][IP].copy(), call6[3][IPv6].copy()
     return [
@@ -212,7 +212,7 @@ BY_PROXY = {
 }
 LONG = "a" * 55 + "{}.t.example.org"
 HUNDRED = f"{'a' * 23}-{{}}.{'b' * 29}.{'c' * 29}.example.org"
-"""As long as a name may be."""
+"""The longest possible name."""
 LONG_NAMES = (
     "internal-k8s-default-myingres-0a1b2c3d4e-1234567890.eu-central-1.elb.amazonaws.com",
     "0123456789ABCDEF0123456789ABCDEF.gr7.eu-central-1.eks.amazonaws.com",
@@ -426,11 +426,11 @@ CASES: dict[int, Case] = {
     ),
     1200066: Case(lambda: [syn(CLIENT, TOOLS, 22, "SF")], lambda: [syn(CLIENT, TOOLS, 22, "SR")]),
     1200100: Case(
-        lambda: said_twice(lambda data: bytes(len(data) - 1), 1),
+        lambda: overlapping(lambda data: bytes(len(data) - 1), 1),
         lambda: (
-            said_twice(lambda data: data)
-            + said_twice(lambda data: data[: len(data) // 2])
-            + said_twice(lambda data: data[9:], 9)
+            overlapping(lambda data: data)
+            + overlapping(lambda data: data[: len(data) // 2])
+            + overlapping(lambda data: data[9:], 9)
         ),
     ),
     1200101: Case(
@@ -653,7 +653,7 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
         lambda: acknowledgements(EDGE, TOOLS, 443),
     ),
 }
-"""Other traffic that must raise them."""
+"""Further traffic that must raise the alerts."""
 
 BENIGN: dict[str, Callable[[], Packets]] = {
     "calls": lambda: (

@@ -1,4 +1,4 @@
-"""The firewall of the way out and the sensor come to the same verdicts: same captures, same engine.
+"""The egress firewall and the sensor decide the same: same captures, same engine.
 
 The firewall drops what the sensor raises an alert about, and lets through what it is silent on. Its
 rules keep to what AWS Network Firewall takes.
@@ -34,7 +34,7 @@ drop tcp any any -> any any (msg:"aws:drop_established"; flow:established; dsize
 """
 """AWS's default for a connection that no rule passes, once it carries data: `egress.DEFAULTS`."""
 INLINE = ("--simulate-ips", "--set", "stream.inline=yes")
-"""As a firewall is placed: it knows what a packet completes before it lets it go."""
+"""The inline mode of a firewall: it inspects the data before it forwards the packet."""
 WAY_OUT = {1200015, 1200016, 1200017}
 
 pytestmark = pytest.mark.skipif(
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Make, bool]] = {
         False,
     ),
 }
-"""Packets of a server with the egress, and whether they may leave."""
+"""Packets of a server with egress, and whether they may leave."""
 
 
 def named(source: str, name: str | None) -> Packets:
@@ -81,7 +81,7 @@ def named(source: str, name: str | None) -> Packets:
 def verdicts(
     environment: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, bool]]:
-    """Whether each of both lets each case through."""
+    """Run both engines over each case."""
     suricata = Suricata.installed()
     server = next(s for s in environment.servers.values() if any(e.domain for e in s.egress))
     captures = [make(str(server.host.address)) for make, _ in CASES.values()]

@@ -1,4 +1,4 @@
-"""Every signature raises its alert for what it is there for, and not for what is nearly so."""
+"""Every signature raises its alert for its traffic, and not for traffic that is almost the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTINGS = {
 }
 
 OPENINGS = ("S", "SP", "SU", "SPU", "SEC")
-"""Flags that Linux takes for an opening."""
+"""Flags that Linux accepts for a new connection."""
 
 pytestmark = pytest.mark.skipif(
     unavailable() is not None, reason=f"no Suricata here: {unavailable()}"
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def environment() -> Environment:
-    """The lab, with what a provisioned environment has besides: a resolver, names, metadata."""
+    """The lab with the additions of a provisioned environment: a resolver, names, metadata."""
     lab = Environment.load(MANIFEST)
     names = (
         Egress(443, "rates", "tcp", domain=cases.NAME),
@@ -81,7 +81,7 @@ def outcome(
     suricata: Suricata,
     variables: dict[str, Any],
 ) -> Outcome:
-    """All captures in one run, an hour apart from each other."""
+    """Run all captures at once, an hour apart from each other."""
     folder = tmp_path_factory.mktemp("nids")
     sensor = cases.SENSOR if request.param == "mirrored" else None
     captures = dict(_captures(variables))
@@ -128,7 +128,7 @@ def _captures(variables: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], 
 
 
 def _first(segment: Mapping[str, Any], protocol: str, *, reverse: bool = False) -> Packets:
-    """To another segment, on a port that nobody declared; or the answer to such a packet."""
+    """Send a packet to another segment on an undeclared port, or the answer to such a packet."""
     version = 6 if protocol == "icmpv6" else 4
     source, target = (
         str(next(ip_network(n)[200] for n in networks if ip_network(n).version == version))
@@ -144,7 +144,7 @@ def _first(segment: Mapping[str, Any], protocol: str, *, reverse: bool = False) 
 
 
 def _declared(entry: Mapping[str, Any], port: int) -> Packets:
-    """One opening between the first ends of a declared kind of connection."""
+    """Open a connection between the first ends of a declared flow."""
     target = entry["destinations"][0].replace("$EXTERNAL_NET", cases.OUTSIDE)
     network = ip_network(target)
     target = str(network[0] if network.num_addresses == 1 else network[77])
@@ -158,7 +158,7 @@ def _declared(entry: Mapping[str, Any], port: int) -> Packets:
 
 
 def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any]) -> str:
-    """JA4 of the client in the capture that must be recognised by it, as Suricata has it."""
+    """Ask Suricata for the JA4 of the client in the capture for the denylist."""
     render({**variables, "nids_denied_ja4": []}, folder)
     write(folder / "one.pcap", [cases.CASES[1200035].alerts()])
     rule = (
@@ -171,17 +171,17 @@ def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any])
 
 
 @pytest.mark.parametrize("number", [*cases.CASES])
-def test_what_it_is_there_for_raises_it(outcome: Outcome, number: int) -> None:
+def test_its_traffic_raises_the_alert(outcome: Outcome, number: int) -> None:
     assert number in outcome.fired[f"{number} alerts"], outcome.fired[f"{number} alerts"]
 
 
 @pytest.mark.parametrize("name", [*cases.MORE])
-def test_so_does_the_same_by_other_means(outcome: Outcome, name: str) -> None:
+def test_variants_raise_the_alert_too(outcome: Outcome, name: str) -> None:
     assert cases.MORE[name][0] in outcome.fired[f"more: {name}"]
 
 
 @pytest.mark.parametrize("number", [*cases.CASES])
-def test_what_is_nearly_so_does_not(outcome: Outcome, number: int) -> None:
+def test_similar_traffic_does_not(outcome: Outcome, number: int) -> None:
     assert number not in outcome.fired[f"{number} passes"]
 
 
@@ -191,7 +191,7 @@ def test_every_signature_has_both(outcome: Outcome) -> None:
     assert cases.CASES.keys() <= outcome.texts.keys()
 
 
-def test_connections_that_nobody_declared_name_their_segment(
+def test_undeclared_connections_name_their_segment(
     outcome: Outcome, variables: dict[str, Any]
 ) -> None:
     wrong = {
@@ -205,7 +205,7 @@ def test_connections_that_nobody_declared_name_their_segment(
 
 
 @pytest.mark.parametrize("flags", OPENINGS)
-def test_an_opening_is_one_whatever_else_it_carries(
+def test_a_syn_counts_with_any_other_flags(
     outcome: Outcome, variables: dict[str, Any], flags: str
 ) -> None:
     (clients,) = (s for s in variables["nids_segments"] if s["name"] == "clients")
@@ -234,7 +234,7 @@ def test_ordinary_traffic_raises_nothing(outcome: Outcome, name: str) -> None:
 def test_ordinary_traffic_that_is_mirrored_at_both_ends_raises_nothing(
     suricata: Suricata, variables: dict[str, Any], tmp_path: Path
 ) -> None:
-    """AWS copies at every interface: the sensor has each packet twice."""
+    """AWS mirrors at every interface, so the sensor receives each packet twice."""
     render({**variables, "nids_denied_ja4": []}, tmp_path)
     twice = [[p for p in make() for _ in "ab"] for make in cases.BENIGN.values()]
     write(tmp_path / "all.pcap", twice, cases.SENSOR)
@@ -247,7 +247,7 @@ def test_ordinary_traffic_that_is_mirrored_at_both_ends_raises_nothing(
     assert not raised
 
 
-def test_a_connection_that_was_silent_for_an_hour_is_still_looked_into(
+def test_a_connection_silent_for_an_hour_is_still_inspected(
     suricata: Suricata, variables: dict[str, Any], tmp_path: Path
 ) -> None:
     render({**variables, "nids_denied_ja4": []}, tmp_path)
@@ -262,7 +262,9 @@ BY_ITSELF = {"nids_hosts": ["10.0.0.0/8"], "nids_sensors": ["10.0.0.5"]}
 
 
 @pytest.mark.parametrize("manifest", ["", "tests/unit/manifests/direct.yaml", str(MANIFEST)])
-def test_suricata_has_no_complaint(suricata: Suricata, tmp_path: Path, manifest: str) -> None:
+def test_suricata_accepts_the_configuration(
+    suricata: Suricata, tmp_path: Path, manifest: str
+) -> None:
     """Without a manifest, without a gateway, and with one."""
     told = BY_ITSELF
     if manifest:
@@ -272,12 +274,12 @@ def test_suricata_has_no_complaint(suricata: Suricata, tmp_path: Path, manifest:
     assert not suricata.complaints(tmp_path)
 
 
-def test_suricata_complains_about_what_is_wrong(suricata: Suricata, tmp_path: Path) -> None:
+def test_suricata_refuses_a_wrong_rule(suricata: Suricata, tmp_path: Path) -> None:
     render({**BY_ITSELF, **NO_LISTS}, tmp_path)
     (tmp_path / "rules/own.rules").write_text("alert nothing\n")
     assert any("own.rules" in line for line in suricata.complaints(tmp_path))
 
 
-def test_rules_say_which_control_they_serve(outcome: Outcome) -> None:
+def test_rules_name_the_control_they_serve(outcome: Outcome) -> None:
     for number, text in outcome.texts.items():
         assert "metadata:control " in text, number

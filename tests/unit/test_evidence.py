@@ -1,4 +1,4 @@
-"""The collector's record: what arrives twice is marked, and whatever is changed shows."""
+"""The collector's record marks duplicates and reveals every change."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def edit(path: Path, change: Callable[[list[bytes]], object]) -> None:
     path.write_bytes(b"".join(lines))
 
 
-def written(directory: Path) -> list[dict[str, Any]]:
+def read_records(directory: Path) -> list[dict[str, Any]]:
     return [
         json.loads(line)
         for path in sorted(directory.glob("*.jsonl"))
@@ -105,7 +105,7 @@ CHANGES: dict[str, Callable[[list[bytes]], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("day", DAYS)
-def test_every_change_of_a_line_shows(
+def test_every_change_of_a_line_is_found(
     evidence: SimpleNamespace, record: Path, day: str, change: Callable[[list[bytes]], object]
 ):
     edit(record / "tools-1" / f"{day}.jsonl", change)
@@ -113,15 +113,15 @@ def test_every_change_of_a_line_shows(
     assert findings(evidence, record, **{"tools-1": 100_000})
 
 
-def test_a_removed_host_shows(evidence: SimpleNamespace, record: Path):
+def test_a_removed_host_is_found(evidence: SimpleNamespace, record: Path):
     for path in (record / "tools-1").iterdir():
         path.unlink()
     (record / "tools-1").rmdir()
     assert findings(evidence, record)
 
 
-def test_a_chain_written_anew_does_not_fit_its_seals(evidence: SimpleNamespace, record: Path):
-    """Root can compute hashes as well as the collector can."""
+def test_a_rewritten_chain_does_not_match_its_seals(evidence: SimpleNamespace, record: Path):
+    """Root can compute hashes too."""
     path = record / "tools-1" / f"{DAYS[2]}.jsonl"
     records, previous, forged = evidence.records, None, []
     for line in path.read_bytes().splitlines():
@@ -137,7 +137,7 @@ def test_a_chain_written_anew_does_not_fit_its_seals(evidence: SimpleNamespace, 
     assert all("not the one that was sealed" in finding for finding in found)
 
 
-def test_forged_seals_show_with_the_operators_key(evidence: SimpleNamespace, record: Path):
+def test_forged_seals_are_found_with_the_operators_key(evidence: SimpleNamespace, record: Path):
     path = record / evidence.records.SEALS / f"{DAYS[2]}.jsonl"
     stolen = bytes.fromhex("00" * 32)
 
@@ -170,15 +170,15 @@ def test_a_crash_between_seal_and_key_does_not_break_the_seals(
     assert findings(evidence, record) == []
 
 
-def test_the_chain_goes_on_after_a_restart(evidence: SimpleNamespace, record: Path):
+def test_the_chain_continues_after_a_restart(evidence: SimpleNamespace, record: Path):
     host = evidence.store.HostRecord(record / "tools-1")
     host.write(event(61), f"{DAYS[2]}T02:00:00Z", "10.0.0.1")
     host.write(event(60), f"{DAYS[2]}T02:00:01Z", "10.0.0.1")
     assert findings(evidence, record) == []
-    assert [r.get("duplicate") for r in written(record / "tools-1")[-2:]] == [None, True]
+    assert [r.get("duplicate") for r in read_records(record / "tools-1")[-2:]] == [None, True]
 
 
-def test_a_torn_line_is_removed_and_the_chain_goes_on(evidence: SimpleNamespace, record: Path):
+def test_a_torn_line_is_removed_and_the_chain_continues(evidence: SimpleNamespace, record: Path):
     with (record / "tools-1" / f"{DAYS[2]}.jsonl").open("ab") as file:
         file.write(b'{"record":61,"prev":"')
     host = evidence.store.HostRecord(record / "tools-1")
@@ -200,7 +200,7 @@ def marks(evidence: SimpleNamespace, tmp_path: Path, sequences: list[Any]) -> li
         host.write(event(number, stream), f"{DAYS[0]}T00:00:00Z", "10.0.0.1")
     return [
         "duplicate" if r.get("duplicate") else f"missing {r['missing']}" if "missing" in r else ""
-        for r in written(tmp_path / "host")
+        for r in read_records(tmp_path / "host")
     ]
 
 
@@ -215,7 +215,7 @@ def marks(evidence: SimpleNamespace, tmp_path: Path, sequences: list[Any]) -> li
         ([("s", 7)], ["missing 6"]),
     ],
 )
-def test_copies_and_gaps_are_marked(
+def test_duplicates_and_gaps_are_marked(
     evidence: SimpleNamespace, tmp_path: Path, sequences: list[Any], expected: list[str]
 ):
     assert marks(evidence, tmp_path, sequences) == expected
@@ -231,12 +231,14 @@ def test_an_event_without_a_number_is_kept(
 def test_a_number_used_again_for_a_later_event_is_not_a_duplicate(
     evidence: SimpleNamespace, tmp_path: Path
 ):
-    """A host that crashed: its journal lost entry 3, which the collector has, and goes on."""
+    """After a crash, the journal of a host lost entry 3, which the collector has."""
     for number, late in ((1, 0), (2, 0), (3, 0), (2, 0), (3, 5), (4, 6), (3, 5), (5, 7)):
         # As after a restart of the collector each time.
         host = evidence.store.HostRecord(tmp_path / "host")
         host.write(event(number) | {"time": f"{number + late}"}, f"{DAYS[0]}T00", "10.0.0.1")
-    marked = [{"duplicate", "renumbered", "missing"} & r.keys() for r in written(tmp_path / "host")]
+    marked = [
+        {"duplicate", "renumbered", "missing"} & r.keys() for r in read_records(tmp_path / "host")
+    ]
     duplicate, renumbered, nothing = {"duplicate"}, {"renumbered"}, set()
     assert marked == [
         *(nothing, nothing, nothing, duplicate),
@@ -244,11 +246,11 @@ def test_a_number_used_again_for_a_later_event_is_not_a_duplicate(
     ]
 
 
-def test_a_sender_cannot_say_what_the_collector_says(evidence: SimpleNamespace, tmp_path: Path):
+def test_a_sender_cannot_set_fields_of_the_collector(evidence: SimpleNamespace, tmp_path: Path):
     host = evidence.store.HostRecord(tmp_path / "host")
     lie = dict.fromkeys(evidence.store.RESERVED, "lie")
     host.write(event(1) | lie, f"{DAYS[0]}T00:00:00Z", "10.0.0.1")
-    assert "lie" not in written(tmp_path / "host")[0].values()
+    assert "lie" not in read_records(tmp_path / "host")[0].values()
 
 
 def test_old_days_are_compressed_and_expired_ones_removed(evidence: SimpleNamespace, record: Path):
@@ -321,7 +323,7 @@ def exchange(collector: subprocess.Popen[bytes], *lines: str) -> list[bytes]:
         ("", "_unidentified", {"message": ""}),
     ],
 )
-def test_the_collector_files_every_line(
+def test_the_collector_records_every_line(
     collector: subprocess.Popen[bytes],
     tmp_path: Path,
     line: str,
@@ -329,11 +331,11 @@ def test_the_collector_files_every_line(
     expected: dict[str, Any],
 ):
     assert exchange(collector, line) == [b"OK\n", b"OK\n"]
-    (record,) = written(tmp_path / "log" / folder)
+    (record,) = read_records(tmp_path / "log" / folder)
     assert expected.items() <= record.items()
 
 
-def test_no_depth_of_nesting_holds_up_what_follows(
+def test_deep_nesting_does_not_block_later_events(
     collector: subprocess.Popen[bytes], tmp_path: Path
 ):
     deep = [f'10.0.0.1 @cee: {{"a":{"[" * d}{"]" * d}}}' for d in range(900, 1010)]
@@ -350,7 +352,7 @@ def test_the_record_is_sealed_when_the_collector_stops(
     assert (report.findings, report.records, report.seals) == ([], 1, 1)
 
 
-def test_a_line_that_does_not_fit_is_refused_and_the_chain_goes_on(
+def test_a_line_that_does_not_fit_is_refused_and_the_chain_continues(
     evidence: SimpleNamespace, record: Path, monkeypatch: pytest.MonkeyPatch
 ):
     host = evidence.store.HostRecord(record / "tools-1")
@@ -362,4 +364,4 @@ def test_a_line_that_does_not_fit_is_refused_and_the_chain_goes_on(
     monkeypatch.undo()
     host.write(event(62), f"{DAYS[2]}T02:00:02Z", "10.0.0.1")
     assert findings(evidence, record) == []
-    assert "duplicate" not in written(record / "tools-1")[-1]
+    assert "duplicate" not in read_records(record / "tools-1")[-1]

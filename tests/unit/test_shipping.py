@@ -1,4 +1,4 @@
-"""The sender: RELP as bytes, journal entries as events, and what is remembered of a delivery."""
+"""The sender: RELP as bytes, journal entries as events, and the ledger of deliveries."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def test_an_entry_becomes_a_structured_event(shipping: SimpleNamespace):
     }
 
 
-def test_a_number_that_is_none_does_not_stop_the_sender(shipping: SimpleNamespace):
-    """Any account may write these fields of its own events."""
+def test_an_invalid_number_does_not_stop_the_sender(shipping: SimpleNamespace):
+    """Any account can write these fields of its own events."""
     for value in ("9" * 5000, "²", "-1", ""):
         entry = ENTRY | {"SYSLOG_FACILITY": value, "PRIORITY": value}
         event = shipping.events.from_entry(entry, "tools-1", "s", 7)
@@ -155,7 +155,7 @@ def test_any_entry_is_one_printable_line(shipping: SimpleNamespace, fields: dict
     assert header.count(b" ") == 7
 
 
-def test_an_event_too_large_for_receivers_is_cut_and_says_so(shipping: SimpleNamespace):
+def test_an_event_too_large_for_receivers_is_shortened_and_marked(shipping: SimpleNamespace):
     entry = ENTRY | {"MESSAGE": "é" * 200_000, "UNIT": "x" * 9000}
     message = shipping.events.message(shipping.events.from_entry(entry, "tools-1", "s", 7))
     assert len(message) < shipping.events.LARGEST_EVENT
@@ -183,7 +183,9 @@ def test_a_position_settles_some_seconds_after_its_acknowledgement(
     assert shipping.ledger.Ledger(state).settled == ledger.settled
 
 
-def test_a_broken_session_goes_back_to_what_is_settled(shipping: SimpleNamespace, state: Path):
+def test_a_broken_session_resumes_after_the_settled_position(
+    shipping: SimpleNamespace, state: Path
+):
     ledger = shipping.ledger.Ledger(state)
     ledger.acknowledge(shipping.ledger.Position("a", 1))
     ledger.tick(0.0)

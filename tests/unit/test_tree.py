@@ -29,7 +29,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Role:
-    """A role whose templates end up in `target`."""
+    """A role that deploys its templates to `target`."""
 
     home: Path
 
@@ -112,7 +112,7 @@ def test_purge_removes_what_is_no_longer_deployed(role: Role):
     assert [path.name for path in (role.target / "items").iterdir()] == ["one.conf"]
 
 
-def test_one_invalid_file_leaves_every_file_as_it_was(role: Role):
+def test_one_invalid_file_leaves_every_file_unchanged(role: Role):
     role.deploy(each=ITEMS)
     (role.templates / "greeting.conf.j2").write_text("goodbye {{ who }}\n")
     (role.templates / "plain.conf").write_text("changed too\n")
@@ -146,8 +146,8 @@ def test_an_undefined_variable_names_the_template(role: Role):
     assert "greeting.conf.j2" in run.output
 
 
-def test_stays_changed_until_the_handler_has_said_that_the_files_are_applied(role: Role):
-    """A handler that fails is lost; without this the next run would say that all is well."""
+def test_stays_changed_until_the_handler_records_the_digest(role: Role):
+    """A failed handler is lost; otherwise the next run would report no change."""
     stamp = role.target / "applied"
     assert role.deploy(each=ITEMS, applied=str(stamp)).changed
     failed_before = role.deploy("-v", each=ITEMS, applied=str(stamp))
@@ -158,7 +158,7 @@ def test_stays_changed_until_the_handler_has_said_that_the_files_are_applied(rol
     assert not role.deploy(each=ITEMS, applied=str(stamp)).changed
 
 
-def test_a_python_package_lies_where_no_other_content_of_it_ever_was(role: Role, tmp_path: Path):
+def test_a_python_package_has_a_directory_per_content(role: Role, tmp_path: Path):
     package = tmp_path / "modules/parent/child"
     package.mkdir(parents=True)
     module = package / "__init__.py"
@@ -181,7 +181,7 @@ def test_a_python_package_lies_where_no_other_content_of_it_ever_was(role: Role,
     assert deployed() == ["VALUE = 1\n", "VALUE = 2\n"]
 
 
-def test_deploys_only_the_folders_it_is_given(role: Role):
+def test_deploys_only_the_given_directories(role: Role):
     folder = str((role.templates / "items").relative_to(role.home / "roles/example/templates"))
     role.deploy(src=[folder], each=ITEMS)
     assert sorted(path.name for path in role.target.iterdir()) == ["items"]
