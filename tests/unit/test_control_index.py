@@ -9,6 +9,7 @@ import pytest
 
 from ringfence import cli
 from ringfence.controls import catalogue, index
+from ringfence.report import control
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "controls.md"
@@ -151,3 +152,12 @@ def test_without_an_id_all_titles_are_listed(capsys: pytest.CaptureFixture[str])
 def test_an_unknown_control_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["control", "IAM-55"]) == 2
     assert "there is no control IAM-55; did you mean IAM-05?" in capsys.readouterr().err
+
+
+def test_no_control_lacks_what_it_claims() -> None:
+    assert list(index.holes()) == []
+
+
+def test_the_page_of_controls_is_that_of_the_sources() -> None:
+    """Renew it: ringfence control --all --format markdown > docs/controls.md"""
+    assert PAGE.read_text() == control.markdown(catalogue.load().values())
