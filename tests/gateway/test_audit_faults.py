@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import Audit, AuditError, Event
+from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent
 from ringfence.gateway.audit.verification import verify_all
 
 KEY = bytes(32)
-CALL = Event(
+CALL = AuditEvent(
     request_id="r",
     time=1795528622.25,
     duration=0.001,

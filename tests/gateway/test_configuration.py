@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.gateway_site import ROOT, Site, make_site, pinned
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import Event
+from ringfence.gateway.audit.log import AuditEvent
 from ringfence.gateway.calls import versions
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.versions import Version
@@ -245,7 +245,7 @@ def test_check_says_one_problem_a_line(place: Site):
 def test_a_reload_begins_with_the_journal_and_leaves_it(
     place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    event = Event("r-1", time.time(), 0.1, "allowed", 200, "allowed")
+    event = AuditEvent("r-1", time.time(), 0.1, "allowed", 200, "allowed")
 
     async def run(journald: socket.socket) -> list[bool]:
         heard: list[bool] = []

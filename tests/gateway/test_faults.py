@@ -305,8 +305,8 @@ class TestHostileData:
 
         with ThreadPoolExecutor() as pool:
             first = pool.submit(slow)
-            # It has begun to be searched: a searcher is there.
-            wait_for(lambda: bool(searchers(site)))
+            # The worker process is there, so the search has begun.
+            wait_for(lambda: bool(workers(site)))
             for _ in range(5):
                 assert site.call("echo", {"text": "small"}).status_code == 200
                 ended.append("small")
@@ -319,12 +319,12 @@ class TestHostileData:
         large = {"content": [{"type": "text", "text": "x" * 100_000}]}
         server.answer = lambda handler, document: handler.result(document, large)
         assert site.call("echo").status_code == 200
-        (searcher,) = searchers(site)
-        os.kill(searcher, signal.SIGSTOP)
+        (worker,) = workers(site)
+        os.kill(worker, signal.SIGSTOP)
         assert refusal(site.call("echo", timeout=60)) == (403, -32007, 1)
         assert last(site)["status_detail"] == "inspection_timeout"
         assert site.call("echo").status_code == 200
-        assert searchers(site) != [searcher]
+        assert workers(site) != [worker]
 
     @pytest.mark.parametrize("unit", ["4111 1111 1111 1111 ", "a@b.co ", "\uff14", "[[[["])
     def test_a_small_limit_holds(self, stage: Stage, unit: str):
@@ -353,8 +353,8 @@ class TestHostileData:
                 assert last(site)["status_detail"] == "result_too_large"
 
 
-def searchers(site: Site) -> list[int]:
-    """Processes that search for the gateway's."""
+def workers(site: Site) -> list[int]:
+    """The processes of the gateway's inspection worker."""
     assert site.process is not None
     children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text()
     return [int(each) for each in children.split()]

@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         assert isinstance(connection, ssl.SSLSocket)
         certificate = connection.getpeercert(binary_form=True)
         assert certificate
-        visitor = self.store.facts.principal_of(certificate)
+        visitor = self.store.roster.principal_of(certificate)
         self.visitors.append((visitor, connection.version() or ""))
         return visitor
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.audit.log import Audit, Event
+from ringfence.gateway.audit.log import Audit, AuditEvent
 
-READ = Event(
+READ = AuditEvent(
     request_id="read",
     time=1795592880.5,
     duration=0.003,
@@ -40,7 +40,7 @@ DENIED = READ._replace(
     findings={},
     treatment="none",
 )
-APPROVED = Event(
+APPROVED = AuditEvent(
     request_id="grant",
     time=READ.time + 2,
     duration=0.001,
@@ -75,7 +75,7 @@ LINES = {
 """Without the blanks that make columns of them."""
 
 
-def written(directory: Path, *events: Event) -> Path:
+def written(directory: Path, *events: AuditEvent) -> Path:
     """The log of one process of a gateway, as it writes it."""
     log = Audit(directory, "1", key=bytes(32), reserve_bytes=1 << 16)
     for event in events:

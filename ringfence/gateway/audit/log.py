@@ -31,7 +31,7 @@ from ringfence.gateway.audit.journald import Journal
 from ringfence.gateway.audit.verification import ChainLink
 from ringfence.gateway.protocol.methods import METHODS, OPERATIONS, Activity
 
-__all__ = ["AUDITED_METHODS", "Audit", "AuditError", "Event"]
+__all__ = ["AUDITED_METHODS", "Audit", "AuditError", "AuditEvent"]
 
 OCSF_VERSION = "1.8.0"
 IDENTIFIER = "ringfence-audit"
@@ -65,7 +65,7 @@ _PRIORITIES = {"allowed": b"6", "denied": b"5", "failed": b"4"}
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-class Event(NamedTuple):
+class AuditEvent(NamedTuple):
     """A decision, and what came of it. By name only: there are too many to count.
 
     A tuple, because a frozen dataclass of this size takes three times as long to make.
@@ -190,7 +190,7 @@ class Audit:
         self._begin_where_needed()
         self._file.admit()
 
-    def write(self, event: Event) -> None:
+    def write(self, event: AuditEvent) -> None:
         """Record a decision. Raises `AuditError`: it is not recorded, so it must not be told."""
         try:
             self._begin_where_needed()
@@ -322,7 +322,7 @@ class Audit:
         }
 
 
-def _activity(event: Event) -> dict[str, Any]:
+def _activity(event: AuditEvent) -> dict[str, Any]:
     """OCSF API Activity (6003) with the profile Security Control; time and chain are added."""
     unmapped: dict[str, Any] = {
         "outcome": event.outcome,
@@ -488,7 +488,7 @@ def _disposition(
     return (2, "Denied"), (2, "Blocked") if status == 403 else (25, "Rejected")
 
 
-def _fields(event: Event) -> dict[bytes, bytes]:
+def _fields(event: AuditEvent) -> dict[bytes, bytes]:
     """What the journal is searched by."""
     fields = {
         b"RINGFENCE_EVENT": b"decision",

@@ -16,8 +16,9 @@ from ringfence.gateway.calls import results
 from ringfence.gateway.calls.exchange import OWN_CLASS, Exchange
 from ringfence.gateway.calls.recording import Recorder
 from ringfence.gateway.configuration.model import MessageLimits, Server
-from ringfence.gateway.inspection.inspector import Inspected, StreamInspector
-from ringfence.gateway.inspection.worker import Isolation
+from ringfence.gateway.inspection.inspector import Inspected
+from ringfence.gateway.inspection.streams import StreamInspector
+from ringfence.gateway.inspection.worker import InspectionWorker
 from ringfence.gateway.pins.definitions import ABSENT, Judgement
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import strict_json
@@ -49,7 +50,7 @@ class Answers:
         server: Server,
         catalogue: Catalogue[Judgement],
         policies: Policies,
-        inspection: Isolation,
+        inspection: InspectionWorker,
         limits: MessageLimits,
         verifier: Verifier,
         recorder: Recorder,
@@ -86,7 +87,7 @@ class Answers:
             exchange.data_class or OWN_CLASS,
             self._schema_check(call),
             size=len(body),
-            of=self._source,
+            source=self._source,
         )
         self._note(exchange, inspected)
         if (refusal := inspected.refusal) is not None:
@@ -100,7 +101,7 @@ class Answers:
         stream = StreamInspector(
             self._inspection.inspector,
             exchange.data_class or OWN_CLASS,
-            partial(self._inspection.inspect_together, of=self._source),
+            partial(self._inspection.inspect_together, source=self._source),
         )
         silent = 0
         listening = call.id is None or call.method == SUBSCRIPTION

@@ -83,7 +83,7 @@ class Endpoints:
         return Answer(200, JSON_HEADERS, strict_json.serialise(grants))
 
     async def _accept_revocation(self, exchange: Exchange) -> Answer:
-        roster = self._grants.facts
+        roster = self._grants.roster
         change, new = await asyncio.to_thread(
             self._revocations.accept, exchange.body, roster, time.time()
         )
@@ -99,7 +99,7 @@ class Endpoints:
 
     async def _list_revocations(self, exchange: Exchange) -> Answer:
         principal = self._certified(exchange)
-        listed = self._revocations.listing(self._grants.facts, principal, time.time())
+        listed = self._revocations.listing(self._grants.roster, principal, time.time())
         self._record_list(exchange, "access/list", principal)
         return Answer(200, JSON_HEADERS, strict_json.serialise({"revocations": listed}))
 
@@ -112,7 +112,7 @@ class Endpoints:
         """The principal of the client's certificate, which HAProxy has verified."""
         if exchange.certificate is None:
             raise Refusal("no_certificate")
-        principal = self._grants.facts.principal_of(exchange.certificate)
+        principal = self._grants.roster.principal_of(exchange.certificate)
         thumbprint = certificate_thumbprint(exchange.certificate)
         self._revocations.refuse_revoked(principal, thumbprint, time.time())
         return principal

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ringfence.gateway.audit.log import Audit, AuditError, Event, Outcome
+from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent, Outcome
 from ringfence.gateway.calls.exchange import JSON_HEADERS, Answer, Exchange
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.results import error_message
@@ -95,7 +95,7 @@ class Recorder:
         logger.error("not recorded, so refused: %s", error)
         return Refusal("audit_unavailable")
 
-    def _event(self, exchange: Exchange, outcome: Outcome, status: int, reason: str) -> Event:
+    def _event(self, exchange: Exchange, outcome: Outcome, status: int, reason: str) -> AuditEvent:
         identity, call = exchange.identity, exchange.call
         kind, name = exchange.subject or (call.kind if call else None, None)
         named = None
@@ -108,7 +108,7 @@ class Recorder:
             thumbprint = (identity.certificate if identity else None) or certificate_thumbprint(
                 exchange.certificate
             )
-        return Event(
+        return AuditEvent(
             request_id=exchange.request_id,
             time=exchange.arrived,
             duration=time.monotonic() - exchange.started,

@@ -29,7 +29,7 @@ from ringfence.gateway.calls.recording import Recorder
 from ringfence.gateway.calls.relay import Relay
 from ringfence.gateway.configuration.model import Configuration
 from ringfence.gateway.consent.store import Grants
-from ringfence.gateway.inspection.worker import Isolation
+from ringfence.gateway.inspection.worker import InspectionWorker
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import requests, sessions, strict_json
 from ringfence.gateway.protocol.methods import MODERN
@@ -46,7 +46,7 @@ class Services:
     verifier: Verifier
     grants: Grants
     policies: Policies
-    inspection: Isolation
+    inspection: InspectionWorker
     limits: CallLimits
     recorder: Recorder
     relays: Mapping[str, Relay]
@@ -201,7 +201,7 @@ class InspectArguments(Stage):
             call.params,
             exchange.data_class or OWN_CLASS,
             size=len(exchange.body),
-            of=f"principal {identity.principal}",
+            source=f"principal {identity.principal}",
         )
         exchange.count(inspected.findings)
         if inspected.action == "block":

@@ -22,7 +22,7 @@ from ringfence.gateway.calls.relay import Relay
 from ringfence.gateway.calls.stages import Pipeline, Services
 from ringfence.gateway.configuration.model import Configuration, ConfigurationError
 from ringfence.gateway.consent.store import Grants
-from ringfence.gateway.inspection.worker import Isolation
+from ringfence.gateway.inspection.worker import InspectionWorker
 from ringfence.gateway.pins.definitions import Judgement, Observations, Pins
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
@@ -72,7 +72,7 @@ class Version:
             principal_calls_per_minute=configuration.limits.principal_calls_per_minute,
         )
         inspection = configuration.inspection
-        self._inspection = Isolation(
+        self._inspection = InspectionWorker(
             inspection.classes,
             inspection.mask,
             inspection.key,

@@ -186,7 +186,7 @@ class Grants:
             self._refresh()
 
     @property
-    def facts(self) -> Roster:
+    def roster(self) -> Roster:
         return self._files.roster
 
     def live(self, principal: str, server: str, tool: str, now: float) -> Grant | None:

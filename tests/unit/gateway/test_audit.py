@@ -20,7 +20,7 @@ from ringfence.gateway import VERSION
 from ringfence.gateway.audit import file as audit_file
 from ringfence.gateway.audit.__main__ import main
 from ringfence.gateway.audit.hash_chain import digest
-from ringfence.gateway.audit.log import Audit, AuditError, Event
+from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent
 from ringfence.gateway.audit.verification import ChainReport, verify, verify_all
 
 KEY = bytes(range(32))
@@ -30,7 +30,7 @@ OCSF = {
     )
     for class_uid, name in {6003: "api_activity", 6002: "application_lifecycle"}.items()
 }
-CALL = Event(
+CALL = AuditEvent(
     request_id="0193f1c2-req",
     time=1795528622.25,
     duration=0.0034,
@@ -58,7 +58,7 @@ CALL = Event(
 )
 
 
-def but(**changes: Any) -> Event:
+def but(**changes: Any) -> AuditEvent:
     return CALL._replace(**changes)
 
 
@@ -170,7 +170,7 @@ def test_outcomes_are_told_in_the_words_of_the_schema(
 def test_a_request_of_which_nothing_is_known_is_an_event(tmp_path: Path):
     log = opened(tmp_path)
     log.write(
-        Event(
+        AuditEvent(
             request_id="r",
             time=1.0,
             duration=0.0,

@@ -21,13 +21,12 @@ from ringfence.gateway.inspection.detector import BUILT_IN, MAX_CANDIDATES, Dete
 from ringfence.gateway.inspection.findings import SHORTEST
 from ringfence.gateway.inspection.inspector import (
     INLINE_BYTES,
-    MAX_HELD,
     Action,
     Inspected,
     Inspector,
-    StreamInspector,
 )
 from ringfence.gateway.inspection.search import search
+from ringfence.gateway.inspection.streams import MAX_HELD, StreamInspector
 
 KEY = b"k" * 32
 CLASSES: dict[str, Action] = {

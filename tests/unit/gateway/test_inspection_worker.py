@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringfence.gateway.inspection.inspector import INLINE_BYTES, Action, Inspected, Inspector
-from ringfence.gateway.inspection.worker import Isolation
+from ringfence.gateway.inspection.worker import InspectionWorker
 from ringfence.gateway.refusals import Refusal
 
 KEY = bytes(range(1, 33))
@@ -29,68 +29,68 @@ def result(text: str, structured: Any = None) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 7, "result": body}
 
 
-def run(work: Callable[[Isolation], Awaitable[None]], **options: Any) -> None:
+def run(work: Callable[[InspectionWorker], Awaitable[None]], **options: Any) -> None:
     async def within() -> None:
-        isolation = Isolation(CLASSES, True, KEY, **options)
+        worker = InspectionWorker(CLASSES, True, KEY, **options)
         try:
             async with asyncio.timeout(60):
-                await work(isolation)
+                await work(worker)
         finally:
-            await isolation.close()
+            await worker.close()
 
     asyncio.run(within())
 
 
 async def inspect(
-    isolation: Isolation, text: str, data_class: str = "internal", of: str = "server a"
+    worker: InspectionWorker, text: str, data_class: str = "internal", source: str = "server a"
 ) -> Inspected:
     document = result(text)
-    return await isolation.inspect_result(document, data_class, None, size=LARGE, of=of)
+    return await worker.inspect_result(document, data_class, None, size=LARGE, source=source)
 
 
-def pid(isolation: Isolation) -> int:
-    assert isolation._searcher is not None
-    return isolation._searcher.pid
+def pid(worker: InspectionWorker) -> int:
+    assert worker._process is not None
+    return worker._process.pid
 
 
 @pytest.mark.parametrize("data_class", CLASSES)
 def test_what_is_found_and_done_is_the_same(data_class: str):
-    async def work(isolation: Isolation) -> None:
+    async def work(worker: InspectionWorker) -> None:
         here = Inspector(CLASSES, True, KEY)
         for text in ("jane.doe@example.org", "nothing at all", "ü 4111 1111 1111 1111"):
-            there = await inspect(isolation, text, data_class)
+            there = await inspect(worker, text, data_class)
             assert there == here.inspect_result(result(text), data_class)
-        assert pid(isolation), "it was searched here"
+        assert pid(worker), "it was searched here"
 
     run(work)
 
 
 def test_a_small_message_starts_nothing():
-    async def work(isolation: Isolation) -> None:
+    async def work(worker: InspectionWorker) -> None:
         small = result("jane.doe@example.org")
-        inspected = await isolation.inspect_result(small, "internal", None, size=200, of="a")
+        inspected = await worker.inspect_result(small, "internal", None, size=200, source="a")
         assert inspected.action == "redact"
-        assert isolation._searcher is None
+        assert worker._process is None
 
     run(work)
 
 
 def test_arguments_are_treated_by_their_own_action():
-    async def work(isolation: Isolation) -> None:
+    async def work(worker: InspectionWorker) -> None:
         params = {"name": "send", "arguments": {"to": "jane.doe@example.org"}}
-        inspected = await isolation.inspect_arguments(params, "internal", size=LARGE, of="carol")
+        inspected = await worker.inspect_arguments(params, "internal", size=LARGE, source="carol")
         assert inspected == Inspected(params, {"email": 1}, "flag")
-        other = await isolation.inspect_arguments(params, "unknown", size=LARGE, of="carol")
+        other = await worker.inspect_arguments(params, "unknown", size=LARGE, source="carol")
         assert other.action == "block"
 
     run(work)
 
 
 def test_a_masked_result_outside_its_schema_is_withheld():
-    async def work(isolation: Isolation) -> None:
+    async def work(worker: InspectionWorker) -> None:
         document = result("-", {"mail": "jane.doe@example.org"})
-        inspected = await isolation.inspect_result(
-            document, "internal", lambda _: False, size=LARGE, of="a"
+        inspected = await worker.inspect_result(
+            document, "internal", lambda _: False, size=LARGE, source="a"
         )
         assert inspected.action == "block"
         assert inspected.findings == {"email": 1, "output_schema": 1}
@@ -99,10 +99,10 @@ def test_a_masked_result_outside_its_schema_is_withheld():
 
 
 def test_the_key_is_where_nobody_looks():
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
         for name in ("cmdline", "environ"):
-            content = Path(f"/proc/{pid(isolation)}/{name}").read_bytes()
+            content = Path(f"/proc/{pid(worker)}/{name}").read_bytes()
             assert content
             assert KEY not in content
             assert KEY.hex().encode() not in content
@@ -111,12 +111,12 @@ def test_the_key_is_where_nobody_looks():
 
 
 def test_others_go_on_meanwhile():
-    async def work(isolation: Isolation) -> None:
-        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+    async def work(worker: InspectionWorker) -> None:
+        slow = asyncio.create_task(inspect(worker, HOSTILE))
         await asyncio.sleep(0)
         small = result("jane.doe@example.org")
         for _ in range(100):
-            await isolation.inspect_result(small, "internal", None, size=200, of="b")
+            await worker.inspect_result(small, "internal", None, size=200, source="b")
             await asyncio.sleep(0.001)
         assert not slow.done(), "they waited for the slow one"
         slow.cancel()
@@ -126,41 +126,41 @@ def test_others_go_on_meanwhile():
 
 
 def test_what_takes_too_long_is_refused_and_the_next_one_is_not():
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
-        before = pid(isolation)
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
+        before = pid(worker)
         with pytest.raises(Refusal) as caught:
-            await inspect(isolation, HOSTILE)
+            await inspect(worker, HOSTILE)
         assert (caught.value.status, caught.value.reason) == (403, "inspection_timeout")
-        assert (await inspect(isolation, "jane.doe@example.org")).action == "redact"
-        assert pid(isolation) != before
+        assert (await inspect(worker, "jane.doe@example.org")).action == "redact"
+        assert pid(worker) != before
         assert not Path(f"/proc/{before}").exists(), "it is still searching"
 
     run(work, search_seconds=0.3)
 
 
-def test_a_searcher_that_dies_lets_nothing_through():
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
-        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+def test_a_process_that_dies_lets_nothing_through():
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
+        slow = asyncio.create_task(inspect(worker, HOSTILE))
         await asyncio.sleep(0.05)
-        os.kill(pid(isolation), signal.SIGKILL)
+        os.kill(pid(worker), signal.SIGKILL)
         with pytest.raises(Refusal) as caught:
             await slow
         assert (caught.value.status, caught.value.reason) == (403, "inspection_failed")
-        assert (await inspect(isolation, "jane.doe@example.org")).action == "redact"
+        assert (await inspect(worker, "jane.doe@example.org")).action == "redact"
 
     run(work)
 
 
 def test_who_leaves_takes_no_answer_of_anybody_else():
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
-        gone = asyncio.create_task(inspect(isolation, "4111 1111 1111 1111 " * 10_000))
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
+        gone = asyncio.create_task(inspect(worker, "4111 1111 1111 1111 " * 10_000))
         await asyncio.sleep(0.05)
         gone.cancel()
         await asyncio.wait([gone])
-        inspected = await inspect(isolation, "jane.doe@example.org")
+        inspected = await inspect(worker, "jane.doe@example.org")
         assert inspected.findings == {"email": 1}
 
     run(work)
@@ -169,13 +169,13 @@ def test_who_leaves_takes_no_answer_of_anybody_else():
 def test_one_that_sends_much_is_waited_for_once():
     """Behind several slow messages of one server another's waits for one of them."""
 
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
         ended: list[str] = []
 
-        async def noted(name: str, text: str, of: str) -> None:
+        async def noted(name: str, text: str, source: str) -> None:
             try:
-                await inspect(isolation, text, of=of)
+                await inspect(worker, text, source=source)
             except Refusal as refusal:
                 name = f"{name} {refusal.reason}"
             ended.append(name)
@@ -191,12 +191,12 @@ def test_one_that_sends_much_is_waited_for_once():
 
 
 def test_a_queue_that_does_not_move_is_left():
-    async def work(isolation: Isolation) -> None:
-        await inspect(isolation, "x")
-        slow = asyncio.create_task(inspect(isolation, HOSTILE))
+    async def work(worker: InspectionWorker) -> None:
+        await inspect(worker, "x")
+        slow = asyncio.create_task(inspect(worker, HOSTILE))
         await asyncio.sleep(0.05)
         with pytest.raises(Refusal) as caught:
-            await inspect(isolation, "x", of="other")
+            await inspect(worker, "x", source="other")
         assert (caught.value.status, caught.value.reason) == (503, "inspection_busy")
         assert not slow.done()
         slow.cancel()
