@@ -41,7 +41,7 @@ VERBS = {
     "control": ("ringfence.report.control", "show what a control is served by, and its result"),
     "report": ("ringfence.report.cli", "show or convert compliance reports"),
 }
-"""By verb: a module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""
+"""Verbs: a module with `arguments(parser)` and `run(args) -> exit status`, and a line of help."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
