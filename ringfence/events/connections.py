@@ -18,12 +18,12 @@ SYN, ACK = 0x02, 0x10
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 """Names of IANA's numbers. ICMP has one name for both versions; others keep their number."""
 NEIGHBOURS = frozenset({*range(130, 138), 143})
-"""Types of ICMPv6 by which a link finds out who is on it: MLD and neighbour discovery."""
+"""Types of ICMPv6 that discover the hosts of a link: MLD and neighbour discovery."""
 
 
 @dataclass(frozen=True)
 class FlowRecord:
-    """Packets from who opened a connection to where it led, and back."""
+    """One connection as a sensor or a flow log recorded it, in both directions."""
 
     time: float
     """Unix seconds of its first packet."""
@@ -32,14 +32,14 @@ class FlowRecord:
     protocol: str
     source_port: int
     port: int
-    """Port of the target. 0 where the protocol has none."""
+    """Port of the target; 0 if the protocol has none."""
     answered: bool
-    """The target took part; False: refused, or nobody was there."""
+    """The target accepted; False: it refused, or did not answer."""
     bytes: int
     certain: bool = True
-    """False: it may have been opened the other way round."""
+    """False: the target may have opened it instead."""
     neighbours: bool = False
-    """They look for each other, and nothing is opened."""
+    """Neighbour discovery, not a connection."""
 
 
 def flow_records(lines: Iterable[str]) -> Iterator[FlowRecord]:
@@ -62,10 +62,9 @@ def _of_suricata(event: dict) -> FlowRecord:
     if protocol == "tcp":
         flags = event.get("tcp", {})
         to_client = int(flags.get("tcp_flags_tc", "0"), 16)
-        # After a long silence, or a start of the sensor, whoever speaks first is taken for the
-        # client.
+        # After a long pause or a restart, the sensor takes the first sender for the client.
         certain = bool(int(flags.get("tcp_flags_ts", "2"), 16) & SYN)
-        # A reset is no answer.
+        # A reset is not an answer.
         answered = answered and (not certain or bool(to_client & SYN))
     icmp = "icmp" in protocol
     return FlowRecord(
@@ -89,7 +88,7 @@ def _of_vpc(words: list[str]) -> Iterator[FlowRecord]:
     flags = int(values["tcp-flags"]) if values["tcp-flags"] != "-" else 0
     source, target = ip_address(values["pkt-srcaddr"]), ip_address(values["pkt-dstaddr"])
     if number == 6 and flags & SYN and flags & ACK:
-        # What the target said: the record of the way there has the connection.
+        # The answer of the target; the record of the other direction has the connection.
         return
     yield FlowRecord(
         time=float(values["start"]),
@@ -101,6 +100,6 @@ def _of_vpc(words: list[str]) -> Iterator[FlowRecord]:
         answered=values["action"] == "ACCEPT",
         bytes=int(values["bytes"]),
         certain=number == 6 and bool(flags & SYN),
-        # It does not say of which type.
+        # A flow log does not have the type.
         neighbours=number == 58 and (source.is_link_local or target.is_link_local),
     )

@@ -1,4 +1,4 @@
-"""Events that hosts logged, out of a collector's record of them or out of their own files."""
+"""Reads events that hosts logged, from the collector's record or from their own files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def lines(files: Iterable[Path]) -> Iterator[str]:
-    """Raises `OSError`."""
+    """Yield the lines of all files. Raises `OSError`."""
     for path in files:
         with path.open(encoding="utf-8", errors="replace") as each:
             yield from each
 
 
 def documents(lines: Iterable[str], key: str) -> Iterator[dict[str, Any]]:
-    """Each JSON object that has the key, or that is the message of a record and has it.
+    """Yield each JSON object with the key, also from the `message` of the collector's events.
 
-    Lines that are anything else are passed over: a record holds the events of a whole host.
+    All other lines are skipped: a record contains all events of a host.
     """
     for line in lines:
         if key not in line:

@@ -1,8 +1,8 @@
-"""Approved definitions of tools: what an operator reviews, and keeps in git beside the manifest.
+"""Pins: definitions of tools that an operator reviews and keeps in git beside the manifest.
 
-Gateways leave what servers say of their tools in files; `playbooks/pins.yml` fetches them into
-`.state/observed/<gateway>/<server>.json`. `ringfence pins diff` shows how they differ from
-`pins/<server>.json`, `ringfence pins approve` writes there what it has shown, and nothing else.
+Gateways write the definitions that servers offer to files; `playbooks/pins.yml` fetches them into
+`.state/observed/<gateway>/<server>.json`. `ringfence pins diff` shows the differences from
+`pins/<server>.json`, and `ringfence pins approve` writes there exactly what it showed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ringfence.gateway.pins.definitions import (
     faults,
     hidden,
 )
+from ringfence.identity import state
 from ringfence.manifest.model import Environment
 
 State = Literal["approved", "new", "changed", "not offered", "not in the manifest"]
@@ -36,136 +37,133 @@ FETCH = "ansible-playbook -i {} playbooks/pins.yml"
 
 
 class ReviewError(Exception):
-    """What was observed or approved cannot be reviewed."""
+    """The observed or approved definitions cannot be reviewed."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One tool under review."""
+class Review:
+    """One tool, as it was approved and as gateways observed it."""
 
     server: str
     name: str
     state: State
     pin: Mapping[str, Any] | None
-    """As the file has it."""
     observed: Mapping[str, Any] | None
-    seen_by: tuple[str, ...]
-    """Gateways, where not all of them have seen it."""
+    observers: tuple[str, ...]
+    """The gateways that observed it; empty if all did."""
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         return self.state in {"new", "changed"}
 
 
-def pins_of(environment: Environment) -> Path:
+def directory_of(environment: Environment) -> Path:
     return environment.path.parent / "pins"
 
 
-def review(
+def review_tools(
     environment: Environment, observed: Path, server: str | None = None
-) -> dict[str, list[Subject]]:
-    """Every tool of the servers (or of one), by server. Raises `ReviewError`."""
+) -> dict[str, list[Review]]:
+    """Return all tools of the servers (or of one), by server. Raises `ReviewError`."""
     if server is not None and server not in environment.servers:
         known = ", ".join(environment.servers)
-        raise ReviewError(
-            f"{environment.path}: there is no server {reveal(server)}; it has {known}"
-        )
+        raise ReviewError(f"{environment.path} names no server {reveal(server)!r}; it has: {known}")
     gateways = sorted(path for path in observed.glob("*") if path.is_dir())
-    subjects: dict[str, list[Subject]] = {}
+    reviews: dict[str, list[Review]] = {}
     for name in [server] if server is not None else environment.servers:
         pinned = read_pins(environment, name)["tools"]
-        seen = {
+        observations = {
             gateway.name: _observed(path, name)
             for gateway in gateways
             if (path := gateway / f"{name}.json").exists()
         }
-        if seen or pinned:
-            subjects[name] = list(_subjects(environment, name, pinned, seen))
+        if observations or pinned:
+            reviews[name] = list(_reviews(environment, name, pinned, observations))
     if not any(path.exists() for path in observed.glob(f"*/{server or '*'}.json")):
         raise ReviewError(
-            f"{observed}: no gateway has been asked yet what servers say of their tools; "
+            f"{observed}: the definitions that gateways observed have not been fetched yet; "
             f"run: {FETCH.format(environment.path)}"
         )
-    return subjects
+    return reviews
 
 
 def read_pins(environment: Environment, server: str) -> dict[str, Any]:
-    """`pins/<server>.json`, or an empty one. Raises `ReviewError`."""
-    path = pins_of(environment) / f"{server}.json"
+    """Return `pins/<server>.json`, or an empty document. Raises `ReviewError`."""
+    path = directory_of(environment) / f"{server}.json"
     if not path.exists():
         return {"version": 1, "server": server, "tools": {}}
     document = _json(path)
     try:
         Pins(server, document)
     except PinsError as error:
-        raise ReviewError(f"{pins_of(environment).parent}: {error}") from error
+        raise ReviewError(f"{directory_of(environment).parent}: {error}") from error
     return document
 
 
 def approve(
     environment: Environment,
-    subjects: Sequence[Subject],
+    reviews: Sequence[Review],
     *,
     by: str,
     at: datetime,
     accept_hidden: bool = False,
 ) -> Path:
-    """Pin the definitions of these tools, all of one server, as they were observed.
+    """Pin the observed definitions of these tools, which are all of one server.
 
-    Raises `ReviewError` for what the gateway would withhold all the same.
+    Raises `ReviewError` for a definition that the gateway would withhold even so.
     """
-    (server,) = {subject.server for subject in subjects}
+    (server,) = {review.server for review in reviews}
     document = read_pins(environment, server)
     tools = document["tools"]
-    for subject in subjects:
-        definition = subject.observed
+    for review in reviews:
+        definition = review.observed
         assert definition is not None
         if found := objections(definition, accept_hidden=accept_hidden):
-            raise ReviewError(f"{server}/{reveal(subject.name)}: {'; '.join(found)}")
-        tools[subject.name] = {
+            raise ReviewError(f"{server}/{reveal(review.name)}: {'; '.join(found)}")
+        tools[review.name] = {
             "sha256": digest(definition),
             "approved": {"by": by, "at": at.strftime("%Y-%m-%dT%H:%M:%SZ")},
             "accepted": bool(hidden(definition)),
             "definition": dict(definition),
         }
     document["tools"] = dict(sorted(tools.items()))
-    path = pins_of(environment) / f"{server}.json"
+    path = directory_of(environment) / f"{server}.json"
     path.parent.mkdir(exist_ok=True)
-    staged = path.with_suffix(".json.new")
-    # ASCII: in a review of the file hidden characters are escapes, which one sees.
-    staged.write_text(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
-    staged.replace(path)
+    # ASCII: a reviewer of the file sees hidden characters as escapes.
+    text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
+    state.write(path, text.encode(), state.PUBLIC)
     return path
 
 
 def objections(definition: Mapping[str, Any], *, accept_hidden: bool = False) -> list[str]:
+    """Return why a definition must not be approved."""
     found = [f"cannot be approved: {fault.detail}" for fault in faults(definition)]
     if (kinds := hidden(definition)) and not accept_hidden:
         found.append(
-            f"hides characters ({', '.join(kinds)}); if they belong there: --accept-hidden"
+            f"has hidden characters ({', '.join(kinds)}); if they belong there: --accept-hidden"
         )
     return found
 
 
-def difference(subject: Subject) -> Iterator[str]:
-    """Lines for a terminal, in the form of `diff -u`; hidden characters are written out."""
-    before = described(subject.pin["definition"]) if subject.pin else []
-    after = described(subject.observed) if subject.observed else []
-    title = f"{subject.server}/{reveal(subject.name)}"
-    approved = (subject.pin or {}).get("approved", {})
+def difference(review: Review) -> Iterator[str]:
+    """Yield lines for a terminal, as `diff -u` does, with hidden characters written out."""
+    before = lines_of(review.pin["definition"]) if review.pin else []
+    after = lines_of(review.observed) if review.observed else []
+    title = f"{review.server}/{reveal(review.name)}"
+    approved = (review.pin or {}).get("approved", {})
     when = f"approved by {reveal(str(approved.get('by')))}, {reveal(str(approved.get('at')))}"
     yield from difflib.unified_diff(
         before,
         after,
-        f"{title}: {when if subject.pin else 'never approved'}",
+        f"{title}: {when if review.pin else 'never approved'}",
         f"{title}: observed",
         n=2,
         lineterm="",
     )
 
 
-def described(definition: Mapping[str, Any]) -> list[str]:
-    """A definition as lines, one a value, that differ where the definition does."""
+def lines_of(definition: Mapping[str, Any]) -> list[str]:
+    """Return a definition as lines, one per value."""
     lines: list[str] = []
     for field in FIELDS:
         if field in definition:
@@ -192,31 +190,35 @@ def _quoted(text: str) -> str:
     return json.dumps(reveal(text), ensure_ascii=False)
 
 
-def _subjects(
+def _reviews(
     environment: Environment,
     server: str,
     pinned: Mapping[str, Any],
-    seen: Mapping[str, Mapping[str, dict[str, Any]]],
-) -> Iterator[Subject]:
-    names = sorted({*pinned, *(name for tools in seen.values() for name in tools)})
+    observations: Mapping[str, Mapping[str, dict[str, Any]]],
+) -> Iterator[Review]:
+    names = sorted({*pinned, *(name for tools in observations.values() for name in tools)})
     for name in names:
-        versions = {gateway: tools[name] for gateway, tools in seen.items() if name in tools}
+        versions = {
+            gateway: tools[name] for gateway, tools in observations.items() if name in tools
+        }
         if len({digest(definition) for definition in versions.values()}) > 1:
             raise ReviewError("\n".join(_disagreement(environment, server, name, versions)))
         observed = next(iter(versions.values()), None)
         pin = pinned.get(name)
-        yield Subject(
+        yield Review(
             server,
             name,
             _state(name in environment.servers[server].tools, pin, observed),
             pin,
             observed,
-            tuple(versions) if 0 < len(versions) < len(seen) else (),
+            tuple(versions) if 0 < len(versions) < len(observations) else (),
         )
 
 
-def _state(named: bool, pin: Mapping[str, Any] | None, observed: Mapping[str, Any] | None) -> State:
-    if not named:
+def _state(
+    in_manifest: bool, pin: Mapping[str, Any] | None, observed: Mapping[str, Any] | None
+) -> State:
+    if not in_manifest:
         return "not in the manifest"
     if observed is None:
         return "not offered"
@@ -231,32 +233,30 @@ def _disagreement(
     (one, first), *others = versions.items()
     other, second = next((g, d) for g, d in others if digest(d) != digest(first))
     yield (
-        f"{server}/{reveal(name)}: the server shows {one} and {other} different definitions. "
-        "If it was being updated, fetch again; if not, it tells gateways apart: "
+        f"{server}/{reveal(name)}: the server gives {one} and {other} different definitions. "
+        "If it was being updated, fetch again; if not, it treats gateways differently: "
         "do not approve, find out why"
     )
     yield f"(fetch: {FETCH.format(environment.path)})"
-    yield from difflib.unified_diff(
-        described(first), described(second), one, other, n=2, lineterm=""
-    )
+    yield from difflib.unified_diff(lines_of(first), lines_of(second), one, other, n=2, lineterm="")
 
 
 def _observed(path: Path, server: str) -> dict[str, dict[str, Any]]:
-    """Definitions of a server by name, as one gateway saw them."""
+    """Return the definitions of a server by name, as one gateway observed them."""
     document = _json(path)
     tools = document.get("tools")
     if document.get("version") != 1 or document.get("server") != server:
-        raise ReviewError(f"{path}: not observations of {server}; fetch them again")
+        raise ReviewError(f"{path} has no observations of {server}; fetch them again")
     if not isinstance(tools, list) or not all(
         isinstance(tool, dict) and isinstance(tool.get("name"), str) for tool in tools
     ):
-        raise ReviewError(f"{path}: tools: there is one without a name; ask who runs {server}")
+        raise ReviewError(f"{path}: a tool has no name; ask the operator of {server}")
     found: dict[str, dict[str, Any]] = {}
     for tool in tools:
         if tool["name"] in found:
             raise ReviewError(
-                f"{path}: {server} offers {reveal(tool['name'])} twice; which one a call reaches "
-                "is unknown, so neither can be approved"
+                f"{path}: {server} offers {reveal(tool['name'])} twice; a call may reach either, "
+                "so neither can be approved"
             )
         found[tool["name"]] = definition_of(tool)
     return found
@@ -266,18 +266,18 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ReviewError(f"{path}: cannot be read: {error}") from error
+        raise ReviewError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise ReviewError(f"{path}: not an object; fetch or approve it again")
+        raise ReviewError(f"{path} is not a JSON object; fetch or approve it again")
     return document
 
 
 def arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, summary in {
-        "diff": "show what differs from what was approved; exit status 1 where something waits",
-        "approve": "show what differs, and pin it",
-        "list": "show every tool, and whether it is approved",
+        "diff": "show differences from the approved definitions; exit status 1 if there are any",
+        "approve": "show the differences, and approve them",
+        "list": "list all tools with their states",
     }.items():
         action = actions.add_parser(name, help=summary, description=summary)
         action.add_argument("server", nargs="?", metavar="SERVER", help="(default: every server)")
@@ -288,106 +288,109 @@ def arguments(parser: ArgumentParser) -> None:
             "--observed",
             type=Path,
             metavar="DIR",
-            help="what playbooks/pins.yml fetched (default: .state/observed beside the manifest)",
+            help="files that playbooks/pins.yml fetched (default: .state/observed)",
         )
         if name == "approve":
             action.add_argument(
                 "--tool", action="append", metavar="NAME", help="only this one (may be repeated)"
             )
-            action.add_argument("--yes", action="store_true", help="do not ask")
+            action.add_argument("--yes", action="store_true", help="approve without asking")
             action.add_argument(
                 "--accept-hidden",
                 action="store_true",
                 help="approve hidden characters as well, such as joiners of a script",
             )
             action.add_argument(
-                "--by", default=None, metavar="NAME", help="who approves (default: who you are)"
+                "--by",
+                default=None,
+                metavar="NAME",
+                help="the approving person (default: your login name)",
             )
 
 
 def run(args: Namespace) -> int:
-    """0: nothing waits for approval; 1: something does; 2: it cannot be reviewed."""
+    """Exit status 0: nothing is pending; 1: something is; 2: it cannot be reviewed."""
     environment = Environment.load(args.environment)
     try:
-        subjects = review(environment, args.observed or environment.state / "observed", args.server)
+        reviews = review_tools(
+            environment, args.observed or environment.state / "observed", args.server
+        )
         if args.action == "approve":
-            return _approve(environment, subjects, args)
+            return _approve(environment, reviews, args)
         if args.action == "list":
-            return _list(subjects)
-        waiting = [s for tools in subjects.values() for s in tools if s.waits]
-        for subject in waiting:
-            _show(subject)
-        _remark(subjects)
-        return 1 if waiting else 0
+            return _list(reviews)
+        pending = [s for tools in reviews.values() for s in tools if s.is_pending]
+        for review in pending:
+            _show(review)
+        _remark(reviews)
+        return 1 if pending else 0
     except (ReviewError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _list(subjects: Mapping[str, list[Subject]]) -> int:
-    rows = [s for tools in subjects.values() for s in tools]
+def _list(reviews: Mapping[str, list[Review]]) -> int:
+    rows = [s for tools in reviews.values() for s in tools]
     width = max((len(f"{s.server}/{reveal(s.name)}") for s in rows), default=0)
-    for subject in rows:
-        approved = (subject.pin or {}).get("approved", {})
+    for review in rows:
+        approved = (review.pin or {}).get("approved", {})
         by = f"  {approved.get('by')}, {approved.get('at')}" if approved else ""
-        seen = f"  (seen by {', '.join(subject.seen_by)} only)" if subject.seen_by else ""
-        title = f"{subject.server}/{reveal(subject.name)}"
-        print(f"{title:{width}}  {subject.state}{reveal(by)}{seen}")
-    return 1 if any(subject.waits for subject in rows) else 0
+        only = f"  (observed by {', '.join(review.observers)} only)" if review.observers else ""
+        title = f"{review.server}/{reveal(review.name)}"
+        print(f"{title:{width}}  {review.state}{reveal(by)}{only}")
+    return 1 if any(review.is_pending for review in rows) else 0
 
 
-def _show(subject: Subject) -> None:
-    print("\n".join(difference(subject)))
-    if subject.seen_by:
-        print(f"! seen by {', '.join(subject.seen_by)} only")
-    if subject.observed is not None:
-        for objection in objections(subject.observed):
+def _show(review: Review) -> None:
+    print("\n".join(difference(review)))
+    if review.observers:
+        print(f"! observed by {', '.join(review.observers)} only")
+    if review.observed is not None:
+        for objection in objections(review.observed):
             print(f"! {objection}")
     print()
 
 
-def _remark(subjects: Mapping[str, list[Subject]]) -> None:
-    for state, remark in {
-        "not in the manifest": "offered, but the manifest does not name it: no caller sees it",
-        "not offered": "approved, but not offered any more",
+def _remark(reviews: Mapping[str, list[Review]]) -> None:
+    for found, remark in {
+        "not in the manifest": "offered, but not in the manifest: no caller can see it",
+        "not offered": "approved, but no longer offered",
     }.items():
-        for subject in (s for tools in subjects.values() for s in tools if s.state == state):
-            if subject.observed is not None or subject.pin is not None:
-                print(f"{subject.server}/{reveal(subject.name)}: {remark}", file=sys.stderr)
+        for review in (s for tools in reviews.values() for s in tools if s.state == found):
+            if review.observed is not None or review.pin is not None:
+                print(f"{review.server}/{reveal(review.name)}: {remark}", file=sys.stderr)
 
 
-def _approve(
-    environment: Environment, subjects: Mapping[str, list[Subject]], args: Namespace
-) -> int:
-    waiting = [s for tools in subjects.values() for s in tools if s.waits]
-    asked = [s for s in waiting if args.tool is None or s.name in args.tool]
-    for name in sorted(set(args.tool or ()) - {s.name for s in asked}):
-        raise ReviewError(f"{reveal(name)} does not wait for approval; see: ringfence pins list")
-    if asked and not args.yes and not sys.stdin.isatty():
-        raise ReviewError("there is nobody to ask: approve in a terminal, or with --yes")
-    approved: dict[str, list[Subject]] = {}
-    for subject in asked:
-        _show(subject)
-        assert subject.observed is not None
-        if objections(subject.observed, accept_hidden=args.accept_hidden):
-            print(f"{subject.server}/{reveal(subject.name)}: not approved", file=sys.stderr)
-        elif args.yes or _confirmed(subject):
-            approved.setdefault(subject.server, []).append(subject)
+def _approve(environment: Environment, reviews: Mapping[str, list[Review]], args: Namespace) -> int:
+    pending = [s for tools in reviews.values() for s in tools if s.is_pending]
+    selected = [s for s in pending if args.tool is None or s.name in args.tool]
+    for name in sorted(set(args.tool or ()) - {s.name for s in selected}):
+        raise ReviewError(f"{reveal(name)} is not pending; see: ringfence pins list")
+    if selected and not args.yes and not sys.stdin.isatty():
+        raise ReviewError("approving needs a terminal; without one, use --yes")
+    approved: dict[str, list[Review]] = {}
+    for review in selected:
+        _show(review)
+        assert review.observed is not None
+        if objections(review.observed, accept_hidden=args.accept_hidden):
+            print(f"{review.server}/{reveal(review.name)}: not approved", file=sys.stderr)
+        elif args.yes or _confirmed(review):
+            approved.setdefault(review.server, []).append(review)
     by, at = args.by or getpass.getuser(), datetime.now(UTC)
     for tools in approved.values():
         path = approve(environment, tools, by=by, at=at, accept_hidden=args.accept_hidden)
         print(f"{path}: approved {', '.join(reveal(s.name) for s in tools)}")
     if approved:
         print(
-            "Commit it; in force after: "
+            "Commit it, and apply it: "
             f"ansible-playbook -i {environment.path} playbooks/harden.yml --tags mcp_gateway"
         )
-    return 1 if len(waiting) > sum(map(len, approved.values())) else 0
+    return 1 if len(pending) > sum(map(len, approved.values())) else 0
 
 
-def _confirmed(subject: Subject) -> bool:
+def _confirmed(review: Review) -> bool:
     try:
-        answer = input(f"Approve {subject.server}/{reveal(subject.name)}? [y/N] ")
+        answer = input(f"Approve {review.server}/{reveal(review.name)}? [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in {"y", "yes"}

@@ -155,7 +155,7 @@ def test_hidden_characters_are_seen_and_need_a_decision(
     assert bench.run("approve", "--yes") == 1
     shown = capsys.readouterr()
     assert "⟦U+001B⟧[2J⟦tag 's'⟧⟦tag 'e'⟧" in shown.out
-    assert "! hides characters (escape_sequence, tag)" in shown.out
+    assert "! has hidden characters (escape_sequence, tag)" in shown.out
     assert "\x1b" not in shown.out + shown.err
     assert not bench.pins.exists()
     assert bench.run("approve", "--yes", "--accept-hidden") == 0
@@ -192,7 +192,7 @@ def test_gateways_that_were_shown_different_definitions_stop_the_review(
     for arguments in (["diff"], ["approve", "--yes"]):
         assert bench.run(*arguments) == 2
         shown = capsys.readouterr().err
-        assert "shows edge-1 and edge-2 different definitions" in shown
+        assert "gives edge-1 and edge-2 different definitions" in shown
         assert "+    And the keys." in shown
     assert not bench.pins.exists()
 
@@ -205,7 +205,7 @@ def test_a_tool_that_one_gateway_alone_has_seen_is_marked(
     assert bench.run("list") == 1
     lines = capsys.readouterr().out.splitlines()
     assert [" ".join(line.split()) for line in lines] == [
-        "time/convert_time new (seen by edge-2 only)",
+        "time/convert_time new (observed by edge-2 only)",
         "time/get_current_time new",
     ]
 
@@ -223,7 +223,7 @@ def test_what_the_manifest_does_not_name_does_not_wait(
 ):
     bench.seen(but(NOW, name="delete_everything"))
     assert bench.run("diff") == 0
-    assert "time/delete_everything: offered, but the manifest" in capsys.readouterr().err
+    assert "time/delete_everything: offered, but not in the manifest" in capsys.readouterr().err
     assert bench.run("approve", "--tool", "delete_everything", "--yes") == 2
     assert "does not wait for approval" in capsys.readouterr().err
 
@@ -234,7 +234,7 @@ def test_a_tool_that_is_gone_is_told(bench: Bench, capsys: pytest.CaptureFixture
     bench.seen(CONVERT)
     capsys.readouterr()
     assert bench.run("diff") == 0
-    assert "time/get_current_time: approved, but not offered" in capsys.readouterr().err
+    assert "time/get_current_time: approved, but no longer offered" in capsys.readouterr().err
 
 
 def test_without_observations_nothing_is_said_to_be_fine(
@@ -245,7 +245,7 @@ def test_without_observations_nothing_is_said_to_be_fine(
     bench.seen(NOW)
     assert bench.run("diff", "git") == 2
     assert bench.run("diff", "nonsense") == 2
-    assert "there is no server nonsense; it has time, git, sqlite" in capsys.readouterr().err
+    assert "names no server 'nonsense'; it has: time, git, sqlite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_difference_is_one_line_a_value(bench: Bench):
             "properties": {"a b": {"enum": [1, True, None, "true", {}]}},
         },
     )
-    assert pins.described(nested) == [
+    assert pins.lines_of(nested) == [
         'name: "convert_time"',
         'inputSchema.properties.["a b"].enum[0]: 1',
         'inputSchema.properties.["a b"].enum[1]: true',
@@ -319,4 +319,4 @@ def test_the_playbook_fetches_what_gateways_have_seen_as_it_is(bench: Bench, tmp
 
 def test_a_tool_is_pinned_where_its_manifest_is(bench: Bench):
     environment = Environment.load(bench.manifest)
-    assert pins.pins_of(environment) / "time.json" == bench.pins
+    assert pins.directory_of(environment) / "time.json" == bench.pins
