@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ringfence import STACKS
 from ringfence.cloud.policies import service_trust
-from ringfence.paths import STACKS
 
 CODE = STACKS / "functions"
 RUNTIME, ARCHITECTURE = "python3.13", "arm64"

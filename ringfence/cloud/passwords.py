@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from ringfence.paths import ROLES
+from ringfence import ROLES
 
 BASELINE = ROLES / "baseline" / "defaults" / "main.yml"
 

@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 from jsonschema import Draft202012Validator
 
-from ringfence.paths import SCHEMAS
+from ringfence import SCHEMAS
 
 Layer = Literal["cloud", "host", "gateway", "operations"]
 Priority = Literal["P0", "P1", "P2"]

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import yaml
 
+from ringfence import PACKAGE, ROOT
 from ringfence.controls import catalogue
 from ringfence.controls.catalogue import Layer
-from ringfence.paths import PACKAGE, ROOT
 
 Kind = Literal["manifest", "enforcer", "check", "attack"]
 

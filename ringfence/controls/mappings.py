@@ -16,9 +16,9 @@ from typing import Any, Literal
 import yaml
 from jsonschema import Draft202012Validator
 
+from ringfence import SCHEMAS
 from ringfence.controls.catalogue import Catalogue, CatalogueError
 from ringfence.controls.catalogue import load as load_catalogue
-from ringfence.paths import SCHEMAS
 
 MAPPINGS = SCHEMAS / "mappings"
 SCHEMA = SCHEMAS / "mappings.schema.json"

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ringfence.events import record
 from ringfence.events.flow_log import FLOW_LOG_FIELDS
-from ringfence.manifest.model import Address
+
+Address = IPv4Address | IPv6Address
 
 FLOW = "event_type"
 """Key that every event of Suricata has."""

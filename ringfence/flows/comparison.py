@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from ringfence.cloud.balancers import VXLAN, sensors
 from ringfence.events.connections import FlowRecord
-from ringfence.flows.declared import inbound, outbound, pings
+from ringfence.inventory.declared import inbound, outbound, pings
 from ringfence.manifest.model import Address, Environment, Flow, Host, Network
 
 PING = "ping"

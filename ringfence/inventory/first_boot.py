@@ -17,11 +17,11 @@ from typing import Any
 import jinja2
 import yaml
 
+from ringfence import ROLES
 from ringfence.cloud.machines import architecture
 from ringfence.identity.ssh_authority import Files
 from ringfence.inventory import ssh
 from ringfence.manifest.model import Environment, Host
-from ringfence.paths import ROLES
 
 LONGEST = 16 * 1024
 """Bytes of user data before base64: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html"""

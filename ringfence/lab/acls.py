@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ringfence.flows import declared
-from ringfence.flows.declared import DeclaredFlow
+from ringfence.inventory import declared
+from ringfence.inventory.declared import DeclaredFlow
 from ringfence.inventory.firewall import comment
 from ringfence.lab.errors import LabError
 from ringfence.lab.plan import Plan

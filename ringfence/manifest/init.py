@@ -10,12 +10,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from string import Template
 
+from ringfence import ROOT, SCHEMAS
 from ringfence.manifest import schema, validation
 from ringfence.manifest.schema import Schema
 from ringfence.manifest.validation import ManifestError
 from ringfence.manifest.validation.rules.accounts import reason_against
 from ringfence.manifest.validation.rules.keys import fault
-from ringfence.paths import ROOT, SCHEMAS
 
 STARTER = Path(__file__).with_name("starter.yaml.template")
 MANIFEST = "environment.yaml"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from ringfence.paths import SCHEMAS
+from ringfence import SCHEMAS
 
 Schema = Mapping[str, Any]
 

@@ -20,8 +20,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ringfence import ROLES
 from ringfence.manifest.model import Environment
-from ringfence.paths import ROLES
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 """Python of each supported Debian release."""

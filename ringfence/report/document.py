@@ -11,9 +11,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from ringfence import SCHEMAS
 from ringfence.controls import catalogue as controls
 from ringfence.controls.mappings import Coverage
-from ringfence.paths import SCHEMAS
 from ringfence.report.model import Check, Identity, Report
 
 SCHEMA = SCHEMAS / "compliance.schema.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ringfence.paths import ROLES
+from ringfence import ROLES
 
 
 @cache

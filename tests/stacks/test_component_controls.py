@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ringfence import STACKS
 from ringfence.cloud.tags import CONTROL
 from ringfence.controls import catalogue
-from ringfence.paths import STACKS
 from ringfence.rehearsal.record import Rehearsal
 
 COMPONENTS = sorted(

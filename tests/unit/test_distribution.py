@@ -49,7 +49,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestWheel:
     def test_imports_nothing_of_the_checkout(self, programs: Path, tmp_path: Path) -> None:
-        script = "import ringfence.paths as p; print(p.__file__, p.ROOT)"
+        script = "import ringfence as p; print(p.__file__, p.ROOT)"
         for path in run(programs / "python", "-c", script, cwd=tmp_path).stdout.split():
             assert Path(path).is_relative_to(ENVIRONMENT)
 

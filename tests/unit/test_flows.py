@@ -17,8 +17,8 @@ from ringfence.events.connections import flow_records
 from ringfence.events.flow_log import FLOW_LOG_FIELDS
 from ringfence.flows import page
 from ringfence.flows.comparison import Comparison, Connection, compare
-from ringfence.flows.declared import inbound, outbound
 from ringfence.inventory import provisioned
+from ringfence.inventory.declared import inbound, outbound
 from ringfence.inventory.provisioned import Instance
 from ringfence.manifest.model import Environment
 

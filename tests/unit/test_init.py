@@ -10,11 +10,11 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ringfence import ROOT
 from ringfence.cli import main
 from ringfence.inventory import variables
 from ringfence.manifest import init, validation
 from ringfence.manifest.model import Environment
-from ringfence.paths import ROOT
 
 EXAMPLE = ROOT / "inventories/one-host"
 

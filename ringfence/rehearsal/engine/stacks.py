@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ringfence import STACKS
 from ringfence.cloud import quotas
 from ringfence.identity.ssh_authority import ensure_authority
 from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
-from ringfence.paths import STACKS
 from ringfence.rehearsal.engine.rehearse import rehearsed
 from ringfence.rehearsal.record import Rehearsal, RehearsalError
 

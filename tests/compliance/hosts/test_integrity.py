@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from ringfence import ROLES
 from ringfence.manifest.model import Server
 from ringfence.packages.wheelhouse import WheelhouseError, find_lock, locks_of
-from ringfence.paths import ROLES
 from ringfence.report import not_applicable
 from ringfence.verify import probes
 from ringfence.verify.targets import Target
