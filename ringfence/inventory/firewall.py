@@ -81,7 +81,7 @@ def outbound(environment: Environment, host: Host) -> list[Rule]:
 
 
 def account(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
-    """What the account of an MCP server may open connections to, the host's loopback included."""
+    """Return what an MCP server's account may open connections to, the host's loopback included."""
     rules = of_server(environment, server)
     if server.egress and server.transport == "http":
         # One without egress has a network namespace of its own, where no rules are needed.
@@ -101,7 +101,7 @@ def account(environment: Environment, server: Server, loopback_port: int) -> dic
 
 
 def of_server(environment: Environment, server: Server) -> list[Rule]:
-    """What an MCP server may reach on the network, but for names outside."""
+    """Return what an MCP server may reach on the network, except names outside."""
     rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
     if any(egress.domain for egress in server.egress):
         rules += _dns(environment)
@@ -168,7 +168,7 @@ def _from_flows(environment: Environment, host: Host) -> Iterator[Rule]:
 
 
 def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
-    """What other hosts and their servers may open, where this host is the one they name."""
+    """Yield what other hosts and their servers may open, where they name this host."""
     own = {ip_network(address) for address in host.addresses}
     for peer in environment.hosts.values():
         if peer == host:

@@ -1,4 +1,4 @@
-"""What a sensor has to know of an environment: its networks, its servers, and declared connections.
+"""Variables of a sensor: networks, servers and declared connections.
 
 Declared is what the hosts' own firewalls let through: the sensor holds the network to the same
 list, from outside the hosts.
@@ -27,7 +27,7 @@ LISTS = ("ja4", "sni")
 
 @dataclass(frozen=True)
 class Connection:
-    """What may be opened, and why."""
+    """Declared connection, and why."""
 
     source: str
     target: str
@@ -147,7 +147,7 @@ def _connections(environment: Environment) -> Iterator[Connection]:
 def _between(
     sources: Iterable[Network], targets: Iterable[Network], rule: firewall.Rule
 ) -> Iterator[Connection]:
-    """What stays on one host is on no network."""
+    """Yield connections over a network; a connection within one host is on none."""
     pairs = [(s, t) for s in sources for t in targets if s.version == t.version and s != t]
     for source, target in pairs:
         yield Connection(_said(source), _said(target), rule.protocol, rule.port, rule.why)

@@ -30,7 +30,7 @@ class ChainLink(NamedTuple):
     writer: str
     sequence: int
     hash: str
-    """Of the line itself."""
+    """Hash of the line itself."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ UNUSABLE = (OSError, ValueError, Refusal)
 
 
 class Claim(NamedTuple):
-    """What a request claims before it is verified."""
+    """Claims of a request before it is verified."""
 
     subject: tuple[str, str, str]
     """Principal, server and tool."""
@@ -57,7 +57,7 @@ class GrantFiles:
     """Seconds that a grant may last."""
 
     def claim(self, id: str) -> Claim:
-        """What a request says, at the price of reading it. Raises `UNUSABLE`."""
+        """Read the claims of a request. Raises `UNUSABLE`."""
         claims = read(self._read(f"{id}.request")).claims
         if claims.get("jti") != id:
             raise _misnamed()

@@ -1,4 +1,4 @@
-"""What the directory of grants holds, in memory: requests by subject, and which of them are over.
+"""Index of the directory of grants, in memory: requests by subject, and which of them are over.
 
 Nothing here reads a file or verifies anything.
 """
@@ -56,7 +56,7 @@ class GrantIndex:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     approvers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By id of the request: whose approval is there, verified or not."""
+    """Approvers by id of the request, with an approval that is verified or not."""
     over: dict[str, Over] = field(default_factory=dict)
     """Kept when the files go and when the clock is set back."""
     _by_subject: dict[tuple[str, str, str], list[Entry]] = field(default_factory=dict)

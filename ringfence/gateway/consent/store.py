@@ -51,7 +51,7 @@ REQUESTS = 1024
 """Requests in the directory, of all principals, including those that are over and not swept yet."""
 REQUESTS_EACH = 64
 OPEN_REQUESTS_EACH = 16
-"""Of one principal, neither revoked nor expired."""
+"""Requests of one principal, neither revoked nor expired."""
 KEPT_SECONDS = 90 * 86400
 """How long the documents of a grant stay in `expired/`, by default."""
 
@@ -115,7 +115,7 @@ class RequestState:
     eligible: tuple[str, ...]
     """Those who may approve it."""
     owner: str | None
-    """Of the agent that requests."""
+    """Owner of the agent that requests."""
     document: str
     """The request as it was signed."""
 

@@ -83,7 +83,7 @@ def _is_ordinary(text: str, at: int) -> bool:
 
 
 def _is_symbol(character: str) -> bool:
-    """What emoji are: Symbol, other; their skin tones are Symbol, modifier."""
+    """Test for emoji: they are Symbol, other; their skin tones are Symbol, modifier."""
     return bool(character) and (
         unicodedata.category(character) in {"So", "Sm", "Sk"} or character in "\u203c\u2049\u3030"
     )

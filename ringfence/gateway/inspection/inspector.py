@@ -24,7 +24,7 @@ from ringfence.gateway.refusals import Refusal
 
 Action = Literal["pass", "flag", "redact", "block"]
 INLINE_BYTES = 16 * 1024
-"""Of a message, on the wire. Searching a hostile one of this size takes some 50 ms."""
+"""Bytes of a message, on the wire. Searching a hostile one of this size takes some 50 ms."""
 
 _FAILED = "inspection_failed"
 _SCHEMA = "output_schema"

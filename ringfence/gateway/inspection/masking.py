@@ -1,4 +1,4 @@
-"""What stands in the place of a value that is not to be seen.
+"""Masks and pseudonyms for values.
 
 A mask is a pseudonym: HMAC-SHA256 (RFC 2104) over type and value with the environment's key. The
 same value has the same mask, so that results can still be joined and counted; without the key

@@ -22,7 +22,7 @@ from ringfence.gateway.inspection.detector import Detector
 from ringfence.gateway.inspection.masking import Masking, Redaction
 
 MAX_DEPTH = 160
-"""Of a message; `limits.depth` keeps messages below that."""
+"""Depth of a message; `limits.depth` keeps messages below that."""
 SMALLEST_NUMBER = 10**7
 """Smaller numbers have too few digits to be personal data."""
 

@@ -212,7 +212,7 @@ def _resolve(
 
 
 def _character(escape: str) -> str | None:
-    """What an escape stands for; None: it only looks like one."""
+    """Return the character of an escape; None: it only looks like one."""
     if escape[0] == "&":
         resolved = html.unescape(escape)
         return None if resolved == escape else resolved

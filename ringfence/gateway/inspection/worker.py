@@ -58,7 +58,7 @@ class InspectionWorker:
         self._ending: set[asyncio.Task[int]] = set()
         self._free = asyncio.Lock()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """By source: nobody waits behind several messages of one source."""
+        """Locks by source: nobody waits behind several messages of one source."""
 
     async def inspect_result(
         self,

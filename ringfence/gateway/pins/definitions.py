@@ -31,7 +31,7 @@ from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.state import shared_files
 
 FIELDS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
-"""What a model or a client acts on, and a person approves."""
+"""Fields that a model or a client acts on, and a person approves."""
 
 BACKTRACKS = 100_000
 """Steps of a `pattern` of a schema: a value that costs more does not match."""
@@ -96,7 +96,7 @@ class Tool:
     """The definition as it is given to clients."""
     input_schema: Mapping[str, Any]
     output: jsonschema_rs.Validator | None
-    """Of `outputSchema`; looks nothing up."""
+    """Validator of `outputSchema`; it looks nothing up."""
     headers: tuple[ParamHeader, ...]
     """Arguments that a client repeats as `Mcp-Param-*`."""
 
@@ -112,13 +112,13 @@ class Withheld:
     """As the server said it, at most 128 characters, hidden ones written out."""
     reason: Reason
     fields: tuple[str, ...] = ()
-    """Of a changed definition: which differ."""
+    """Fields of a changed definition that differ."""
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What of a server's list of tools may be shown and called."""
+    """Judgement of a server's list of tools: which may be shown and called."""
 
     approved: Mapping[str, Tool]
     withheld: tuple[Withheld, ...]
@@ -188,7 +188,7 @@ def hidden(tool: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def ambiguous_names(pins: Mapping[str, Mapping[str, Any] | None]) -> dict[str, frozenset[str]]:
-    """Of each server: names that other servers have a pin for as well."""
+    """Return, for each server, the names that other servers have a pin for too."""
     names = {
         server: frozenset((document or {}).get("tools", ())) for server, document in pins.items()
     }
@@ -235,7 +235,7 @@ class Pins:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of every tool that was approved, usable or not."""
+        """Return the names of every approved tool, usable or not."""
         return frozenset(self._pinned)
 
     def judge(self, definitions: Iterable[Mapping[str, Any]]) -> Judgement:
@@ -309,7 +309,7 @@ class Pins:
 
 
 class Observations:
-    """What servers say of their tools, left in files for an operator to fetch and to review.
+    """Definitions of tools as servers list them, in files for an operator to review.
 
     One file per server, replaced as a whole, at most `OBSERVED_BYTES`; processes of one gateway
     may share the directory. Losing one costs a review its material, and no call anything.
@@ -380,7 +380,7 @@ def _entries(server: str, document: Mapping[str, Any] | None) -> dict[str, dict[
 
 
 def _visible_faults(tool: Mapping[str, Any]) -> Iterator[Fault]:
-    """What reading finds, in linear time.
+    """Yield the faults that a reader finds, in linear time.
 
     A schema that nobody approved is not compiled: one of many patterns takes minutes, and the
     server that sends it would stop the calls of all others.
@@ -412,7 +412,7 @@ def _leads_out(node: Mapping[str, Any]) -> bool:
 
 
 def _suspicion(definition: Mapping[str, Any]) -> Fault | None:
-    """What makes more of a difference than that nobody approved it yet."""
+    """Return a fault that weighs more than a missing approval."""
     if kinds := hidden(definition):
         return Fault("hidden_characters", ", ".join(kinds))
     return next(_visible_faults(definition), None)

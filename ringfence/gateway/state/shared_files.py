@@ -99,7 +99,7 @@ def stamp(path: str | Path, *, follow: bool = False) -> Stamp:
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs from the last look at a directory."""
+    """Differences from the last look at a directory."""
 
     changed: frozenset[str]
     """Names that are new, or now of another file."""
@@ -124,7 +124,7 @@ class Directory:
     _settled: bool = field(default=False, init=False)
 
     def changes(self) -> Changes | None:
-        """What changed since the last time; None, at the price of one stat(2): nothing did.
+        """Return changes since the last call; None, at the price of one stat(2): nothing changed.
 
         Raises `OSError`, after which all that is there counts as new.
         """

@@ -29,7 +29,7 @@ class SecretsArgs:
 
 class Secrets(pulumi.ComponentResource):
     arns: Mapping[str, Mapping[str, pulumi.Output[str]]]
-    """By server and name."""
+    """ARNs by server and name."""
     age_log_group: pulumi.Output[str]
 
     def __init__(

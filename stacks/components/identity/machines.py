@@ -26,7 +26,7 @@ class MachinesArgs:
     group_ids: Mapping[str, pulumi.Output[str]]
     key_arns: Mapping[DataClass, pulumi.Output[str]]
     secret_arns: Mapping[str, Mapping[str, pulumi.Output[str]]]
-    """By server and name."""
+    """ARNs by server and name."""
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
     """Target groups of load balancers, by host."""
     account: str
@@ -38,7 +38,7 @@ class MachinesArgs:
 class Machines(pulumi.ComponentResource):
     boundary_arn: pulumi.Output[str]
     role_arns: Mapping[str, pulumi.Output[str]]
-    """By host."""
+    """ARNs by host."""
 
     def __init__(
         self, name: str, args: MachinesArgs, opts: pulumi.ResourceOptions | None = None

@@ -41,7 +41,7 @@ class Mirroring(pulumi.ComponentResource):
     filter_id: pulumi.Output[str]
     function_arn: pulumi.Output[str]
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
-    """By host: for the Auto Scaling group of each sensor."""
+    """ARNs by host, for the Auto Scaling group of each sensor."""
 
     def __init__(
         self, name: str, args: MirroringArgs, opts: pulumi.ResourceOptions | None = None

@@ -32,7 +32,7 @@ class NetworkBalancerArgs:
 class NetworkBalancer(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
-    """By host."""
+    """ARNs by host."""
 
     def __init__(
         self, name: str, args: NetworkBalancerArgs, opts: pulumi.ResourceOptions | None = None

@@ -25,7 +25,7 @@ class GroupsArgs:
 
 class Groups(pulumi.ComponentResource):
     ids: Mapping[str, pulumi.Output[str]]
-    """By the name of the group."""
+    """Ids by the name of the group."""
 
     def __init__(
         self, name: str, args: GroupsArgs, opts: pulumi.ResourceOptions | None = None

@@ -31,7 +31,7 @@ class PrivateLinksArgs:
 
 class PrivateLinks(pulumi.ComponentResource):
     ids: Mapping[str, pulumi.Output[str]]
-    """By the name of the link. A link works once the other account has accepted it."""
+    """Ids by the name of the link. A link works once the other account has accepted it."""
     names: Sequence[pulumi.Output[list[str]]]
     """DNS names of each link, which its servers resolve."""
 

@@ -33,7 +33,7 @@ class PublishedGateway(pulumi.ComponentResource):
     """Callers name it in their endpoint."""
     service_id: pulumi.Output[str]
     target_group_arns: Mapping[str, Sequence[pulumi.Output[str]]]
-    """By host: for the Auto Scaling group of each."""
+    """ARNs by host, for the Auto Scaling group of each."""
 
     def __init__(
         self, name: str, args: PublishedGatewayArgs, opts: pulumi.ResourceOptions | None = None

@@ -26,9 +26,9 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     vpc: aws.ec2.Vpc
     subnets: Mapping[str, Mapping[str, aws.ec2.Subnet]]
-    """By segment and zone."""
+    """Subnets by segment and zone."""
     route_tables: Mapping[str, Mapping[str, aws.ec2.RouteTable]]
-    """By segment and zone. A segment without egress has one table for all zones."""
+    """Tables by segment and zone. A segment without egress has one table for all zones."""
 
     def __init__(
         self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None

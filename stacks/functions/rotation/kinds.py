@@ -48,4 +48,4 @@ class Generated:
 
 
 KINDS: Mapping[str, Kind] = {"generated": Generated()}
-"""By the tag of a secret."""
+"""Kinds by the tag of a secret."""

@@ -357,7 +357,7 @@ def test_the_record_outlives_an_intruder(cloud: Cloud, environment: Environment)
 
 @pytest.mark.control("MON-01")
 def test_evidence_keeps_every_version(cloud: Cloud):
-    """What is overwritten stays beside what replaced it."""
+    """An overwritten object stays beside the one that replaced it."""
     for bucket in _evidence_buckets(cloud):
         status = cloud.client("s3").get_bucket_versioning(Bucket=bucket).get("Status", "off")
         assert status == "Enabled", f"versioning of {bucket} is {status}; {UP}"
@@ -498,7 +498,7 @@ def test_attacks_are_detected(cloud: Cloud):
 
 @pytest.mark.control("DAT-04")
 def test_personal_data_in_buckets_is_found(cloud: Cloud):
-    """What a tool wrote into a bucket has left the gateway that would have masked it."""
+    """Data that a tool wrote into a bucket has bypassed the gateway's masks."""
     if not cloud.place.macie:
         not_applicable("the manifest does not ask for Macie (provisioning.aws.macie)")
     macie = cloud.client("macie2")
@@ -586,7 +586,7 @@ def test_alerts_are_encrypted(cloud: Cloud):
 
 
 def _not_emulated(cloud: Cloud, what: str) -> None:
-    """What a rehearsal only records is not verified by it."""
+    """Mark what a rehearsal only records: it verifies nothing."""
     if cloud.emulated:
         not_applicable(f"the emulated account does not have {what}")
 
@@ -609,7 +609,7 @@ def _as_user(
     context: dict[str, str],
     owner: str = "alice",
 ) -> Decision:
-    """Of Alice, on what is hers or somebody else's."""
+    """Decide for Alice, on her own resources or another person's."""
     alice = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     kind = "mfa" if action.endswith("VirtualMFADevice") else "user"
     resource = f"arn:aws:iam::{cloud.account}:{kind}/{owner}"
@@ -680,7 +680,7 @@ def _account_public_access(cloud: Cloud) -> dict[str, bool]:
 
 
 def _trails(cloud: Cloud) -> list[Document]:
-    """Of this account, where they are at home."""
+    """Return trails of this account, in their home region."""
     found = cloud.client("cloudtrail").describe_trails(includeShadowTrails=False)["trailList"]
     assert found, f"no trail records the account; {UP}"
     return found

@@ -127,7 +127,7 @@ def _policy(cloud: Cloud, firewall: Document) -> Document:
 
 
 def _rules(cloud: Cloud, firewall: Document) -> Iterator[str]:
-    """Of every group that the policy refers to: one of elsewhere lets out what it likes."""
+    """Yield rules of every group that the policy refers to: another one could let anything out."""
     describe = cloud.client("network-firewall").describe_rule_group
     for reference in _policy(cloud, firewall).get("StatefulRuleGroupReferences", []):
         source = describe(RuleGroupArn=reference["ResourceArn"])["RuleGroup"]["RulesSource"]

@@ -61,7 +61,7 @@ def test_no_gateway_leads_out_of_the_network(cloud: Cloud):
 
 @pytest.mark.control("NET-01")
 def test_no_route_leads_out_of_the_network(cloud: Cloud):
-    """What a route does not lead to cannot be reached, whatever a security group says."""
+    """Without a route nothing can be reached, whatever a security group says."""
     found = [
         f"{table['RouteTableId']} leads {route['DestinationCidrBlock']} out"
         for table in cloud.in_vpcs("describe_route_tables", "RouteTables")
@@ -90,7 +90,7 @@ def test_declared_flows_are_possible(cloud: Cloud, environment: Environment):
 
 @pytest.mark.control("NET-01")
 def test_default_security_group_allows_nothing(cloud: Cloud):
-    """What is started without a group gets this one, and would reach its like."""
+    """An instance without a group gets this one, and would reach others like it."""
     found = [
         group["GroupId"]
         for group in cloud.in_vpcs("describe_security_groups", "SecurityGroups")
@@ -189,7 +189,7 @@ def test_endpoints_serve_this_account_only(cloud: Cloud):
 
 @pytest.mark.control("NET-05")
 def test_every_flow_is_recorded(cloud: Cloud):
-    """What nobody records nobody can miss: accepted and refused flows, of every network."""
+    """An investigation needs accepted and refused connections, of every network."""
     recorded = {
         log["ResourceId"]
         for log in _flow_logs(cloud)
@@ -231,7 +231,7 @@ def test_flow_records_are_kept_encrypted(cloud: Cloud, environment: Environment)
 def test_an_undeclared_flow_raises_an_alarm(
     cloud: Cloud, environment: Environment, tried: Sequence[str]
 ):
-    """What nobody declared is refused, and once is enough: whoever tries it is inside."""
+    """An undeclared connection is refused, and one is enough: its sender is inside."""
     here, there = _two_addresses(environment)
     said = _alarming(cloud, "REJECT", here, there, *tried)
     assert said, f"a refused {' '.join(tried)} inside the network calls nobody; {UP}"

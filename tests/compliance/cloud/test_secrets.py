@@ -37,7 +37,7 @@ WITHOUT_MFA = ({}, {"aws:MultiFactorAuthPresent": "false"})
 
 @pytest.mark.control("IAM-08")
 def test_every_secret_is_in_secrets_manager(cloud: Cloud, environment: Environment):
-    """What has no place there ends up in a file, an environment variable or a chat."""
+    """A secret elsewhere ends up in a file, an environment variable or a chat."""
     held = tagged_resources.secrets(cloud)
     missing = [own.key for own in _declared(environment) if _place(own) not in held]
     assert not missing, f"Secrets Manager does not hold {', '.join(missing)}; {UP}"
@@ -237,7 +237,7 @@ def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
 
 
 def _read(secret: Document, who: Principal, policy: Document, **context: str) -> Decision:
-    """By somebody whose own permissions lack nothing."""
+    """Decide for a principal with all permissions of its own."""
     request = Request(READ, secret["ARN"], who, {**MFA, **context})
     return decide(request, [EVERYTHING], resource=policy)
 
