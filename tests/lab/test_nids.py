@@ -142,7 +142,7 @@ class TestSensor:
         site.on("sensor-1", "systemctl restart suricata; sleep 5")
         assert site.state[1:] == before[1:]
 
-    def test_what_suricata_cannot_run_with_is_taken_back(self, site: Site):
+    def test_a_version_that_suricata_cannot_run_with_is_restored(self, site: Site):
         before = site.state
         (site.folder / "own.rules").write_text(OWN)
         failed = site.play("--tags", "nids", "--limit", "sensor-1", "-e", "nids_interface=nope0")
@@ -153,7 +153,7 @@ class TestSensor:
         assert repaired.returncode == 0, repaired.stdout[-6000:]
         assert site.state[1:] == before[1:]
 
-    def test_a_unit_that_does_not_start_is_taken_back(self, site: Site):
+    def test_a_unit_that_does_not_start_is_restored(self, site: Site):
         before = site.state
         staged = "/etc/ringfence/nids/staged/suricata.conf"
         site.on("sensor-1", f"printf '[Service]\\nExecStartPre=/bin/false\\n' >> {staged}")
@@ -174,7 +174,7 @@ class TestSensor:
             ("nft insert rule inet ringfence_nids copies udp dport 4789 drop", False),
         ],
     )
-    def test_what_somebody_changed_is_put_right(self, site: Site, change: str, restarts: bool):
+    def test_drift_is_corrected(self, site: Site, change: str, restarts: bool):
         before = site.state
         site.on("sensor-1", change)
         applied = site.apply()
@@ -184,16 +184,16 @@ class TestSensor:
         assert (after[0] != before[0]) == restarts
         site.on("sensor-1", "ringfence-nids-apply --check")
 
-    def test_a_list_with_something_else_in_it_is_refused(self, site: Site):
+    def test_an_invalid_denylist_entry_is_refused(self, site: Site):
         (site.folder / "ja4.txt").write_text("t13d1516h2_8daaf6152771\n")
         refused = site.apply()
         assert refused.returncode != 0
-        assert "Neither a JA4 fingerprint nor a name: t13d1516h2_8daaf6152771" in " ".join(
+        assert "Not a JA4 fingerprint or a domain name: t13d1516h2_8daaf6152771" in " ".join(
             refused.stdout.split()
         )
         (site.folder / "ja4.txt").unlink()
 
-    def test_a_setting_that_no_sensor_works_with_is_refused(self, site: Site):
+    def test_a_setting_below_its_minimum_is_refused(self, site: Site):
         refused = site.play("--tags", "nids", "--limit", "sensor-1", "-e", "nids_stats_seconds=0")
         assert refused.returncode != 0
         assert "Too small: nids_stats_seconds is 0, 1 is the least." in " ".join(
@@ -207,8 +207,8 @@ class TestSensor:
         site.on("sensor-1", "systemctl kill -s CONT suricata")
         assert site.collected('"NIDS_EVENT":"drops"', seconds=40)
 
-    def test_a_flood_of_one_signature_is_bounded_and_told(self, site: Site):
-        """From made-up sources, so that no threshold of Suricata's holds it back."""
+    def test_a_flood_of_one_signature_is_limited_and_reported(self, site: Site):
+        """Sources are made up, so that no threshold of Suricata limits it."""
         before = len(site.collected("Undeclared source - tcp"))
         address = site.lab.environment.hosts["sensor-1"].address
         site.on("sensor-1", f"python3 -c {shlex.quote(FLOOD)} {address}")
