@@ -38,7 +38,14 @@ POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
 QUOTING = {"docs/glossary.md", "tests/unit/test_prose.py"}
 """Files that quote refused words."""
-UNREVIEWED = ("ringfence/gateway/", "tests/unit/gateway/")
+UNREVIEWED = (
+    "ringfence/gateway/audit/",
+    "ringfence/gateway/consent/",
+    "ringfence/gateway/inspection/",
+    "ringfence/gateway/pins/",
+    "ringfence/gateway/state/",
+    "tests/unit/gateway/",
+)
 """Rooms whose names and docstrings are not linted yet."""
 
 CHECKS = {

@@ -1,4 +1,4 @@
 """The MCP gateway: who may call which tool, with what data coming back."""
 
 VERSION = "0.1.0"
-"""Of the whole of Ringfence. Hosts have this package alone, and no metadata of it."""
+"""Version of the whole of Ringfence. Hosts have this package without its metadata."""

@@ -1,4 +1,4 @@
-"""The answer of one server, read strictly and shown to one caller as far as they may see it.
+"""Answers of one server, read strictly and cut to what the caller may see.
 
 Lists are cut to what the caller may use, and definitions to what was approved; results are
 inspected, and masked or withheld, before anybody sees them.
@@ -32,7 +32,7 @@ from ringfence.gateway.upstream.connections import Reply
 
 SUBSCRIPTION = "subscriptions/listen"
 KEEP_ALIVE_SECONDS = 15
-"""Of silence, after which the client gets a comment, so that no proxy closes the connection."""
+"""Silence after which the client gets a comment, so that no proxy closes the connection."""
 TREATMENTS: dict[str, Treatment] = {
     "pass": "none",
     "flag": "flagged",

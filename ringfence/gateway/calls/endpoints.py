@@ -46,7 +46,7 @@ class Endpoints:
             b"/grants": {"GET": self._list_grants, "POST": self._accept_grant},
             b"/revocations": {"GET": self._list_revocations, "POST": self._accept_revocation},
         }
-        """By path and HTTP method."""
+        """Endpoints by path and HTTP method."""
 
     def metadata(self, exchange: Exchange, server: str) -> Answer:
         """RFC 9728, section 2."""

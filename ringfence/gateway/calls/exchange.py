@@ -19,7 +19,7 @@ from ringfence.gateway.protocol.requests import Call
 from ringfence.gateway.tokens.access_tokens import Identity
 
 Headers = list[tuple[bytes, bytes]]
-"""As ASGI has them: names in lower case, repetitions kept."""
+"""Headers of ASGI: names in lower case, repetitions kept."""
 Verb = Literal["POST", "GET", "DELETE"]
 
 JSON_HEADERS: Headers = [
@@ -52,13 +52,13 @@ class Exchange:
     headers: Headers
     request_id: str
     address: str | None
-    """The client's, as HAProxy saw it."""
+    """The client's address, as HAProxy observed it."""
     certificate: bytes | None
-    """The client's, verified by HAProxy, DER."""
+    """The client's certificate, verified by HAProxy, DER."""
     started: float
-    """By the monotonic clock."""
+    """Seconds of the monotonic clock."""
     arrived: float
-    """By the wall clock, Unix seconds."""
+    """Unix seconds of the wall clock."""
     server: str | None = None
     verb: Verb = "POST"
     body: bytes = b""
@@ -77,7 +77,7 @@ class Exchange:
     """The server's own id of the session (older protocol versions)."""
     sensitive: bool = False
     findings: dict[str, int] = field(default_factory=dict)
-    """In arguments and results: how many of each type."""
+    """Number of each type in arguments and results."""
     treatment: Treatment = "none"
     arguments: str | None = None
     """Keyed digest of the call's arguments."""

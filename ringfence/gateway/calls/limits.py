@@ -1,8 +1,7 @@
-"""How much may be asked: rates by caller, calls in flight by server, and servers that are down.
+"""Limits: rates by caller, calls in flight by server, and circuit breakers of servers.
 
-Rates and circuits are told the time (`now`, seconds of a monotonic clock), so that they can be
-tried without waiting. Everything is of one process; HAProxy gives a caller's calls to the same
-one.
+Rates and circuits get the time (`now`, seconds of a monotonic clock), so that tests need not wait.
+Everything belongs to one process; HAProxy sends all calls of a caller to the same one.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from typing import Literal
 from ringfence.gateway.refusals import Refusal
 
 BURST_SECONDS = 10
-"""An idle caller may at once make the calls of so many seconds."""
+"""An idle caller may make the calls of this time at once."""
 MOST_BUCKETS = 65536
-"""Callers, and their tools, told apart at a time; together some 16 MiB."""
+"""Callers, and their tools, with a bucket of their own; together some 16 MiB."""
 QUEUE_SECONDS = 1.0
 """The longest wait for a server that is busy."""
 FAILURES = 5
-"""In a row, after which a server is left alone."""
+"""Failures in a row that open the circuit of a server."""
 COOLING_SECONDS = 5.0
 LONGEST_COOLING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Tokens of a bucket: one call takes one."""
+    """The rate at which a bucket fills with tokens; a call takes one."""
 
     per_minute: int
 
     @property
     def interval(self) -> float:
-        """Seconds in which a token comes back."""
+        """Seconds until a token returns."""
         return 60 / self.per_minute
 
     @property
@@ -46,13 +45,12 @@ class Rate:
 
 
 class TokenBuckets:
-    """Buckets by key, each held as the time at which it is full again.
+    """Token buckets by key, each stored as the time at which it is full again.
 
     This is the generic cell rate algorithm (ITU-T I.371) in its virtual scheduling form: it needs
-    one number a bucket, and a bucket that is full is one that does not exist. So full ones are
-    dropped as others are used, and memory follows the callers of the last few seconds. Beyond
-    `most`, keys that have no bucket share one for each rate: strangers slow each other down, and
-    nobody who was there before.
+    one number for each bucket, and a full bucket needs none. So full ones are dropped as others
+    are used, and memory follows the callers of the last few seconds. Beyond `most`, keys without a
+    bucket share one for each rate: newcomers slow each other down, and nobody else.
     """
 
     def __init__(self, most: int = MOST_BUCKETS) -> None:
@@ -62,16 +60,16 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def take(self, wanted: Mapping[Hashable, Rate], now: float) -> float:
-        """A token from every bucket, or from none.
+    def take(self, rates: Mapping[Hashable, Rate], now: float) -> float:
+        """Take a token from every bucket, or from none.
 
-        Returns 0, or the seconds after which each of them has one, if it is left alone until then.
+        Returns 0, or the seconds until all of them have one if nobody else takes it.
         """
         self._drop_full(now)
         room = self._most - len(self._full_at)
         taken: dict[Hashable, float] = {}
         wait = 0.0
-        for key, rate in wanted.items():
+        for key, rate in rates.items():
             if key not in self._full_at:
                 room -= 1
                 key = key if room >= 0 else (None, rate)
@@ -81,13 +79,13 @@ class TokenBuckets:
         if wait > 1e-9:
             return wait
         for key, full_at in taken.items():
-            # Taken out first: the order of a dictionary is then the order of last use.
+            # Removed first, so that the order of the dictionary is the order of last use.
             self._full_at.pop(key, None)
             self._full_at[key] = full_at
         return 0.0
 
     def _drop_full(self, now: float) -> None:
-        """Of the least recently used. More are looked at than one call adds, so they run out."""
+        """Drop full buckets among the least recently used: more of them than one call adds."""
         for _ in range(4):
             key = next(iter(self._full_at), None)
             if key is None or self._full_at[key] > now:
@@ -96,7 +94,7 @@ class TokenBuckets:
 
 
 class Slots:
-    """Calls in flight to one server; as many may wait for a short while."""
+    """Calls in flight to one server. As many again may wait for a short time."""
 
     def __init__(self, concurrency: int, wait_seconds: float = QUEUE_SECONDS) -> None:
         self._concurrency = concurrency
@@ -107,7 +105,7 @@ class Slots:
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """A slot for the time of the block. Raises `Refusal` (503) where none becomes free."""
+        """Hold a slot for the time of the block. Raises `Refusal` (503) if none becomes free."""
         await self._acquire()
         self.in_flight += 1
         try:
@@ -134,20 +132,19 @@ class Slots:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A call that a circuit let through, to be told how it ended."""
+    """A call that a circuit let through; its end is reported to the circuit."""
 
     era: int
-    """Of the circuit: what began before it opened says nothing about the server now."""
+    """Era of the circuit: a call that began before it opened says nothing about the server now."""
 
 
 @dataclass
 class Circuit:
-    """Leaves a server alone that failed several times in a row.
+    """A circuit breaker: sends no calls to a server that failed several times in a row.
 
     Closed: calls go through. Open: none does, until it has cooled. Half-open: one goes through,
-    and its end closes the circuit or opens it again for twice as long. A failure is one of the
-    transport: the server could not be reached, or broke off. An answer, also one with an error,
-    is a success.
+    and its end closes the circuit or opens it again for twice as long. Only the transport fails:
+    the server cannot be reached, or breaks off. Any answer is a success, even an error.
     """
 
     failures: int = FAILURES
@@ -157,15 +154,15 @@ class Circuit:
     _era: int = field(default=0, init=False)
     _failed: int = field(default=0, init=False)
     _until: float = field(default=0.0, init=False)
-    """Open: when it has cooled. Half-open: when a trial that never ended is given up."""
+    """Open: when it has cooled. Half-open: when an unfinished trial is abandoned."""
     _current_cooling: float = field(default=0.0, init=False)
 
     def state(self, now: float) -> Literal["closed", "open", "half_open"]:
-        """For metrics."""
+        """The present state, for metrics."""
         return "half_open" if self._state == "open" and now >= self._until else self._state
 
     def enter(self, now: float) -> Attempt:
-        """Before a call is sent. Raises `Refusal` (503) while the server is left alone."""
+        """Let a call through. Raises `Refusal` (503) while the circuit is open."""
         if self._state != "closed":
             if now < self._until:
                 wait = self._until - now if self._state == "open" else 1
@@ -175,7 +172,7 @@ class Circuit:
         return Attempt(self._era)
 
     def succeeded(self, attempt: Attempt) -> None:
-        """The server answered."""
+        """Note that the server answered."""
         if attempt.era != self._era:
             return
         self._failed = 0
@@ -184,7 +181,7 @@ class Circuit:
             self._current_cooling = 0.0
 
     def failed(self, attempt: Attempt, now: float) -> None:
-        """The server could not be reached, or broke off."""
+        """Note that the server could not be reached, or broke off."""
         if attempt.era != self._era:
             return
         self._failed += 1
@@ -196,7 +193,7 @@ class Circuit:
             self._until = now + self._current_cooling
 
     def abandoned(self, attempt: Attempt, now: float) -> None:
-        """The caller went away first: nothing is known, and the next call is the trial."""
+        """Note that the caller left first: nothing is known, so the next call is the trial."""
         if attempt.era == self._era and self._state == "half_open":
             self._turn("open")
             self._until = now
@@ -209,17 +206,17 @@ class Circuit:
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """Of one server, as the manifest states them."""
+    """Limits of one server, from the manifest."""
 
     calls_per_minute: int
-    """That one principal may make."""
+    """Calls that one principal may make."""
     concurrency: int
     tools: Mapping[str, int] = field(default_factory=dict)
-    """Calls that one principal may make of a tool in a minute, where fewer are stated for it."""
+    """Calls per minute of one principal, for tools that have a limit of their own."""
 
 
 class CallLimits:
-    """All limits of one process. Servers are those of the manifest."""
+    """All limits of one process, for the servers of the manifest."""
 
     def __init__(
         self,
@@ -240,14 +237,14 @@ class CallLimits:
         self.circuits = {name: Circuit() for name in servers}
 
     def admit(self, principal: str, server: str, tool: str | None, now: float) -> None:
-        """Count one call. Raises `Refusal` (429): then it counts nowhere."""
-        wanted: dict[Hashable, Rate] = {
+        """Count one call. Raises `Refusal` (429), and then counts nothing."""
+        rates: dict[Hashable, Rate] = {
             (principal,): self._principal,
             (principal, server): self._servers[server],
         }
         if tool is not None and (rate := self._tools.get((server, tool))):
-            wanted[principal, server, tool] = rate
-        if wait := self._buckets.take(wanted, now):
+            rates[principal, server, tool] = rate
+        if wait := self._buckets.take(rates, now):
             raise Refusal("rate_limited", headers=_retry_after(wait))
 
 

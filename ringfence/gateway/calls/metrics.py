@@ -1,7 +1,7 @@
 """Prometheus metrics of one gateway process.
 
-No label has a value that a caller chooses: servers are those of the manifest, methods those of the
-protocol, reasons the gateway's own words. Whatever else comes is counted as `other`.
+No caller chooses the value of a label: servers are those of the manifest, methods those of the
+protocol, reasons those of `refusals`. Anything else counts as `other`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SECONDS = (
 )
 OTHER = "other"
 WORDS = 128
-"""Different reasons, types of findings: what a program of this size has, and no more."""
+"""Most different reasons, and most types of findings."""
 
 Breaker = Literal["closed", "open", "half_open"]
 BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
 
 
 class Metrics:
-    """What is counted lasts as long as the process; servers may change with the configuration."""
+    """Counts for the life of the process; servers may change with the configuration."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -38,7 +38,7 @@ class Metrics:
         self._children: dict[tuple[str | None, str | None, Outcome], tuple[Counter, Histogram]] = {}
         self._decisions = Counter(
             "ringfence_gateway_decisions",
-            "Requests decided, by server, method and outcome.",
+            "Decisions about requests, by server, method and outcome.",
             ("server", "method", "outcome"),
             registry=self._registry,
         )
@@ -63,13 +63,13 @@ class Metrics:
         )
         self._findings = Counter(
             "ringfence_gateway_findings",
-            "What detectors found in arguments and results, by type.",
+            "Findings in arguments and results, by type.",
             ("server", "type"),
             registry=self._registry,
         )
         self._withheld = Gauge(
             "ringfence_gateway_tools_withheld",
-            "Tools of a server that are not shown now, by reason.",
+            "Tools of a server that are withheld now, by reason.",
             ("server", "reason"),
             registry=self._registry,
         )
@@ -84,7 +84,7 @@ class Metrics:
         )
         self._reloads = Counter(
             "ringfence_gateway_reloads",
-            "Configurations offered while running.",
+            "Reloads of the configuration.",
             ("result",),
             registry=self._registry,
         )
@@ -102,7 +102,7 @@ class Metrics:
             self._reloads.labels(result)
 
     def serve(self, servers: Iterable[str]) -> None:
-        """The servers of the configuration in force; those that are gone lose their states."""
+        """Set the servers of the configuration in force; metrics of removed ones end."""
         gone, self._servers = self._servers, frozenset(servers)
         self._children.clear()
         for server in gone - self._servers:
@@ -139,7 +139,7 @@ class Metrics:
             self._findings.labels(self._server(server), self._word("type", kind)).inc(number)
 
     def withheld(self, server: str, reasons: Mapping[str, int]) -> None:
-        """How many tools of a server are withheld for which reason of `pins.REASONS`."""
+        """Set how many tools of a server are withheld for each reason of a pin."""
         if server in self._servers:
             for reason in REASONS:
                 self._withheld.labels(server, reason).set(reasons.get(reason, 0))
@@ -182,7 +182,7 @@ class Metrics:
         return server if server in self._servers and server is not None else OTHER
 
     def _word(self, label: str, word: str) -> str:
-        """The first `WORDS` different ones: they come from our code, so more are a mistake."""
+        """A word as a label, up to `WORDS` different ones: more would be a defect here."""
         known = self._words.setdefault(label, set())
         if word not in known:
             if len(known) >= WORDS:

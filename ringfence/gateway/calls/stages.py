@@ -40,7 +40,7 @@ from ringfence.gateway.tokens.dpop import ProofRequest
 
 @dataclass(frozen=True)
 class Services:
-    """What the stages of one version of the configuration work with."""
+    """The services that the stages of one version of the configuration use."""
 
     configuration: Configuration
     verifier: Verifier

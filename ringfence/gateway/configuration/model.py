@@ -125,7 +125,7 @@ class Configuration:
 
     @property
     def state_directory(self) -> Path:
-        """Where processes of a gateway share state: the directory above the grants."""
+        """The directory of state that all processes share: the one above the grants."""
         return self.grants.directory.parent
 
     def resource_of(self, server: str) -> str:

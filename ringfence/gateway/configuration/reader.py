@@ -2,8 +2,8 @@
 
 `gateway.json` beside `policies/*.cedar`, `schema.cedarschema`, `pins/<server>.json` and the key
 files that it names. Relative names are relative to the directory; `credential:NAME` is a
-credential that systemd hands to the service. Everything wrong is reported at once, so that one
-run of `check` is enough.
+credential that systemd gives to the service. All problems are reported at once, so that one run
+of `check` is enough.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Collects problems while it reads; one use."""
+    """Reads one directory, and collects its problems."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -100,14 +100,14 @@ class _Reader:
     # Files
 
     def _path(self, name: str) -> Path | None:
-        """Where a file is. None: a credential, asked for outside of the service."""
+        """The path of a file. None for a credential outside of the service."""
         if not name.startswith(CREDENTIAL):
             return self.directory / name
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
         return Path(credentials) / name.removeprefix(CREDENTIAL) if credentials else None
 
     def _bytes(self, path: Path, where: Where = (), *, secret: bool = False) -> bytes:
-        """Content of a file; reports what is wrong and returns nothing then."""
+        """Content of a file; empty after a problem."""
         try:
             mode = path.stat().st_mode
             content = path.read_bytes()
@@ -138,7 +138,7 @@ class _Reader:
             self._problem(name, (), f"not JSON: {error}; render it again")
             return None
 
-    # What the schema cannot say
+    # Rules beyond the schema
 
     def _references(self, document: Mapping[str, Any]) -> None:
         principals, roles, servers = (document[key] for key in ("principals", "roles", "servers"))
@@ -214,7 +214,7 @@ class _Reader:
                     "gateway.json", place, "is sensitive, but nobody may approve; name approvers"
                 )
 
-    # The parts
+    # Sections
 
     def _build(self, document: Mapping[str, Any]) -> Configuration | None:
         inspection = self._inspection(document["inspection"])
@@ -311,7 +311,7 @@ class _Reader:
     def _inspection(self, section: Mapping[str, Any]) -> InspectionSettings:
         where = ("inspection", "key_file")
         path = self._path(section["key_file"])
-        # Outside of the service a credential does not exist yet: its form cannot be checked.
+        # Outside of the service there is no credential yet, so its form cannot be checked.
         key = self._bytes(path, where, secret=True) if path else bytes(MASKING_KEY_BYTES)
         if len(key) < MASKING_KEY_BYTES and not self.problems:
             self._problem(

@@ -1,8 +1,8 @@
 """Compact JSON Web Signatures, read strictly (RFC 7515, 7519 and 8725).
 
-The signature itself is joserfc's work. What surrounds it is read here, because verifiers differ
-there: a duplicate claim, a padded segment or a header that brings its own key is refused before
-any key is looked up.
+joserfc verifies the signature. The parts around it are read here, because verifiers differ there:
+a duplicate claim, a padded segment or a header that brings its own key is refused before any key
+is looked up.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _EXTENSIONS = frozenset({"crit", "b64", "zip", "enc"})
 
 
 class JwsError(ValueError):
-    """Not a signature that is read here. Its text is one word in snake case, for audit."""
+    """A signature that is not accepted. Its text is one word in snake case, for the audit log."""
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A signature in its parts, not verified yet."""
+    """The parts of a signature, not verified yet."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     covered: bytes
-    """What the signature is over."""
+    """The bytes that the signature covers."""
     signature: bytes
 
     @classmethod
@@ -80,7 +80,7 @@ class Signed:
         return isinstance(name, str) and name.lower().removeprefix("application/") in names
 
     def verify(self, key: Key) -> None:
-        """Raises `JwsError`. That the key fits the algorithm is for the caller to know."""
+        """Verify the signature by a key that fits the algorithm. Raises `JwsError`."""
         try:
             good = _MODELS[self.algorithm].verify(self.covered, self.signature, key)
         except (JoseError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Key sets of token issuers (RFC 7517): from a file, or from an HTTPS address.
 
-Both answer at once from memory. A set that cannot be read replaces nothing: the last good one
-stays, and what is wrong stands in `problem` until it is right again.
+Both answer from memory at once. A set that cannot be read replaces nothing: the last valid one
+stays, and `problem` describes the error until it is repaired.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ringfence.gateway.jose import jws
 MAX_BYTES = 65536
 MAX_KEYS = 64
 RSA_BITS = range(2048, 8193)
-"""Below they can be factored soon; above they cost whoever verifies too much."""
+"""Smaller ones can be factored soon; larger ones cost too much to verify."""
 RSA_EXPONENTS = range(65537, 2**32)
 
 REFRESH_SECONDS = 300.0
 MISS_SECONDS = 30.0
-"""Between refreshes that unknown key ids cause: whoever sends such ids does not set the pace."""
+"""Least time between refreshes because of unknown key ids, however many a caller sends."""
 MAX_AGE_SECONDS = 86400.0
 FETCH_SECONDS = 5.0
 
@@ -42,25 +42,25 @@ _log = logging.getLogger(__name__)
 
 
 class KeySetError(Exception):
-    """No usable key set: what, where, and what to do."""
+    """A key set that cannot be used; the text says which, why and what to do."""
 
 
 class KeysUnavailableError(Exception):
-    """The last good set is too old to be relied on."""
+    """The last valid set is too old to rely on."""
 
 
 @dataclass(frozen=True)
 class PublicKey:
     kid: str
     algorithms: frozenset[str]
-    """Those that its type, and its `alg` where it has one, leave."""
+    """The algorithms that its type allows, and its `alg` where it has one."""
     thumbprint: str
     """RFC 7638, SHA-256."""
     key: Key
 
 
 KeySet = Mapping[str, PublicKey]
-"""By key id."""
+"""Public keys by key id."""
 
 
 class KeySource(ABC):
@@ -80,7 +80,7 @@ class KeySource(ABC):
 
 
 def public_key(jwk: Mapping[str, Any], kid: str) -> PublicKey:
-    """A public key to verify with. Raises `KeySetError` for every other, and for a weak one."""
+    """A public key to verify with. Raises `KeySetError` for any other, and for a weak one."""
     if not _PRIVATE.isdisjoint(jwk):
         raise KeySetError(f"key {kid!r} is private: publish the public part only")
     try:
@@ -109,10 +109,10 @@ def public_key(jwk: Mapping[str, Any], kid: str) -> PublicKey:
 
 
 def read_key_set(document: bytes) -> KeySet:
-    """The keys of a JWK set that can verify; others are passed over (RFC 7517 section 5).
+    """The keys of a JWK set that can verify; others are ignored (RFC 7517 section 5).
 
-    Raises `KeySetError` where there is none, where an id names two, and where a key is private:
-    then whoever can read the set can sign.
+    Raises `KeySetError` if there is none, if an id names two, and if a key is private: then
+    anybody who reads the set can sign.
     """
     if len(document) > MAX_BYTES:
         raise KeySetError(f"the key set is larger than {MAX_BYTES} bytes")
@@ -147,25 +147,25 @@ class FileKeys(KeySource):
     """A key set in a file, read again when the file changes."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `KeySetError`: there is no old set to stay with yet."""
+        """Read the file. Raises `KeySetError`: there is no earlier set to keep."""
         self._path = path
         self.problem: str | None = None
-        """What is wrong with the file as it is now."""
+        """The error of the present file."""
         try:
-            self._seen: tuple[int, int, int] | None = _state(path)
+            self._stamp: tuple[int, int, int] | None = _stamp_of(path)
             self._keys = self._read()
         except OSError as error:
             raise KeySetError(f"{path} cannot be read: {error.strerror}") from error
 
     def find(self, kid: str) -> PublicKey | None:
         try:
-            seen = _state(self._path)
-            if seen != self._seen:
-                self._seen = seen
+            stamp = _stamp_of(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
                 self._keys = self._read()
                 self.problem = None
         except OSError as error:
-            self._seen = None
+            self._stamp = None
             self._keep(f"{self._path} cannot be read: {error.strerror}")
         except KeySetError as error:
             self._keep(str(error))
@@ -226,10 +226,10 @@ class UrlKeys(KeySource):
 
     async def refresh(self) -> bool:
         """Fetch now, unless that was tried within `MISS_SECONDS`. True: a set was fetched."""
-        asked = self._clock()
+        requested = self._clock()
         async with self._fetching:
-            if self._fetched is not None and self._fetched >= asked:
-                return True  # by whoever held the lock
+            if self._fetched is not None and self._fetched >= requested:
+                return True  # by the last holder of the lock
             if self._tried is not None and self._clock() - self._tried < MISS_SECONDS:
                 return False
             return await self._fetch()
@@ -288,6 +288,6 @@ def _algorithms(key: Key) -> frozenset[str]:
     return frozenset()
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _stamp_of(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino

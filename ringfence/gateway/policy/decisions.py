@@ -1,9 +1,8 @@
-"""Who may do what: Cedar decides, and without a policy that permits it the answer is no.
+"""Authorisation: Cedar decides, and denies what no policy permits.
 
 Facts come from the manifest: principals and their roles, servers and what they offer, with its
-data class. What they do not name does not exist and is refused before Cedar is asked. Cedar
-leaves out a policy that fails while it is evaluated, so that a forbidding one would stop to
-forbid: any failure denies.
+data class. A name that they do not have is refused before Cedar is asked. Cedar skips a policy
+that fails while it is evaluated, so a failing `forbid` would no longer forbid: any failure denies.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ MOST_SUBSCRIPTIONS = 256
 REMEMBERED = 16384
 """Decisions kept; each takes about half a kilobyte."""
 REMEMBERED_URIS = 4096
-"""With their patterns; each takes up to 2 KiB."""
+"""URIs kept with their patterns; each takes up to 2 KiB."""
 
 BUILT_IN = {
     "(built in)": """
@@ -50,13 +49,13 @@ BUILT_IN = {
     ) when { resource.sensitive && !context.granted };
     """
 }
-"""What holds whatever policies an operator deploys or forgets to."""
+"""Policies in force whatever an operator deploys or forgets to deploy."""
 
 _FAILED = re.compile(r"^error while evaluating policy `(policy\d+)`")
 
 
 class Caller(Protocol):
-    """What is decided on of a `tokens.Identity`."""
+    """The part of a `tokens.Identity` that decisions depend on."""
 
     @property
     def principal(self) -> str: ...
@@ -67,7 +66,7 @@ class Caller(Protocol):
 
 
 class CallFacts(Protocol):
-    """What is decided on of a `protocol.Call`."""
+    """The part of a `protocol.Call` that decisions depend on."""
 
     @property
     def server(self) -> str: ...
@@ -83,7 +82,7 @@ class CallFacts(Protocol):
 class Decision:
     allowed: bool
     policies: tuple[str, ...]
-    """Ids of those that determined it: that permit, that forbid, or that failed."""
+    """Ids of the policies that determined it: they permit, forbid, or failed."""
     reason: str
     """`allowed`, `no_policy`, `forbidden`, `policy_error`, `no_grant` (a grant would be enough),
     or `unknown_principal`, `unknown_server`, `unknown_method`, `unknown_tool`, `unknown_resource`,
@@ -92,7 +91,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Question:
-    """One question to Cedar; the object is named as its entity is."""
+    """One question to Cedar. `entity` is the id of the resource's entity."""
 
     action: str
     kind: Kind
@@ -100,7 +99,7 @@ class _Question:
 
 
 class Policies:
-    """One version of the policies with the facts they speak of; decisions are remembered in it."""
+    """One version of the policies and facts, with a cache of decisions."""
 
     def __init__(
         self,
@@ -135,29 +134,29 @@ class Policies:
         except ValueError as error:
             raise PolicyError([f"gateway.json: {error}; correct it in the manifest"]) from error
         self.version = _digest(schema, texts, stage, list(self._entities.values()))
-        """SHA-256, hex, of everything that decisions depend on but the call."""
+        """SHA-256, hex, of everything except the call that decisions depend on."""
         self._remembered = lru_cache(maxsize=REMEMBERED)(self._evaluate)
         self._match = lru_cache(maxsize=REMEMBERED_URIS)(self._pattern)
         self.remembered = self._remembered.cache_info
-        """Hits, misses and size of the memory of decisions, for metrics."""
+        """Hits, misses and size of the cache of decisions."""
 
     def decide(
         self, identity: Caller, call: CallFacts, *, granted: bool, address: str | None = None
     ) -> Decision:
         """Whether the call may be made.
 
-        `granted`: a live grant covers this principal and this tool. `address`: the client's. What
-        names several things is allowed if each of them is; the first refusal is the answer.
+        `granted`: a live grant covers this principal and this tool. `address`: the client's. A
+        call that names several things is allowed if each is; the first denial is the answer.
         """
         if identity.principal not in self._principals:
             return Decision(False, (), "unknown_principal")
         if call.server not in self._servers:
             return Decision(False, (), "unknown_server")
         decision: Decision | None = None
-        for asked in self._questions(call):
-            if isinstance(asked, Decision):
-                return asked
-            answer = self._ask(identity, asked, granted, address)
+        for question in self._questions(call):
+            if isinstance(question, Decision):
+                return question
+            answer = self._ask(identity, question, granted, address)
             if not answer.allowed:
                 return answer
             decision = decision or answer
@@ -172,7 +171,7 @@ class Policies:
         *,
         address: str | None = None,
     ) -> list[str]:
-        """Those of the names in a list of the server's that the caller may use, in their order.
+        """Select the names in a server's list that the caller may use, in their order.
 
         `names`: of tools or prompts, URIs of resources or URI templates. A sensitive tool is shown
         to those who may use it with a grant.
@@ -182,18 +181,18 @@ class Policies:
         return [
             name
             for name in names
-            if isinstance(asked := self._question(server, USES[kind], kind, name), _Question)
+            if isinstance(question := self._question(server, USES[kind], kind, name), _Question)
             and self._ask(
-                identity, asked, self._is_sensitive(asked.kind, asked.entity), address
+                identity, question, self._is_sensitive(question.kind, question.entity), address
             ).allowed
         ]
 
     def data_class(self, server: str, kind: Kind, name: str | None) -> str | None:
-        """Of a tool, resource or prompt that the manifest names; None otherwise."""
-        asked = self._question(server, USES[kind], kind, name)
-        if kind == "server" or isinstance(asked, Decision):
+        """The data class of a tool, resource or prompt that the manifest names; None otherwise."""
+        question = self._question(server, USES[kind], kind, name)
+        if kind == "server" or isinstance(question, Decision):
             return None
-        entity = self._entities[ENTITY_TYPES[kind], asked.entity]
+        entity = self._entities[ENTITY_TYPES[kind], question.entity]
         return entity["attrs"]["data_class"]["__entity"]["id"]
 
     def _questions(self, call: CallFacts) -> Iterator[_Question | Decision]:
@@ -213,7 +212,7 @@ class Policies:
         if kind == "server":
             return _Question(action, kind, server)
         if kind == "resource" and name is not None and server in self._patterns:
-            # What is longer would be remembered with the answer that it belongs to none.
+            # A longer one would fill the cache with the answer that it matches no pattern.
             name = self._match(server, name) if len(name) <= LONGEST else None
         entity = f"{server}/{name}"
         if name is None or (ENTITY_TYPES[kind], entity) not in self._entities:
@@ -249,15 +248,15 @@ class Policies:
         return self._entities[ENTITY_TYPES[kind], entity]["attrs"].get("sensitive", False)
 
     def _ask(
-        self, identity: Caller, asked: _Question, granted: bool, address: str | None
+        self, identity: Caller, question: _Question, granted: bool, address: str | None
     ) -> Decision:
         return self._remembered(
             identity.principal,
             identity.scopes,
             identity.certificate is not None,
-            asked.action,
-            asked.kind,
-            asked.entity,
+            question.action,
+            question.kind,
+            question.entity,
             granted,
             address,
         )
@@ -273,7 +272,7 @@ class Policies:
         granted: bool,
         address: str | None,
     ) -> Decision:
-        """Takes everything that Cedar sees, and nothing else: this is what is remembered."""
+        """Decide, given everything that Cedar sees and nothing else, so that it can be cached."""
         context = {
             "stage": _reference("Stage", self._stage),
             "scopes": sorted(scopes),
@@ -377,7 +376,7 @@ def _reference(kind: str, name: str) -> dict[str, Any]:
 
 
 def _plain_address(text: str) -> str:
-    """As Cedar takes it, and as policies mean it. Raises `ValueError`."""
+    """Write an address as Cedar and the policies expect it. Raises `ValueError`."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return str(address.ipv4_mapped)

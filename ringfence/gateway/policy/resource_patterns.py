@@ -1,14 +1,14 @@
-"""Which declared pattern a resource URI belongs to.
+"""Patterns of resource URIs, and the one that a URI matches.
 
 A pattern is a URI in which `*` stands for one or more characters of one segment and the segment
 `**` for one or more segments: `file:///docs/*`, `file:///logs/**`, `notes://*/public.md`. What a
-wildcard stands for has no query or fragment. The most specific match counts, the one with the
-most characters that are no wildcards (the rule of RFC 9309, section 2.2.2).
+wildcard stands for has no query or fragment. The most specific match counts: the one with the
+most characters outside wildcards (the rule of RFC 9309, section 2.2.2).
 
-The server gets the URI as the caller wrote it, so what is matched is never a corrected form of
-it: a URI that another program could read as a different one belongs to no pattern. Such are
-dot segments, empty segments and slashes at the end (RFC 3986, section 6.2), whatever is
-percent-encoded without need or twice, what is not NFKC or not UTF-8, and backslashes.
+The server gets the URI as the caller wrote it, so it is never matched in a corrected form: a URI
+that another program could read as a different one matches no pattern. Examples are dot segments,
+empty segments and slashes at the end (RFC 3986, section 6.2), characters that are percent-encoded
+without need or twice, text that is not NFKC or not UTF-8, and backslashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 LONGEST = 2048
-"""Characters of a URI that is still looked at."""
+"""Characters of the longest URI that can match."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 # RFC 3986, section 2, and the braces of URI templates (RFC 6570), in which lists and completions
@@ -40,7 +40,7 @@ _OPEN_ENDED = re.compile(r"[?#]")
 
 
 class PatternError(Exception):
-    """A declared pattern that nothing could match, or that could be read in two ways."""
+    """A declared pattern that matches nothing, or that can be read in two ways."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class _Pattern:
     text: str
     head: tuple[_Segment, ...]
     tail: tuple[_Segment, ...] | None
-    """What follows `**`; None without one."""
+    """The segments after `**`; None without one."""
 
     def matches(self, segments: list[str]) -> bool:
-        """In time linear in the length of the URI, whatever the pattern."""
+        """Match in time linear in the length of the URI, whatever the pattern."""
         if self.tail is None:
             return len(segments) == len(self.head) and _all_match(self.head, segments)
         end = len(segments) - len(self.tail)
@@ -91,7 +91,7 @@ class ResourcePatterns:
         self._patterns = tuple(_parse(text) for text in texts)
 
     def match(self, uri: str) -> str | None:
-        """The pattern that the URI belongs to; None if to none, or if it is ambiguous itself."""
+        """The pattern that the URI matches; None if there is none, or if the URI is ambiguous."""
         if uri in self._literal:
             return uri
         if not _is_plain(uri):

@@ -12,7 +12,7 @@ from cedarpy import pst
 
 NAMESPACE = "Ringfence"
 
-# What can hold a semicolon that ends no policy, and the semicolons that do.
+# Lexemes that can contain a semicolon, and the semicolons that end a policy.
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|;|[^\s;"/]+|.', re.DOTALL)
 _POSITION = re.compile(r"\bpolicy(\d+)\b")
 
@@ -27,11 +27,11 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Policies that may be used: each has an id of its own and fits the schema and the facts."""
+    """Policies that are valid: each has an id of its own and fits the schema and the facts."""
 
     policies: cedarpy.PolicySet
     ids: Mapping[str, str]
-    """The id that its author gave a policy, by the one that Cedar numbers it with."""
+    """The id by which its author names a policy, by the one that Cedar assigns."""
 
 
 def read(
@@ -61,7 +61,7 @@ def _problems(
     entities: Set[tuple[str, str]],
     owners: dict[str, str],
 ) -> Iterator[str]:
-    """`owners`: where every id seen so far is; those of this file are added."""
+    """Problems of one file. `owners`: the place of every id so far; this file adds its own."""
     statements = list(_statements(text))
     try:
         parsed = cedarpy.policies_to_pst(text)
@@ -96,7 +96,7 @@ def _problems(
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Policies in their order, each with the line that it begins at."""
+    """Policies in their order, each with its first line."""
     begin: int | None = None
     for lexeme in _LEXEME.finditer(text):
         if lexeme[0].isspace() or lexeme[0].startswith("//"):
@@ -111,7 +111,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _syntax_error(statements: list[tuple[int, str]], reason: str) -> tuple[int, str]:
-    """Cedar's bindings name no place: the first policy that cannot be read by itself is it."""
+    """Find the policy with the error, since Cedar's bindings name no place: parse each alone."""
     for line, statement in statements:
         try:
             cedarpy.policies_to_pst(statement)
@@ -121,7 +121,7 @@ def _syntax_error(statements: list[tuple[int, str]], reason: str) -> tuple[int, 
 
 
 def _line(statements: list[tuple[int, str]], key: str) -> int:
-    """Of a policy, from the number in the id that Cedar gave it."""
+    """The line of a policy, from the number in the id that Cedar assigns."""
     position = _POSITION.search(key)
     number = int(position[1]) if position else 0
     return statements[number][0] if number < len(statements) else 1
@@ -143,4 +143,4 @@ def _named(node: Any) -> set[tuple[str, str]]:
 
 
 _IN_SCHEMA = frozenset({"Action", "DataClass", "Stage", "Kind"})
-"""Types whose ids the schema lists: validation holds them."""
+"""Types whose ids the schema lists: validation checks them."""

@@ -19,12 +19,12 @@ Kind = Literal["server", "tool", "resource", "prompt"]
 Subject = Literal["server", "tool", "resource", "prompt", "reference", "subscription"]
 """A kind, or `reference` and `subscription`: the parameters say which kinds and names."""
 Activity = Literal["read", "update", "other"]
-"""What the audit log calls it (OCSF API Activity)."""
+"""The kind of activity in the audit log (OCSF API Activity)."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Where the result of a list has its entries, and which member names one."""
+    """The place of the entries in the result of a list, and the member that names one."""
 
     key: str
     kind: Kind
@@ -34,9 +34,9 @@ class Listing:
 @dataclass(frozen=True)
 class Method:
     name: str
-    """Also the Cedar action: `schema.cedarschema` has the same names."""
+    """The name of the Cedar action too: `schema.cedarschema` has the same ones."""
     subject: Subject
-    """What a request acts on."""
+    """The kind of thing that a request acts on."""
     versions: tuple[str, ...] = _ALL
     """Versions of MCP in which clients send it."""
     activity: Activity = "read"
@@ -100,7 +100,7 @@ SERVER_NOTIFICATIONS = frozenset(
         "notifications/tools/list_changed",
     }
 )
-"""From server to client, in any version."""
+"""Notifications from server to client, in any version."""
 
 LIST_CHANGES = frozenset({"toolsListChanged", "promptsListChanged", "resourcesListChanged"})
 SUBSCRIPTION_FILTER = LIST_CHANGES | {"resourceSubscriptions"}

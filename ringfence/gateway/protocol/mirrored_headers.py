@@ -1,6 +1,6 @@
 """HTTP headers that repeat values of the body (MCP 2026-07-28, Streamable HTTP).
 
-Two readers of one call may go by different ones, so whoever reads both has to compare them.
+Two readers of one call may trust different ones, so a reader of both must compare them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 PARAM_PREFIX = b"mcp-param-"
 LARGEST_SAFE = 2**53 - 1
-"""The largest integer that JavaScript tells from its neighbours; no mirrored one is beyond it."""
+"""The largest integer that JavaScript represents exactly; mirrored ones are not beyond it."""
 
 _ANNOTATION = "x-mcp-header"
 _TYPES = frozenset({"string", "integer", "boolean"})
@@ -24,8 +24,8 @@ _SENTINEL = re.compile(r"=\?base64\?(.*)\?=")
 _ON_THE_WIRE = re.compile(rb"[\t\x20-\x7e]*")
 _DECIMAL = re.compile(r"(-?[0-9]{1,16})(?:\.0{1,16})?")
 
-# Keywords of JSON Schema 2020-12 that hold schemas. `$ref` is not followed: an annotation is in
-# force where it stands or not at all.
+# Keywords of JSON Schema 2020-12 that hold schemas. `$ref` is not followed: an annotation has
+# effect where it stands or not at all.
 _HOLDS_ONE = (
     "items", "contains", "additionalProperties", "propertyNames", "unevaluatedItems",
     "unevaluatedProperties", "not", "if", "then", "else", "contentSchema",
@@ -43,7 +43,7 @@ class ParamHeader:
     """One argument of a tool that is mirrored into a header."""
 
     header: bytes
-    """In lower case, with its prefix."""
+    """Name in lower case, with its prefix."""
     path: tuple[str, ...]
     """Names of properties, from the arguments down."""
     type: str
@@ -51,7 +51,7 @@ class ParamHeader:
 
 
 def encode(value: str) -> str:
-    """As it stands where a header can carry it, else in the Base64 sentinel."""
+    """Encode a value: as it is where a header can carry it, else in the Base64 sentinel."""
     if _PLAIN.fullmatch(value) and not _SENTINEL.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
@@ -76,16 +76,16 @@ def decode(raw: bytes) -> str:
 
 
 def declared(input_schema: Any) -> tuple[ParamHeader, ...]:
-    """What a tool's `inputSchema` mirrors. Raises `AnnotationError`.
+    """The headers that a tool's `inputSchema` declares. Raises `AnnotationError`.
 
-    Takes time linear in the schema: do it once for a definition, not once a call.
+    Takes time linear in the schema: do it once for a definition, not for every call.
     """
     found: dict[bytes, ParamHeader] = {}
     for path, schema in _positions(input_schema):
         if _ANNOTATION not in schema:
             continue
         if not path:
-            raise AnnotationError(f"{_ANNOTATION} is not reached by `properties` alone")
+            raise AnnotationError(f"{_ANNOTATION} can only be reached by `properties`")
         where = ".".join(path)
         token, kind = schema[_ANNOTATION], schema.get("type")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):

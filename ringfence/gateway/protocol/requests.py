@@ -1,8 +1,8 @@
-"""What a request asks for, held to every MUST of MCP that a gateway can see.
+"""Requests, held to every MUST of MCP that a gateway can observe.
 
-MCP 2026-07-28: every call is one POST that says all there is to know, in headers and body alike.
-Older versions (2025-11-25, 2025-06-18) only where a server's configuration names them: they know
-sessions, and what they ask for is in the body alone. Sections: basic/index, basic/versioning and
+MCP 2026-07-28: every call is one POST that is complete in itself, in headers and body alike.
+Older versions (2025-11-25, 2025-06-18) have sessions, and their calls are in the body alone; they
+are served where a server's configuration names them. Sections: basic/index, basic/versioning and
 basic/transports/streamable-http of the specification; of 2025-11-25, basic/lifecycle and
 basic/transports.
 """
@@ -29,20 +29,20 @@ from ringfence.gateway.protocol.strict_json import fold
 from ringfence.gateway.refusals import Refusal
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""Names and values as ASGI has them."""
+"""Names and values of ASGI."""
 
 META = "io.modelcontextprotocol/"
 TASKS = "io.modelcontextprotocol/tasks"
 LARGEST_ID = mirrored_headers.LARGEST_SAFE
-"""A server in JavaScript would answer a larger id with another one."""
+"""A server in JavaScript would change a larger id in its answer."""
 LONGEST_SESSION = 2048
 SESSION_METHOD = "ping"
-"""What a principal must be allowed to do, to listen to their session or to end it."""
+"""The method that a principal must be allowed to use, to listen to a session or to end it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request or notification that obeys the protocol; nothing is decided yet."""
+    """A request or notification that obeys the protocol; nothing is decided yet."""
 
     server: str
     version: str
@@ -51,11 +51,11 @@ class Call:
     method: str
     params: Mapping[str, Any]
     kind: Kind
-    """Of what `name` names."""
+    """The kind of thing that `name` names."""
     name: str | None
     """Name of a tool or prompt, URI (or URI template) of a resource; None: the server itself."""
     document: dict[str, Any]
-    """What goes upstream, serialised anew."""
+    """The document that goes upstream, serialised anew."""
     session: str | None = None
     """Older versions: the client's Mcp-Session-Id."""
     resources: tuple[str, ...] = ()
@@ -94,8 +94,8 @@ def _reference(params: Mapping[str, Any]) -> _Named:
 
 
 def _subscription(params: Mapping[str, Any]) -> _Named:
-    """What a filter does not name is not sent, so a member unknown here would be one unauthorised
-    (`taskIds` of the extension for tasks is one)."""
+    """Read a filter. An unknown member would pass unauthorised, so it is refused (`taskIds` of the
+    extension for tasks is one)."""
     wanted = params.get("notifications")
     if not isinstance(wanted, dict) or not wanted.keys() <= SUBSCRIPTION_FILTER:
         raise _invalid("params.notifications is no filter that MCP defines; list known types only")
@@ -115,7 +115,7 @@ _SUBJECTS: Mapping[Subject, Callable[[Mapping[str, Any]], _Named]] = {
     "reference": _reference,
     "subscription": _subscription,
 }
-"""How the parameters of a method name what it acts on."""
+"""Readers of the parameters, which name what a method acts on."""
 _CLIENT_CAPABILITIES = frozenset({"sampling", "elicitation", "roots", "tasks"})
 """Capabilities of older versions by which servers send requests to the client."""
 
@@ -155,7 +155,7 @@ def read(headers: Headers, document: Any, *, server: str, versions: frozenset[st
 
 
 def request_id(document: Any) -> str | int | None:
-    """Of a request, for the answer to it, however wrong the rest of the document is."""
+    """The id of a request, for the answer to it, however wrong the rest of the document is."""
     value = document.get("id") if isinstance(document, dict) else None
     return value if _is_id(value) else None
 
@@ -185,7 +185,7 @@ def read_session(
 
 
 def upstream_headers(call: Call, params: Sequence[ParamHeader] = ()) -> dict[str, str]:
-    """What a call has to carry to its server, made of the document rather than passed on.
+    """The headers that a call carries to its server, made from the document and not passed on.
 
     `params`: those that the tool's schema declares, by `mirrored_headers.declared`.
     """
@@ -204,11 +204,11 @@ def upstream_headers(call: Call, params: Sequence[ParamHeader] = ()) -> dict[str
 def param_headers(
     call: Call, input_schema: Mapping[str, Any] | Sequence[ParamHeader], headers: Headers
 ) -> None:
-    """Holds the Mcp-Param-* headers of a call against its arguments.
+    """Compare the Mcp-Param-* headers of a call with its arguments.
 
     `input_schema`: the tool's, or what `mirrored_headers.declared` made of it once. Raises
-    `Refusal` 400 -32020. A header that no schema declares is refused: nothing in the body says
-    that it is true. One that the schema declares is required from MCP 2026-07-28 on.
+    `Refusal` 400 -32020. A header that no schema declares is refused: nothing in the body confirms
+    it. One that the schema declares is required from MCP 2026-07-28 on.
     """
     sent: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -241,8 +241,8 @@ def _declared(
 
 
 def check_target(path: str, query: bytes | str) -> None:
-    """No query: what belongs into headers (OAuth 2.1, section 5: tokens) must not be in logs; and
-    no path that could be read in two ways. Raises `Refusal` 400."""
+    """Refuse a query and an ambiguous path with 400. Tokens belong into headers: queries end up in
+    logs (OAuth 2.1, section 5)."""
     if query:
         raise Refusal("query")
     segments = path.split("/")
@@ -255,7 +255,7 @@ _PUNCTUATION = str.maketrans("", "", "-._~")
 
 
 def check_host(headers: Headers, hosts: Collection[str]) -> None:
-    """Against DNS rebinding. `hosts`: names or addresses in lower case, any port is theirs; with
+    """Refuse DNS rebinding. `hosts`: names or addresses in lower case, any port is theirs; with
     a port, that one. Raises `Refusal`: 400 unless there is one Host (RFC 9112, section 3.2), 421
     for another's (RFC 9110, section 7.4)."""
     values = [value.strip(b" \t") for name, value in headers if name.lower() == b"host"]
@@ -270,7 +270,7 @@ def check_host(headers: Headers, hosts: Collection[str]) -> None:
 
 
 def check_origin(headers: Headers, origins: Collection[str]) -> None:
-    """Against requests of web pages. `origins`: as browsers write them, scheme://host[:port].
+    """Refuse requests of other web pages. `origins`: as browsers write them, scheme://host[:port].
 
     Raises `Refusal` 403 for an Origin that is not among them, `null` included.
     """
@@ -280,7 +280,7 @@ def check_origin(headers: Headers, origins: Collection[str]) -> None:
 
 
 def _fields(headers: Headers) -> dict[bytes, bytes]:
-    """What is read here, by name in lower case."""
+    """The headers that are read here, by name in lower case."""
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
         name = name.lower()
@@ -387,7 +387,7 @@ _META_CAPABILITIES = f"{META}clientCapabilities"
 
 
 def _check_meta(document: dict[str, Any]) -> dict[str, Any]:
-    """The document, without the offer to take tasks for results: none could be asked about."""
+    """The document, without the offer to accept tasks as results: nobody could query one."""
     params = document.get("params", {})
     meta = params.get("_meta")
     if not isinstance(meta, dict):
@@ -411,7 +411,7 @@ def _check_meta(document: dict[str, Any]) -> dict[str, Any]:
 def _read_notification(
     fields: Mapping[bytes, bytes], document: dict[str, Any], method: str, server: str
 ) -> Call:
-    """MCP 2026-07-28 has none that does anything over HTTP: what is accepted goes nowhere."""
+    """Read a notification of MCP 2026-07-28. None has an effect over HTTP, so none is forwarded."""
     if not method.startswith("notifications/"):
         raise Refusal("no_id")
     if _METHOD in fields:
@@ -455,9 +455,9 @@ def _read_older(
 
 
 def _negotiated(document: dict[str, Any], versions: frozenset[str]) -> tuple[str, dict[str, Any]]:
-    """A client may ask for any version, and is to be offered another one if it cannot be had
-    (2025-11-25, lifecycle): the server is asked for one that can, so its answer is that offer.
-    What it could only use by asking the client, which is not passed on, it does not see."""
+    """Negotiate the version: a client may request any, and is offered another one instead
+    (2025-11-25, lifecycle). The server is asked for an enabled one, so its answer is that offer.
+    It does not learn of capabilities by which it would send requests to the client."""
     params = document.get("params", {})
     wanted, capabilities = params.get("protocolVersion"), params.get("capabilities")
     if not isinstance(wanted, str) or not isinstance(capabilities, dict):
@@ -507,8 +507,8 @@ def _mirrored(raw: bytes, header: str) -> str:
 
 
 def _argument(call: Call, path: Sequence[str]) -> Any:
-    """What the arguments have at a path; None if nothing. Raises `Refusal` where names on the way
-    differ only in case: a server that folds case would take another value."""
+    """The argument at a path; None if there is none. Raises `Refusal` where names on the path
+    differ only in case: a server that folds case would read another value."""
     node: Any = call.params.get("arguments")
     for name in path:
         if not isinstance(node, dict):

@@ -1,9 +1,8 @@
-"""Session ids of older protocol versions, each of use to one principal at one server alone.
+"""Session ids of older protocol versions: each serves one principal at one server only.
 
-Nothing is kept: the id that a client holds is the server's own, under a seal that only this
-environment's gateways can make. Who presents an id that was made for another gets what anybody
-gets for one that never was (MCP 2025-11-25, transports: 404; security best practices: session
-hijacking).
+Nothing is stored: a client's id is the server's own under a seal that only this environment's
+gateways can make. An id that was sealed for another principal gets the answer of one that never
+existed (MCP 2025-11-25, transports: 404; security best practices: session hijacking).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SEAL = 43
 
 
 def seal(key: bytes, upstream_id: str, principal: str, server: str) -> str:
-    """The id to give to the client: visible ASCII, 43 characters longer than the server's.
+    """The id for the client: visible ASCII, 43 characters longer than the server's.
 
     Raises `Refusal` 502 for an id that MCP does not allow.
     """
@@ -36,9 +35,9 @@ def seal(key: bytes, upstream_id: str, principal: str, server: str) -> str:
 
 
 def open(key: bytes, sealed: str, principal: str, server: str) -> str:
-    """The server's own id. Raises `Refusal` 404, the same whatever is wrong."""
+    """The server's own id. Raises the same `Refusal` 404 whatever is wrong."""
     code, upstream_id = sealed[:_SEAL], sealed[_SEAL:]
-    # An id that cannot be encoded, or is too long to hash, must look like any other.
+    # An id that cannot be encoded, or is too long to hash, must not be distinguishable.
     plain = upstream_id if _VISIBLE.fullmatch(upstream_id) else ""
     expected = _code(key, plain, principal, server)
     if not hmac.compare_digest(expected.encode(), code.encode(errors="replace")):

@@ -1,13 +1,13 @@
 """JSON that every parser reads alike, or a refusal.
 
-What one parser on the path of a call reads differently from another is a way around every decision
-in between (CVE-2026-27896, GHSA-4gph-2hhr-5mwg). So besides RFC 8259, this holds the restrictions
-of RFC 7493 (I-JSON): UTF-8, no duplicate members, no unpaired surrogates; and no byte order mark,
-no NUL, integers of 64 bits, numbers that a double can hold, a bounded depth. Where MCP names the
-members of an object, no other member may have one of these names in another case: Go's
-encoding/json takes `Method`, and even `METHOD` with U+212A in it, for `method`.
+Where two parsers on the path of a call read a document differently, a caller can bypass every
+decision in between (CVE-2026-27896, GHSA-4gph-2hhr-5mwg). So besides RFC 8259, this enforces RFC
+7493 (I-JSON): UTF-8, no duplicate members, no unpaired surrogates; and no byte order mark, no NUL,
+integers of 64 bits, numbers that a double can hold, a bounded depth. Where MCP names the members
+of an object, no other member may have one of these names in another case: Go's encoding/json reads
+`Method`, and even `METHOD` with U+212A in it, as `method`.
 
-orjson parses; what it lets pass is looked for by tests that cost little where nothing is wrong.
+orjson parses; further tests find what it accepts, and cost little where nothing is wrong.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class _Names(NamedTuple):
 
 
 def fold(name: str) -> str:
-    """At least as coarse as any parser's idea of letters without case.
+    """Fold case at least as coarsely as any parser.
 
-    Java compares character by character in both cases, by which U+0131 and U+0130 are an i:
-    the first only by way of upper case, the second only without the dot that Unicode leaves it.
+    Java compares character by character in both cases, so U+0131 and U+0130 are an i: the first
+    only through upper case, the second only without the dot that Unicode leaves.
     """
     return name.upper().casefold().replace("\u0307", "")
 
@@ -102,7 +102,7 @@ def parse(body: bytes, *, depth: int, what: What = "request") -> Any:
     structure = _outside_strings(body)
     if structure.count(b":") != _members(document):
         raise _refusal(what, "duplicate_key")
-    # What is beyond a double, orjson refuses; integers beyond 64 bits it makes doubles of.
+    # orjson refuses what is beyond a double, and turns integers beyond 64 bits into doubles.
     if _NINETEEN_DIGITS in structure.translate(_DIGITS) and not _fit(structure):
         raise _refusal(what, "number_range")
     if b"\\u0000" in body and any("\0" in text for text in _strings(document)):
@@ -129,15 +129,15 @@ def _refusal(what: What, reason: str, message: str | None = None) -> Refusal:
 
 
 def _outside_strings(body: bytes) -> bytes:
-    """What is left without strings: of JSON, its structure, numbers and literals."""
+    """The document without its strings: structure, numbers and literals."""
     if b"\\" in body:
-        # From the left, so that of a run of backslashes only the last can escape a quote.
+        # Pairs from the left first: only an odd backslash at the end of a run escapes a quote.
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(body.split(b'"')[::2])
 
 
 def _is_deeper(structure: bytes, depth: int) -> bool:
-    """Each round takes the innermost level away; whether brackets fit, the parser says."""
+    """Whether brackets are left after `depth` rounds that each remove the innermost level."""
     brackets = structure.translate(_FLATTEN, _NOT_BRACKETS)
     for _ in range(depth):
         brackets = brackets.replace(b"[]", b"")
@@ -194,7 +194,7 @@ def _varies_within(level: Any, known: _Names, inner: tuple[tuple[str, _Names], .
 
 
 def _varies(level: Any, known: _Names) -> bool:
-    """Whether a name is one that is known, or another of this level, but for case."""
+    """Whether a name differs only in case from a known one, or from another of this level."""
     if level.__class__ is not dict or level.keys() <= known.exact:
         return False
     unknown = [fold(name) for name in level if name not in known.exact]

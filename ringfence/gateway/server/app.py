@@ -22,9 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_SECONDS = 10.0
-"""For a whole request body: what a client on a bad line needs, and no more (slowloris)."""
+"""Time for a whole request body: enough for a slow line, too little for slowloris."""
 WRITE_SECONDS = 30.0
-"""For a client to take the next event of a stream."""
+"""Time for a client to take the next event of a stream."""
 CLIENT_GONE = "client_gone"
 WELL_KNOWN = b"/.well-known/oauth-protected-resource/"
 
@@ -106,7 +106,7 @@ class _Connected:
         self._receive = receive
         self._gone = False
         self.answered = False
-        """Set before the last byte is sent: what is reported after that is our own end."""
+        """Set before the last byte is sent: a disconnect after that is a normal end."""
 
     async def __aenter__(self) -> _Connected:
         self._task = asyncio.current_task()
@@ -229,7 +229,7 @@ def _verb(method: str, allowed: Sequence[Verb]) -> Verb:
 
 
 def _too_large(limit: int) -> Refusal:
-    # Closing spares reading what is still to come.
+    # Closing the connection spares reading the rest of the body.
     return Refusal(
         "body_too_large",
         f"the body may have at most {limit} bytes",

@@ -14,7 +14,7 @@ from ringfence.gateway.calls.exchange import EMPTY_HEADERS, Headers
 from ringfence.gateway.protocol.mirrored_headers import PARAM_PREFIX
 
 PREFLIGHT_SECONDS = 3600
-"""How long a browser keeps an answer; the origin is checked with every request."""
+"""Time for which a browser keeps an answer; the origin is checked with every request."""
 SENT = frozenset(
     {
         b"accept",
@@ -38,7 +38,7 @@ def origin_headers(headers: Headers, origins: Collection[str]) -> Headers:
     """Headers for any answer to a request, also for a refusal: its page must be able to read it."""
     if not origins:
         return []
-    # Also without an Origin: a cache must not give that answer to a page.
+    # Even without an Origin: a cache must not give that answer to a page.
     origin = _single(headers, b"origin")
     if origin is None or origin.decode("latin-1") not in origins:
         return [_VARY]

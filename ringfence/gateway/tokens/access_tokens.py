@@ -1,10 +1,10 @@
-"""Who calls: access tokens, as a resource server of OAuth 2.1 verifies them.
+"""Access tokens, verified as a resource server of OAuth 2.1 does.
 
 RFC 9068 (JWT access tokens) with RFC 8725 (best practice), 8707 (audience), 8705 (bound to a
 client certificate), 9449 (DPoP); refusals as RFC 6750 section 3 and RFC 9728 section 5.1.
 
-A verified token is remembered until it expires. What depends on the call, on the clock, or may be
-withdrawn is looked at again every time: certificate, proof, times, key, revocations, one-time use.
+A verified token is cached. What depends on the call or the clock, or can be withdrawn, is checked
+every time: certificate, proof, times, key, revocations, one-time use.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CONFIRMATIONS = frozenset({"x5t#S256", "jkt"})
 
 @dataclass(frozen=True)
 class Issuer:
-    """Whose tokens are accepted. Every issuer may speak for every principal."""
+    """An issuer whose tokens are accepted, for every principal."""
 
     name: str
     """`iss`, compared character by character."""
@@ -57,7 +57,7 @@ class Issuer:
                 f"{', '.join(sorted(jws.ALGORITHMS))}"
                 + (f", not {', '.join(sorted(unknown))}" if unknown else "")
             )
-        # One signature under two names: who allows one allows the other.
+        # One signature algorithm with two names: allowing one allows the other.
         allowed = {name for each in self.algorithms for name in _SPELLINGS.get(each, {each})}
         object.__setattr__(self, "algorithms", frozenset(allowed))
 
@@ -76,7 +76,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class _Token:
-    """A token whose signature and claims are good, for one audience."""
+    """A token whose signature and claims are valid for one audience."""
 
     identity: Identity
     issuer: Issuer
@@ -87,7 +87,7 @@ class _Token:
 
 
 class _RejectedError(Exception):
-    """`reason` is for audit; `error` is what the caller is told (RFC 6750 section 3.1)."""
+    """`reason` is for the audit log; `error` is for the caller (RFC 6750 section 3.1)."""
 
     def __init__(self, reason: str, error: str | None = "invalid_token") -> None:
         super().__init__(reason)
@@ -198,12 +198,12 @@ class Verifier:
         now: float,
         sensitive: bool,
     ) -> Identity:
-        """The caller, if the token is good for this audience, scope, connection and moment.
+        """The caller, if the token is valid for this audience, scope, connection and moment.
 
         `audience` is the URL of the resource (RFC 8707); `now` in Unix seconds. A sensitive call
-        uses its token up. Raises `Refusal`: 401 or 403 with a challenge; 503 where the facts to
-        decide with cannot be had. Its reason `token_unknown_key` may go away once the issuer's
-        keys are fetched anew.
+        consumes its token. Raises `Refusal`: 401 or 403 with a challenge; 503 where keys, replays
+        or revocations are unavailable. Fetching the issuer's keys again may help against the
+        reason `token_unknown_key`.
         """
         wall, now = now, self.clock.latest(now)
         try:
@@ -234,7 +234,7 @@ class Verifier:
     def _read(self, token: str, audience: str, now: float) -> _Token:
         if len(token) > jws.MAX_BYTES:
             raise _RejectedError("token_too_large")
-        # By hash: what is kept in memory is of no use to whoever reads it.
+        # By hash, so that nobody can use what they read in memory.
         name = sha256(f"{len(token)}:{token}{audience}".encode()).digest()
         if verified := self._cache.get(name):
             self._cache.move_to_end(name)
@@ -249,7 +249,7 @@ class Verifier:
         return verified
 
     def _decide(self, signed: jws.Signed, audience: str, now: float) -> _Token:
-        """Everything that stays true of a token as long as it lives."""
+        """Check what never changes about a token."""
         claims = signed.claims
         if not signed.has_type("at+jwt", "jwt"):
             raise _RejectedError("token_type")
@@ -259,7 +259,7 @@ class Verifier:
             raise _RejectedError("token_issuer")
         key = _signing_key(signed, issuer)
         signed.verify(key.key)
-        # A list with others too could be sent on to us by any of them.
+        # With more audiences, any of them could forward the token to us.
         if claims.get("aud") not in (audience, [audience]):
             raise _RejectedError("token_audience")
         issued, expires = (jws.numeric_date(claims.get(claim)) for claim in ("iat", "exp"))
@@ -284,9 +284,9 @@ class Verifier:
         return _Token(identity, issuer, key, not_before, certificate, proof_key)
 
     def _confirmations(self, claims: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """Certificate and key that a token is bound to (`cnf`, RFC 7800)."""
+        """The certificate and the key that a token is bound to (`cnf`, RFC 7800)."""
         bound = claims.get("cnf", {})
-        # A binding that is not understood cannot be held, so the token cannot be taken.
+        # A binding that is not understood cannot be checked, so the token is refused.
         if not isinstance(bound, dict) or not bound.keys() <= _CONFIRMATIONS:
             raise _RejectedError("token_confirmation")
         if not all(isinstance(value, str) and value for value in bound.values()):
@@ -402,7 +402,7 @@ def certificate_thumbprint(der: bytes) -> str:
 
 
 def metadata_url(resource: str) -> str:
-    """Where the metadata of a resource is: RFC 9728 section 3.1."""
+    """The address of the metadata of a resource (RFC 9728 section 3.1)."""
     parts = urlsplit(resource)
     path = "" if parts.path == "/" else parts.path
     return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{path}"
@@ -438,7 +438,7 @@ def _is_id(value: object) -> bool:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """Scopes of a token: `scope` (RFC 9068), or `scp`, by which some providers call it."""
+    """Scopes of a token: `scope` (RFC 9068), or `scp`, as some providers name it."""
     granted = claims.get("scope", claims.get("scp", ""))
     if isinstance(granted, str):
         return frozenset(granted.split(" ")) - {""}

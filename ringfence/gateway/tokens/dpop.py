@@ -1,6 +1,6 @@
 """Proofs that the caller holds the key of its token (DPoP, RFC 9449 section 4.3).
 
-That a proof is used once is for the caller to see to: it has the store of what was used.
+The caller sees to it that a proof is used once: it has the record of used ones.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ringfence.gateway.jose import jws
 from ringfence.gateway.jose.keys import KeySetError, public_key
 
 PROOF_SECONDS = 60
-"""How long a proof may be on its way, beside the skew of clocks."""
+"""The age that a proof may have, beside the skew of clocks."""
 
 
 @dataclass(frozen=True)
 class ProofRequest:
-    """What a proof must be about."""
+    """The request that a proof must be about."""
 
     method: str
     url: str
-    """As the client addressed it: https, the host of the resource, the path."""
+    """The address that the client used: https, the host of the resource, the path."""
     proofs: tuple[str, ...] = ()
     """Every DPoP header of the request."""
 
@@ -32,7 +32,7 @@ class ProofRequest:
 @dataclass(frozen=True)
 class Proof:
     thumbprint: str
-    """Of the key that signed it (RFC 7638)."""
+    """Thumbprint of the key that signed it (RFC 7638)."""
     token_id: str
     issued: float
     """Unix seconds."""

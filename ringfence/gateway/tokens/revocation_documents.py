@@ -101,7 +101,7 @@ def check(change: Change, roster: Roster, now: float) -> None:
 
 
 def malformed(kind: Kind, value: str) -> str | None:
-    """What is wrong with the name of a token, principal or certificate; None: nothing."""
+    """The fault in the name of a token, principal or certificate; None if there is none."""
     if kind == "token" and _TOKEN.fullmatch(value):
         return "this is a token itself; name it by its jti, and treat it as disclosed"
     if kind == "token" and not _TOKEN_ID.fullmatch(value):

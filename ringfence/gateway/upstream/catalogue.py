@@ -23,9 +23,9 @@ from ringfence.gateway.upstream.connections import Connections
 FRESH_SECONDS = 60.0
 """The age that the listing behind a call may have."""
 RENEWED_SECONDS = 45.0
-"""Age at which it is renewed in the background, so that no call waits for it."""
+"""Age at which it is renewed in the background, so that no call waits."""
 FAILED_SECONDS = 1.0
-"""Between two attempts at a server that cannot be listed."""
+"""Time between two attempts at a server that cannot be listed."""
 PAGES = 100
 OWN_NAME = "ringfence:gateway"
 """The gateway as a principal; no principal of a manifest has a colon."""
@@ -58,7 +58,7 @@ class Catalogue(Generic[J]):
         return self._judgement is not None
 
     def changed(self) -> None:
-        """The server said that its list has changed: the next call waits for a new listing."""
+        """Note that the list has changed: the next call waits for a new listing."""
         self._listed = float("-inf")
 
     async def current(self) -> J:
@@ -82,7 +82,7 @@ class Catalogue(Generic[J]):
         return self._listing is not None or time.monotonic() - self._failed >= FAILED_SECONDS
 
     def _list(self) -> asyncio.Task[J]:
-        """One listing at a time, whoever asks; it goes on when who asked is gone."""
+        """Start a listing unless one runs; it continues when its caller has left."""
         if self._listing is None:
             self._listing = asyncio.create_task(self._renew())
             self._listing.add_done_callback(self._done)
@@ -91,7 +91,7 @@ class Catalogue(Generic[J]):
     def _done(self, task: asyncio.Task[J]) -> None:
         self._listing = None
         if not task.cancelled():
-            task.exception()  # whoever awaited it has it; nobody has to
+            task.exception()  # its callers have it, if there are any
 
     async def _renew(self) -> J:
         started = time.monotonic()
@@ -105,7 +105,7 @@ class Catalogue(Generic[J]):
         except (Refusal, TimeoutError) as error:
             self._failed = time.monotonic()
             raise Refusal("upstream_unlisted") from error
-        # The list may have changed again while it was read.
+        # The list may have changed again during the reading.
         self._judgement, self._listed = judgement, started
         return judgement
 
@@ -113,14 +113,14 @@ class Catalogue(Generic[J]):
         version = max(self._server.protocols)
         client = {"name": "ringfence-gateway", "version": "1"}
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": client}
-        answer, session = await self._ask("initialize", params, {})
+        answer, session = await self._request("initialize", params, {})
         if answer.get("protocolVersion") not in self._server.protocols:
             raise Refusal("upstream_version")
         headers = {"MCP-Protocol-Version": str(answer["protocolVersion"])}
         if session is not None:
             headers["Mcp-Session-Id"] = session
         try:
-            await self._tell("notifications/initialized", headers)
+            await self._notify("notifications/initialized", headers)
             return await self._pages(headers, answer["protocolVersion"])
         finally:
             if session is not None:
@@ -138,7 +138,7 @@ class Catalogue(Generic[J]):
                     f"{META}clientCapabilities": {},
                 }
                 modern = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
-            page, _ = await self._ask("tools/list", params, {**headers, **modern})
+            page, _ = await self._request("tools/list", params, {**headers, **modern})
             tools = page.get("tools")
             if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
                 raise Refusal("upstream_not_mcp")
@@ -150,7 +150,7 @@ class Catalogue(Generic[J]):
                 break
         raise Refusal("upstream_not_mcp")
 
-    async def _ask(
+    async def _request(
         self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[dict[str, Any], str | None]:
         """The result of a request of the gateway's own, and the session that came with it."""
@@ -199,7 +199,7 @@ class Catalogue(Generic[J]):
                     return message
         raise Refusal("upstream_reset")
 
-    async def _tell(self, method: str, headers: Mapping[str, str]) -> None:
+    async def _notify(self, method: str, headers: Mapping[str, str]) -> None:
         document = {"jsonrpc": "2.0", "method": method}
         reply = await self._connections.send(
             "POST", {**_headers(), **headers}, strict_json.serialise(document)

@@ -1,8 +1,8 @@
 """Pooled connections to one MCP server, over mutual TLS 1.3.
 
-What comes back is only bytes, a status and two headers; everything else that a server sends is
-dropped here. A request is sent once: whatever fails, nothing is sent again, because nobody knows
-whether the server has acted on it already.
+Only bytes, a status and a few headers come back; anything else that a server sends is dropped
+here. A request is sent once: after a failure it is not repeated, because the server may have acted
+on it already.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ringfence.gateway.configuration.model import Server, UpstreamSettings
 from ringfence.gateway.refusals import Refusal
 
 IDLE_SECONDS = 4.0
-"""How long an unused connection is kept: less than servers do (uvicorn: 5 s), so that a request
-does not meet a connection that is being closed, which could not be repeated."""
+"""Life of an unused connection: shorter than on servers (uvicorn: 5 s), so that no request, which
+could not be repeated, meets a connection that is being closed."""
 CONNECT_SECONDS = 5.0
 LISTENING = aiohttp.ClientTimeout(
     total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=None
@@ -28,7 +28,7 @@ LISTENING = aiohttp.ClientTimeout(
 
 
 def tls_context(settings: UpstreamSettings) -> ssl.SSLContext:
-    """TLS 1.3 with the gateway's own certificate, trusting the environment's authority alone."""
+    """TLS 1.3 with the gateway's own certificate, trusting only the environment's authority."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
     tls.load_verify_locations(settings.authority_file)
@@ -37,7 +37,7 @@ def tls_context(settings: UpstreamSettings) -> ssl.SSLContext:
 
 
 class Reply:
-    """An answer whose body is still to be read. Close it, whatever happens."""
+    """An answer with an unread body. Close it, whatever happens."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -67,7 +67,7 @@ class Reply:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; an empty one for each second of silence.
+        """The body as it arrives; an empty chunk for each second of silence.
 
         Raises `Refusal` where the connection breaks, or nothing arrives for the server's time-out,
         unless the reply is to listening.
@@ -94,12 +94,12 @@ class Reply:
                 reading.cancel()
 
     def close(self) -> None:
-        """Back to the pool where the body was read to its end, else the connection is cut."""
+        """Return the connection to the pool if the body was read to its end; else close it."""
         self._response.close()
 
 
 class Connections:
-    """The pool of one server. Make it inside of a running event loop."""
+    """The connection pool of one server. Make it inside a running event loop."""
 
     def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
         self._url = URL(server.url)
@@ -133,7 +133,7 @@ class Connections:
     ) -> Reply:
         """Send a request once; returns when the head of the answer is there.
 
-        `listening`: what is then sent may be a long time coming.
+        `listening`: the body may be silent for a long time.
         """
         try:
             async with asyncio.timeout(self._seconds if listening else None):

@@ -1,8 +1,8 @@
 """Server-sent events: bytes in as they come, whole events out.
 
-The rules are those of WHATWG HTML, section 9.2.6 (parsing and interpreting an event stream), less
-what only a browser does. Where a browser would replace bytes that are not UTF-8, they are refused:
-what is inspected here has to be what arrives there.
+The rules are those of WHATWG HTML, section 9.2.6 (parsing and interpreting an event stream), for
+clients that are no browsers. Bytes that are not UTF-8, which a browser would replace, are refused:
+a client must receive what was inspected.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from ringfence.gateway.refusals import Refusal
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile("\r\n|\r|\n")
 _LONGEST_RETRY = 9
-"""Digits of a reconnection time in milliseconds that is taken seriously."""
+"""Most digits of a reconnection time in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     data: str | None = None
-    """None: of a block without data, which no client dispatches, but whose id or retry it takes."""
+    """None in a block without data: clients do not dispatch it, but use its id and retry."""
     event: str = ""
     """The type; empty: `message`."""
     id: str | None = None
-    """Only where this block has one; an empty one is the reset that it stands for."""
+    """None if this block has none; an empty one is a reset."""
     retry: int | None = None
     """Milliseconds."""
 
 
 KEEP_ALIVE = Event()
-"""In place of a comment. Its text is not kept: no client reads it, so nothing inspects it."""
+"""An event that stands for a comment, whose text is dropped: clients do not read it."""
 
 
 class Parser:
-    """One stream. `limit`: bytes of an event with all its lines, beyond which it is refused."""
+    """Parses one stream. `limit`: most bytes of an event with all its lines."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -43,9 +43,9 @@ class Parser:
         self._after_cr = False
         self._start = b""
         self._tail: list[bytes] = []
-        """Of a line that has not ended."""
+        """Parts of a line that has not ended."""
         self._size = 0
-        """Of the block so far, with the tail."""
+        """Bytes of the block so far, with the tail."""
         self._data: list[bytes] = []
         self._event = b""
         self._id: bytes | None = None
@@ -54,7 +54,7 @@ class Parser:
 
     @property
     def pending(self) -> bool:
-        """Whether something has come that is not a whole event; at its end a stream has lost it."""
+        """Whether part of an event has arrived; it is lost if the stream ends now."""
         return self._size > 0 or bool(self._start)
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -147,7 +147,7 @@ class Parser:
 
 
 def serialise(event: Event) -> bytes:
-    """Raises `ValueError` for a type or an id that would not fit into its line."""
+    """Write an event. Raises `ValueError` for a type or an id that does not fit into its line."""
     lines: list[str] = []
     if event.event:
         lines.append(f"event: {_one_line(event.event)}")
