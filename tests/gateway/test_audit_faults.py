@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.gateway.audit.events import AuditEvent
+from ringfence.gateway.audit.file import AuditError
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent
+from ringfence.gateway.audit.log import Audit
 from ringfence.gateway.audit.verification import verify_all
 
 KEY = bytes(32)

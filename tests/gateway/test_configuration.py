@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks.gateway_site import ROOT, Site, make_site, pinned
+from ringfence.gateway.audit.events import AuditEvent
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import AuditEvent
 from ringfence.gateway.calls import versions
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.versions import Version

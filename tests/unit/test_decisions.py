@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.audit.log import Audit, AuditEvent
+from ringfence.gateway.audit.events import AuditEvent
+from ringfence.gateway.audit.log import Audit
 
 READ = AuditEvent(
     request_id="read",

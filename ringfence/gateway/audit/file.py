@@ -1,8 +1,7 @@
-"""An append-only file that says beforehand whether it has room.
+"""An append-only file that reserves room in advance.
 
-A call that was made and could not be recorded is what must not happen. So room on the disk is
-reserved ahead (`fallocate`), and `admit` refuses a call while there is none: what is already
-under way finds its room.
+No call may be made that cannot be recorded. So room on the disk is reserved (`fallocate`), and
+`admit` refuses a call while there is none: calls that are already running find their room.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from ringfence.gateway.audit.verification import ChainLink, last_link
 from ringfence.gateway.state import shared_files
 
 RETRY_SECONDS = 0.25
-"""Between two attempts to find room."""
+"""Between two attempts to reserve room."""
 LOOK_SECONDS = 1.0
-"""Between two looks at whether the file is still the one that was written."""
+"""Between two checks that the file is still the one that was written."""
 
 _KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE, see fallocate(2)."""
@@ -42,7 +41,7 @@ class AuditError(Exception):
 class AuditFile:
     """Files `<name>-<generation>-<segment>.jsonl` of one process: a generation per process.
 
-    Not for threads. `head` is asked for the first line of every file that is begun.
+    Not for threads.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class AuditFile:
             raise self._error(error) from error
         self.generation = max((generation for generation, _, _ in files), default=0) + 1
         if files:
-            _give_back(files[-1][2])
+            _release_rest(files[-1][2])
 
     @property
     def path(self) -> Path:
@@ -85,9 +84,9 @@ class AuditFile:
     def needs_new_file(self) -> str | None:
         """Why the next line has to begin a file; None: it does not.
 
-        `start`, `rotation`, `replaced`: somebody removed, cut or extended the file, which stays as
-        it is, as evidence; `recovery`: the disk refused it. Raises `AuditError` where the next
-        attempt at a recovery is not due yet.
+        `start`; `rotation`; `replaced`: somebody removed, truncated or extended the file, which
+        stays as it is, as evidence; `recovery`: the disk refused a write. Raises `AuditError` where
+        the next attempt at a recovery is not due yet.
         """
         if self._lock is None:
             raise AuditError(f"{self._directory}: the audit log is closed; start the gateway")
@@ -110,7 +109,7 @@ class AuditFile:
         return "replaced" if status.st_nlink == 0 or status.st_size != self._size else None
 
     def begin(self, line: Callable[[], bytes]) -> None:
-        """Begin the next file with this line. Raises `AuditError`; the old file is kept then."""
+        """Begin the next file with this line. Raises `AuditError` and keeps the old file."""
         old, self._segment = (self._fd, self._size, self._reserved), self._segment + 1
         try:
             self._fd = os.open(
@@ -141,7 +140,7 @@ class AuditFile:
             os.close(old[0])
 
     def append(self, line: bytes) -> None:
-        """One line, whole or not at all. Raises `AuditError`."""
+        """Append a line, whole or not at all. Raises `AuditError`."""
         size = self._size
         try:
             if self._torn:
@@ -153,7 +152,7 @@ class AuditFile:
                 self._broken = error
             raise self._error(error) from error
         if written != len(line):
-            # Part of a line is worse than none: it would hide that the next one is whole.
+            # A part of a line would spoil the next one.
             self._torn = True
             try:
                 os.ftruncate(self._fd, size)
@@ -166,7 +165,7 @@ class AuditFile:
         self._reserved = max(0, self._reserved - written)
 
     def admit(self) -> None:
-        """Raises `AuditError` where a call could end without room for its event."""
+        """Raise `AuditError` where a call could end without room for its event."""
         if self._reserved * 2 >= self._reserve_bytes:
             return
         now = time.monotonic()
@@ -180,7 +179,7 @@ class AuditFile:
         self._reserved = self._reserve_bytes
 
     def sync(self) -> None:
-        """Have the disk keep what was written. Blocks for milliseconds."""
+        """Write the file to disk. Blocks for milliseconds."""
         if self._fd >= 0:
             try:
                 os.fdatasync(self._fd)
@@ -202,7 +201,7 @@ class AuditFile:
         code = ctypes.get_errno()
         if code not in {errno.EOPNOTSUPP, errno.ENOSYS}:
             raise OSError(code, os.strerror(code))
-        # Without reservation the room can be taken by others; then writing fails, and is told.
+        # This file system cannot reserve: others can take the room, and writing reports that.
         room = os.fstatvfs(self._fd)
         if room.f_bavail * room.f_frsize < self._reserve_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -224,7 +223,7 @@ class AuditFile:
 
 
 def _end(newest_first: Iterable[Path]) -> tuple[ChainLink | None, int]:
-    """The last whole line of the newest file that has one, and torn bytes behind it."""
+    """Return the last whole line of the newest file that has one, and torn bytes behind it."""
     torn = 0
     for path in newest_first:
         link, part = last_link(path)
@@ -234,8 +233,8 @@ def _end(newest_first: Iterable[Path]) -> tuple[ChainLink | None, int]:
     return None, torn
 
 
-def _give_back(path: Path) -> None:
-    """What a process that was killed had reserved."""
+def _release_rest(path: Path) -> None:
+    """Release what a killed process had reserved."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -245,7 +244,7 @@ def _give_back(path: Path) -> None:
 
 
 def _release(fd: int, size: int) -> None:
-    """Give back what was reserved behind the end; never cut what somebody else appended."""
+    """Release what was reserved behind the end; never cut what somebody else appended."""
     with contextlib.suppress(OSError):
         if os.fstat(fd).st_size == size:
             os.ftruncate(fd, size)

@@ -1,7 +1,7 @@
 """Events to systemd's journal, structured, by its native protocol.
 
-https://systemd.io/JOURNAL_NATIVE_PROTOCOL/: one datagram per entry, a field a line. Never waits:
-what the journal does not take at once is counted, and is in the file.
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/: one datagram per entry, a field a line. Nothing here
+waits: an entry that the journal does not take at once is counted, and is in the file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Journal:
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
         self.lost = 0
-        """Entries that the journal did not take."""
+        """Number of entries that the journal did not take."""
 
     def send(self, fields: Mapping[bytes, bytes]) -> bool:
-        """One entry, fields by name. False: it was lost, and counted."""
+        """Send one entry, fields by name; return False if it was lost."""
         parts: list[bytes] = []
         for name, value in fields.items():
             if b"\n" in value:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ringfence.gateway.audit.log import Treatment
+from ringfence.gateway.audit.events import Treatment
 from ringfence.gateway.calls import results
 from ringfence.gateway.calls.exchange import OWN_CLASS, Exchange
 from ringfence.gateway.calls.recording import Recorder

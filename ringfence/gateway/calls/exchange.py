@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ringfence.gateway.audit.log import Treatment
+from ringfence.gateway.audit.events import Treatment
 from ringfence.gateway.policy.decisions import Decision
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
 from ringfence.gateway.protocol.requests import Call

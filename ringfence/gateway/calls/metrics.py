@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from ringfence.gateway.audit.log import AUDITED_METHODS, Outcome
+from ringfence.gateway.audit.events import AUDITED_METHODS, Outcome
 from ringfence.gateway.pins.definitions import REASONS
 
 SECONDS = (

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent, Outcome
+from ringfence.gateway.audit.events import AuditEvent, Outcome
+from ringfence.gateway.audit.file import AuditError
+from ringfence.gateway.audit.log import Audit
 from ringfence.gateway.calls.exchange import JSON_HEADERS, Answer, Exchange
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.results import error_message

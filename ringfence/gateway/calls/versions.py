@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ringfence.gateway.audit.file import AuditError
 from ringfence.gateway.audit.journald import Journal
-from ringfence.gateway.audit.log import Audit, AuditError
+from ringfence.gateway.audit.log import Audit
 from ringfence.gateway.calls.answers import Answers
 from ringfence.gateway.calls.endpoints import Endpoints
 from ringfence.gateway.calls.exchange import Verb

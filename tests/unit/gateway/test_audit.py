@@ -19,8 +19,10 @@ from ringfence import gateway
 from ringfence.gateway import VERSION
 from ringfence.gateway.audit import file as audit_file
 from ringfence.gateway.audit.__main__ import main
+from ringfence.gateway.audit.events import AuditEvent
+from ringfence.gateway.audit.file import AuditError
 from ringfence.gateway.audit.hash_chain import digest
-from ringfence.gateway.audit.log import Audit, AuditError, AuditEvent
+from ringfence.gateway.audit.log import Audit
 from ringfence.gateway.audit.verification import ChainReport, verify, verify_all
 
 KEY = bytes(range(32))
