@@ -19,15 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringfence.gateway.inspection.hidden_characters import reveal
-from ringfence.gateway.pins.definitions import (
-    FIELDS,
-    Pins,
-    PinsError,
-    definition_of,
-    digest,
-    faults,
-    hidden,
-)
+from ringfence.gateway.pins.approved import Pins, PinsError
+from ringfence.gateway.pins.definitions import FIELDS, definition_of, digest, faults, hidden
 from ringfence.identity import state
 from ringfence.manifest.model import Environment
 

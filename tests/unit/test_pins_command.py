@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ringfence.cli import main
-from ringfence.gateway.pins.definitions import Observations, Pins
+from ringfence.gateway.pins.approved import Pins
+from ringfence.gateway.pins.observations import Observations
 from ringfence.manifest.model import Environment
 from ringfence.operator import pins
 

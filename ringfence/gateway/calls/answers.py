@@ -19,7 +19,7 @@ from ringfence.gateway.configuration.model import MessageLimits, Server
 from ringfence.gateway.inspection.inspector import Inspected
 from ringfence.gateway.inspection.streams import StreamInspector
 from ringfence.gateway.inspection.worker import InspectionWorker
-from ringfence.gateway.pins.definitions import ABSENT, Judgement
+from ringfence.gateway.pins.approved import ABSENT, Judgement
 from ringfence.gateway.policy.decisions import Policies
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.requests import Call

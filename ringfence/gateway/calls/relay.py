@@ -17,7 +17,7 @@ from ringfence.gateway.calls.exchange import (
 )
 from ringfence.gateway.calls.limits import Circuit, Slots
 from ringfence.gateway.calls.recording import Recorder
-from ringfence.gateway.pins.definitions import Judgement
+from ringfence.gateway.pins.approved import Judgement
 from ringfence.gateway.protocol import requests, sessions, strict_json
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.protocol.requests import Call

@@ -24,7 +24,8 @@ from ringfence.gateway.calls.stages import Pipeline, Services
 from ringfence.gateway.configuration.model import Configuration, ConfigurationError
 from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.inspection.worker import InspectionWorker
-from ringfence.gateway.pins.definitions import Judgement, Observations, Pins
+from ringfence.gateway.pins.approved import Judgement, Pins
+from ringfence.gateway.pins.observations import Observations
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.gateway.tokens.revocations import Revocations

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ringfence.gateway.jose.keys import FileKeys, KeySetError, UrlKeys
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.pins.definitions import Pins
+from ringfence.gateway.pins.approved import Pins
 from ringfence.gateway.policy.decisions import Policies
 
 DataClass = Literal["public", "internal", "confidential", "restricted"]

@@ -37,7 +37,7 @@ from ringfence.gateway.configuration.model import (
 )
 from ringfence.gateway.jose import keys
 from ringfence.gateway.jose.signed_documents import Roster
-from ringfence.gateway.pins.definitions import Pins, PinsError, ambiguous_names
+from ringfence.gateway.pins.approved import Pins, PinsError, ambiguous_names
 from ringfence.gateway.policy.decisions import Policies, PolicyError
 
 SCHEMA = Path(__file__).with_name("configuration.schema.json")

@@ -403,10 +403,11 @@ def test_record_of_decisions_is_whole(host: Target) -> None:
 @pytest.mark.sabotage(
     # As if a server had changed what it says of its tools since somebody approved it.
     f"cd {CURRENT}/pins && file=$(ls *.json | head -n 1) && cp -p $file /root/.sabotage.$file && "
-    f"{PYTHON} -c 'import json, sys; from pathlib import Path; from ringfence.gateway import pins; "
+    f"{PYTHON} -c 'import json, sys; from pathlib import Path; "
+    "from ringfence.gateway.pins.definitions import digest; "
     "file = Path(sys.argv[1]); document = json.loads(file.read_text()); "
     '[pin["definition"].update(description="approved before") or '
-    'pin.update(sha256=pins.digest(pin["definition"])) for pin in document["tools"].values()]; '
+    'pin.update(sha256=digest(pin["definition"])) for pin in document["tools"].values()]; '
     f"file.write_text(json.dumps(document))' $file && {RELOAD}",
     restore=f"cd {CURRENT}/pins && for file in /root/.sabotage.*; do "
     f"mv $file ${{file#/root/.sabotage.}}; done && {RELOAD}",

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.gateway.inspection import hidden_characters
-from ringfence.gateway.pins import definitions as pins
-from ringfence.gateway.pins.definitions import ABSENT, Judgement, Observations, Pins, PinsError
+from ringfence.gateway.pins.approved import ABSENT, Judgement, Pins, PinsError, ambiguous_names
+from ringfence.gateway.pins.definitions import DEFINITION_BYTES, FIELDS, canonical, digest, faults
+from ringfence.gateway.pins.observations import OBSERVED_TOOLS, Observations
 from ringfence.gateway.refusals import Refusal
 
 CONVERT: dict[str, Any] = {
@@ -41,7 +42,7 @@ NOW: dict[str, Any] = {"name": "now", "description": "Now.", "inputSchema": {"ty
 
 def pin(definition: dict[str, Any], *, accepted: bool = False) -> dict[str, Any]:
     return {
-        "sha256": pins.digest(definition),
+        "sha256": digest(definition),
         "approved": {"by": "alice", "at": "2026-11-24T13:57:02Z"},
         "accepted": accepted,
         "definition": definition,
@@ -142,7 +143,7 @@ def test_the_page_of_a_list_is_held_against_the_whole():
 
 def test_a_name_of_two_servers_is_refused_where_clients_cannot_tell_them_apart():
     both = {"time": document(NOW, CONVERT), "clock": document(NOW), "empty": None}
-    ambiguous = pins.ambiguous_names(both)
+    ambiguous = ambiguous_names(both)
     assert ambiguous == {"time": {"now"}, "clock": {"now"}, "empty": set()}
     judgement = Pins("time", both["time"], ambiguous=ambiguous["time"]).judge([NOW, CONVERT])
     assert reasons(judgement) == {"now": "duplicate_across_servers"}
@@ -295,7 +296,7 @@ UNUSABLE = {
         ),
         "invalid_header",
     ),
-    "too large": (but(NOW, description="a" * pins.DEFINITION_BYTES), "too_large"),
+    "too large": (but(NOW, description="a" * DEFINITION_BYTES), "too_large"),
 }
 UNUSABLE |= {
     f"header {name}": (
@@ -323,7 +324,7 @@ UNUSABLE |= {
 def test_what_cannot_be_used_is_withheld_though_it_was_approved(
     definition: dict[str, Any], reason: str
 ):
-    assert pins.faults(definition)[0].reason == reason
+    assert faults(definition)[0].reason == reason
     judgement = pinned(definition, accepted=True).judge([definition])
     assert reasons(judgement) == {"now": reason}
 
@@ -344,7 +345,7 @@ def test_schemas_of_older_dialects_and_references_within_are_fine():
         {"type": "object", "$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}},
         {"type": "object", "properties": {"a": {"pattern": r"^(?=a)\w+$"}}},
     ):
-        assert pins.faults(but(NOW, inputSchema=schema)) == ()
+        assert faults(but(NOW, inputSchema=schema)) == ()
 
 
 def test_a_schema_that_nobody_approved_is_not_compiled():
@@ -355,7 +356,7 @@ def test_a_schema_that_nobody_approved_is_not_compiled():
     }
     definition = but(NOW, outputSchema=schema)
     started = time.process_time()
-    pins.faults(definition)
+    faults(definition)
     compiling = time.process_time() - started
     started = time.process_time()
     judgement = Pins("time", None).judge([definition])
@@ -444,7 +445,7 @@ json_values = st.recursive(
 )
 definitions = st.fixed_dictionaries(
     {"name": st.sampled_from(["a", "b", "now"])},
-    optional=dict.fromkeys(pins.FIELDS[1:], json_values),
+    optional=dict.fromkeys(FIELDS[1:], json_values),
 )
 
 
@@ -453,10 +454,10 @@ def test_nothing_but_what_was_approved_is_ever_shown(
     approved: list[dict[str, Any]], offered: list[dict[str, Any]]
 ):
     judgement = pinned(*approved).judge(offered)
-    by_name = {d["name"]: pins.canonical(d) for d in approved}
+    by_name = {d["name"]: canonical(d) for d in approved}
     for name, tool in judgement.approved.items():
-        assert pins.canonical(tool.definition) == by_name[name]
-        assert [pins.canonical(o) for o in offered if o["name"] == name] == [by_name[name]]
+        assert canonical(tool.definition) == by_name[name]
+        assert [canonical(o) for o in offered if o["name"] == name] == [by_name[name]]
     names = {o["name"] for o in offered}
     assert names == set(judgement.approved) | {w.name for w in judgement.withheld}
 
@@ -464,7 +465,7 @@ def test_nothing_but_what_was_approved_is_ever_shown(
 @given(json_values, json_values)
 def test_the_canonical_form_tells_values_apart(one: Any, other: Any):
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    assert (pins.canonical(one) == pins.canonical(other)) == same
+    assert (canonical(one) == canonical(other)) == same
 
 
 def test_observations_are_replaced_as_a_whole_when_they_change(tmp_path: Path):
@@ -489,7 +490,7 @@ def test_observations_are_bounded(tmp_path: Path):
     assert (len(seen["tools"]), seen["omitted"]) == (10, 10)
     observations.record("time", [but(NOW, name=f"t{n}") for n in range(600)])
     seen = json.loads((tmp_path / "time.json").read_text())
-    assert (len(seen["tools"]), seen["omitted"]) == (pins.OBSERVED_TOOLS, 88)
+    assert (len(seen["tools"]), seen["omitted"]) == (OBSERVED_TOOLS, 88)
 
 
 def test_an_observation_that_cannot_be_written_is_told_and_tried_again(
