@@ -18,7 +18,7 @@ READ_ONLY = {"initialize", "ping", "server/discover", "grants/list"}
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gateway decided about one call."""
+    """The gateway's decision about one call."""
 
     request: str
     time: float

@@ -160,8 +160,8 @@ ATTACKS: Sequence[Attack] = (
            controls=["NET-02", "MON-02"]),
     Attack("another name behind an allowed host (domain fronting)", "tools-1", "fronting",
            ("{outside}", 443, "outside.example", "hidden.example"), "", [],
-           note="what is asked inside of TLS only its ends see: whoever may be reached has to be "
-                "trusted with all that it fronts",
+           note="only the two ends see inside TLS: trust a declared host with everything "
+                "behind it",
            controls=[]),
     # Who one pretends to be
     Attack("an address from outside", "intruder.clients", "spoof",

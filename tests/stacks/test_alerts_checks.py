@@ -209,25 +209,25 @@ def every_session_of_ansible_wakes_somebody(aws: Aws, out: Exports) -> None:
     _put(aws, "session", lambda detail: detail.pop("requestParameters"))
 
 
-@BROKEN.by("strangers_at_secrets_call_somebody")
+@BROKEN.by("unknown_readers_of_secrets_raise_an_alarm")
 def readers_are_looked_for_among_changes(aws: Aws, out: Exports) -> None:
     """The default state of a rule: EventBridge then has no calls that read."""
     _put(aws, "secret-read", lambda _: None, State="ENABLED")
 
 
-@BROKEN.by("strangers_at_secrets_call_somebody")
+@BROKEN.by("unknown_readers_of_secrets_raise_an_alarm")
 def a_user_without_a_role_goes_unnoticed(aws: Aws, out: Exports) -> None:
     _put(aws, "secret-read", lambda detail: detail.update(detail.pop("$or")[1]))
 
 
-@BROKEN.by("strangers_at_secrets_call_somebody")
+@BROKEN.by("unknown_readers_of_secrets_raise_an_alarm")
 def refusals_lead_nowhere(aws: Aws, out: Exports) -> None:
     rule = _rule(aws, "secret-refused")["Name"]
     targets = aws("events").list_targets_by_rule(Rule=rule)["Targets"]
     aws("events").remove_targets(Rule=rule, Ids=[target["Id"] for target in targets])
 
 
-@BROKEN.by("strangers_at_secrets_call_somebody")
+@BROKEN.by("unknown_readers_of_secrets_raise_an_alarm")
 def each_use_of_a_secret_wakes_somebody(aws: Aws, out: Exports) -> None:
     _put(aws, "secret-read", lambda detail: detail.pop("$or"))
 

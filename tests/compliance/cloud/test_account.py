@@ -151,7 +151,7 @@ def test_passwords_are_as_strong_as_on_hosts(cloud: Cloud):
 
 @pytest.mark.control("IAM-07")
 def test_no_policy_of_ours_allows_everything(cloud: Cloud):
-    """Whoever has such a policy is root under another name."""
+    """Such a policy is root under another name."""
     request = Request("ringfence:Anything", "arn:aws:ringfence:::anything")
     found = [
         where
@@ -163,7 +163,7 @@ def test_no_policy_of_ours_allows_everything(cloud: Cloud):
 
 @pytest.mark.control("IAM-07")
 def test_services_act_for_this_account_only(cloud: Cloud):
-    """A service works for everybody: a trust without its source lets strangers use our role."""
+    """A service works for all accounts: without a source, a trust lets others use our role."""
     found = [
         f"{service} ({role.name})"
         for role in _identities(cloud).roles
@@ -234,7 +234,7 @@ def test_access_is_analysed(cloud: Cloud):
 
 @pytest.mark.control("NET-01")
 def test_default_network_leads_nowhere(cloud: Cloud):
-    """Whoever starts a host without naming a network gets this one."""
+    """A host that is started without naming a network gets this one."""
     mine = [{"Name": "is-default", "Values": ["true"]}]
     ids = [vpc["VpcId"] for vpc in cloud.all("ec2", "describe_vpcs", "Vpcs", Filters=mine)]
     within = [{"Name": "vpc-id", "Values": ids or ["vpc-none"]}]
@@ -280,7 +280,7 @@ def test_disks_are_encrypted_with_a_key_of_ours(cloud: Cloud):
 
 @pytest.mark.control("DAT-02")
 def test_evidence_is_encrypted_with_a_key_of_ours(cloud: Cloud):
-    """Whoever may read a bucket cannot read the record without its key."""
+    """Permission to read the bucket is not enough to read the record without its key."""
     for trail in _trails(cloud):
         key = trail.get("KmsKeyId")
         assert _is_ours(cloud, key), f"the trail {trail['Name']} is not under a key of ours; {UP}"
@@ -423,7 +423,7 @@ def test_readers_of_evidence_are_recorded(cloud: Cloud):
 
 @pytest.mark.control("MON-01")
 def test_requests_to_evidence_are_logged(cloud: Cloud):
-    """The trail is the record of its own bucket: whoever stops it is in these logs still."""
+    """The trail records its own bucket: these logs still show who stops it."""
     for bucket in _evidence_buckets(cloud):
         logs = cloud.client("s3").get_bucket_logging(Bucket=bucket).get("LoggingEnabled", {})
         target = logs.get("TargetBucket")
@@ -441,7 +441,7 @@ def test_the_record_can_be_searched(cloud: Cloud, environment: Environment):
         assert group, f"the trail {trail['Name']} reaches no log group; {UP}"
         key = group.get("kmsKeyId")
         assert _is_ours(cloud, key), f"{group['logGroupName']} is not under a key of ours; {UP}"
-        kept = group.get("retentionInDays", days)  # without a figure: for ever
+        kept = group.get("retentionInDays", days)  # without a figure: no expiry
         assert kept >= days, f"{group['logGroupName']} keeps {kept} days, not {days}; {UP}"
 
 
@@ -540,7 +540,7 @@ def test_the_trail_raises_alarms(cloud: Cloud, alarm: Alarm):
     }
     assert metrics, f"nothing in the trail's log group counts: {alarm.message}; {UP}"
     raised = [each for each in _alarms(cloud) if (each["Namespace"], each["MetricName"]) in metrics]
-    assert any(map(_wakes_somebody, raised)), f"nobody is told: {alarm.message}; {UP}"
+    assert any(map(_wakes_somebody, raised)), f"nobody is notified: {alarm.message}; {UP}"
 
 
 @pytest.mark.control("MON-03")

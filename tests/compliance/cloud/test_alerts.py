@@ -35,7 +35,7 @@ def test_alerts_of_the_environment_reach_a_person(cloud: Cloud, environment: Env
 
 @pytest.mark.control("MON-03")
 def test_alerts_of_the_environment_are_encrypted(cloud: Cloud):
-    """They tell what was found, and what was not; whoever raises them can use the key."""
+    """Alerts reveal what was found and what was not; their senders can use the key."""
     topic = tagged_resources.topic(cloud)
     key = _attributes(cloud, topic).get("KmsMasterKeyId")
     assert tagged_resources.is_own_key(cloud, key), f"{topic} is not under a key of ours; {UP}"
@@ -74,7 +74,7 @@ def test_alerts_of_the_environment_are_its_own(cloud: Cloud):
 
 @pytest.mark.control("MON-03")
 def test_many_refused_flows_call_somebody(cloud: Cloud, environment: Environment):
-    """Nothing outside reaches the network: whoever is refused a hundred times is inside."""
+    """Nothing outside reaches the network: a source that is refused a hundred times is inside."""
     alarm, *_ = event_alerts.flow_alarms(environment)
     topic, space = tagged_resources.topic(cloud), event_alerts.namespace(environment)
     logs = {
@@ -86,7 +86,7 @@ def test_many_refused_flows_call_somebody(cloud: Cloud, environment: Environment
         for found, each in tagged_resources.alarms_of_logs(cloud, topic, logs, space)
         if found["filterPattern"] == alarm.pattern and each["Threshold"] <= alarm.threshold
     ]
-    assert raised, f"nobody is told: {alarm.message}; {UP}"
+    assert raised, f"nobody is notified: {alarm.message}; {UP}"
 
 
 @pytest.mark.control("MON-03")
@@ -108,7 +108,7 @@ def test_sessions_call_somebody(cloud: Cloud):
 
 
 @pytest.mark.control("MON-03")
-def test_strangers_at_secrets_call_somebody(cloud: Cloud):
+def test_unknown_readers_of_secrets_raise_an_alarm(cloud: Cloud):
     """They are refused; that they asked is how an intruder shows."""
     own, name, arn = _own_secret(cloud)
     role = roles.role_prefix(
@@ -126,7 +126,7 @@ def test_strangers_at_secrets_call_somebody(cloud: Cloud):
 
 @pytest.mark.control("MON-03")
 def test_changed_guards_of_secrets_call_somebody(cloud: Cloud):
-    """Whoever changes a policy can read a secret: that is for the day when all else is broken."""
+    """A person who changes a policy can read a secret: that is for emergencies only."""
     _, name, arn = _own_secret(cloud)
     guards = ("PutResourcePolicy", "DeleteResourcePolicy", "DeleteSecret", "CancelRotateSecret")
     for action in guards:

@@ -15,7 +15,7 @@ ADVICE = "run pulumi up"
 
 @pytest.mark.control("NET-02")
 def test_unknown_names_are_not_answered(cloud: Cloud):
-    """Whoever may ask for names of his own domain carries out what he likes in them."""
+    """Queries for names of an attacker's own domain carry data out."""
     _not_emulated(cloud)
     leaking = [vpc["VpcId"] for vpc in cloud.vpcs if not _blocks_the_rest(cloud, vpc)]
     assert not leaking, f"any name is answered in {', '.join(leaking)}; {ADVICE}"
@@ -38,7 +38,7 @@ def test_no_pattern_allows_everything(cloud: Cloud):
 
 @pytest.mark.control("NET-02")
 def test_nothing_is_answered_without_the_firewall(cloud: Cloud):
-    """Open on failure, it is open to whoever makes it fail."""
+    """A firewall that opens on failure opens for anybody who makes it fail."""
     _not_emulated(cloud)
     client = cloud.client("route53resolver")
     open_ = [
@@ -71,7 +71,7 @@ def test_questions_are_kept_encrypted(cloud: Cloud):
     for group in groups:
         if "kmsKeyId" not in group:
             found.append(f"{group['logGroupName']} has no key")
-        # Without a number of days, records are kept for ever.
+        # Without a number of days, records never expire.
         days = group.get("retentionInDays")
         if days is not None and days < wanted:
             found.append(f"{group['logGroupName']} keeps {days} days")

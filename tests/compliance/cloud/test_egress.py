@@ -27,7 +27,7 @@ def test_only_declared_names_are_let_out(cloud: Cloud):
 
 @pytest.mark.control("NET-02")
 def test_everything_else_is_dropped(cloud: Cloud):
-    """A firewall lets through what no rule of it names, unless it is told otherwise."""
+    """By default a firewall passes what none of its rules names."""
     _rules_are_known(cloud)
     found = [
         f"{firewall['FirewallName']}: {fault}"
@@ -39,7 +39,7 @@ def test_everything_else_is_dropped(cloud: Cloud):
 
 @pytest.mark.control("NET-02")
 def test_a_firewall_stands_in_every_zone(cloud: Cloud):
-    """A zone without one has no way out, and somebody will make another."""
+    """A zone without one has no egress, and somebody will add an uncontrolled one."""
     ready = {
         zone
         for each in _described(cloud)
@@ -53,7 +53,7 @@ def test_a_firewall_stands_in_every_zone(cloud: Cloud):
 
 @pytest.mark.control("NET-02")
 def test_the_firewall_is_not_removed_by_mistake(cloud: Cloud):
-    """Without its firewall the way out is closed, or, in haste, open to everywhere."""
+    """Without its firewall egress is closed, or opened to everywhere in haste."""
     if cloud.environment.stage != "production":
         not_applicable("protected in production only")
     found = [
@@ -97,7 +97,7 @@ def test_records_of_what_leaves_are_kept_encrypted(cloud: Cloud):
     for group in groups:
         if "kmsKeyId" not in group:
             found.add(f"{group['logGroupName']} has no key")
-        # Without a number of days, records are kept for ever.
+        # Without a number of days, records never expire.
         days = group.get("retentionInDays")
         if days is not None and days < wanted:
             found.add(f"{group['logGroupName']} keeps {days} days")

@@ -90,7 +90,7 @@ def test_every_host_runs_with_an_identity_of_its_own(cloud: Cloud):
 
 @pytest.mark.control("IAM-07")
 def test_roles_of_hosts_are_for_machines_only(cloud: Cloud):
-    """Whoever else may become the host's role needs no host."""
+    """An identity that may assume the host's role needs no host."""
     found: list[str] = []
     strangers = (
         Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice"),
@@ -156,7 +156,7 @@ def test_a_host_reads_the_secrets_of_its_servers_and_no_others(cloud: Cloud):
 
 @pytest.mark.control("IAM-07")
 def test_credentials_of_hosts_need_a_session(cloud: Cloud):
-    """IMDSv2 and one hop: a server that fetches what it is told to cannot fetch credentials."""
+    """IMDSv2 and one hop: a server that fetches any given URL cannot fetch credentials."""
     wanted = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"}
     found = [
         each.what
@@ -176,7 +176,7 @@ def test_hosts_have_no_public_address(cloud: Cloud):
 
 @pytest.mark.control("NET-03")
 def test_no_key_pair_opens_a_host(cloud: Cloud):
-    """It would open it to whoever has a copy, past the broker, for as long as the host lives."""
+    """A copy of the key would open the host, without the broker, for as long as it lives."""
     found = [s.what for starts in _starts(cloud).values() for s in starts if s.key]
     assert not found, f"with a key pair: {', '.join(found)}; {UP}"
 
@@ -259,7 +259,7 @@ def _instances(cloud: Cloud) -> Mapping[str, list[Document]]:
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     pages = cloud.all("ec2", "describe_instances", "Reservations", Filters=alive)
     found = [each for page in pages for each in page["Instances"]]
-    # What is contained still runs, as evidence, cut off from everything (IRP-01).
+    # A contained instance still runs, as evidence, without network (IRP-01).
     return _by_host(cloud, [each for each in found if tag(each, STATE_TAGS[0]) is None])
 
 

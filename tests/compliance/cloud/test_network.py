@@ -35,7 +35,7 @@ CRYPTOGRAPHY = ("kms:*", "kms:decrypt", "kms:encrypt", "kms:generatedatakey", "*
 def test_no_gateway_leads_out_of_the_network(cloud: Cloud):
     """A segment is one only while nothing connects it to the internet behind its back.
 
-    Where the manifest declares a way out, that has gateways: what passes them is for the routes.
+    A declared egress to domains has gateways; the checks of routes cover what passes them.
     """
     found = [
         *(
@@ -83,7 +83,7 @@ def test_segments_are_apart(cloud: Cloud, environment: Environment):
 
 @pytest.mark.control("NET-01")
 def test_declared_flows_are_possible(cloud: Cloud, environment: Environment):
-    """A firewall that holds what is declared is switched off by whoever needs it next."""
+    """A firewall that blocks declared flows is turned off by the next person who needs them."""
     missing = declared(environment) - _network(cloud).paths()
     assert not missing, f"declared and not possible: {_listed(missing)}; run pulumi up"
 
@@ -218,7 +218,7 @@ def test_flow_records_are_kept_encrypted(cloud: Cloud, environment: Environment)
     for group in _flow_log_groups(cloud):
         if "kmsKeyId" not in group:
             found.append(f"{group['logGroupName']} has no key")
-        # Without a number of days, records are kept for ever.
+        # Without a number of days, records never expire.
         days = group.get("retentionInDays")
         if days is not None and days < environment.retention[FLOW_LOG_CLASS]:
             found.append(f"{group['logGroupName']} keeps {days} days")
@@ -256,7 +256,7 @@ def test_usual_flows_raise_no_alarm(cloud: Cloud, environment: Environment):
 @pytest.mark.control("DAT-02")
 @pytest.mark.parametrize("data_class", DATA_CLASSES)
 def test_every_data_class_has_a_key(cloud: Cloud, data_class: str):
-    """With one key for all, whoever may read the least may read everything."""
+    """With one key for all classes, permission for the lowest reads everything."""
     enabled = [key for key in cloud.keys.get(data_class, []) if key["KeyState"] == "Enabled"]
     ours = [key for key in enabled if key["KeyManager"] == "CUSTOMER"]
     assert ours, f"there is no enabled key for {data_class} data; run pulumi up"

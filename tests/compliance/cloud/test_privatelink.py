@@ -59,7 +59,7 @@ def test_private_links_have_a_group_of_their_own(cloud: Cloud):
 
 @pytest.mark.control("NET-03")
 def test_gateway_is_published_as_declared(cloud: Cloud):
-    """Whoever was promised a private way in comes over the internet without it."""
+    """A caller without the promised private access uses the internet instead."""
     place = cloud.place
     services, wanted = cloud.published, bool(place.accepted)
     names = [service["ServiceId"] for service in services]
@@ -78,13 +78,13 @@ def test_only_accepted_principals_may_connect(cloud: Cloud):
             if principal["Principal"] not in cloud.place.accepted:
                 found.append(f"{id_} lets {principal['Principal']} ask")
         if not service["AcceptanceRequired"]:
-            found.append(f"{id_} connects whoever asks")
+            found.append(f"{id_} connects anybody")
     assert not found, f"{'; '.join(found)}; run pulumi up"
 
 
 @pytest.mark.control("NET-03")
 def test_every_accepted_principal_may_connect(cloud: Cloud):
-    """Whoever is turned away asks for a way in over the internet."""
+    """A refused caller asks for access over the internet."""
     query = ("ec2", "describe_vpc_endpoint_service_permissions", "AllowedPrincipals")
     allowed = {
         principal["Principal"]

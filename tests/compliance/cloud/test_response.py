@@ -54,7 +54,7 @@ def test_attacks_start_containment(cloud: Cloud, kind: str):
 @pytest.mark.control("IRP-01")
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_nothing_less_starts_containment(cloud: Cloud, kind: str):
-    """Whoever can have a finding written could otherwise switch any server off."""
+    """Anybody who can cause a finding could otherwise turn any server off."""
     event = HARMLESS[kind](_samples(cloud))
     found = _started_by(cloud, event)
     assert not found, f"{kind} makes {', '.join(found)} take an instance out of service; {UP}"
@@ -86,7 +86,7 @@ def test_only_its_rules_start_containment(cloud: Cloud):
 
 @pytest.mark.control("IRP-01")
 def test_quarantine_lets_nothing_through(cloud: Cloud):
-    """One rule is enough for whoever waits for the instance to answer."""
+    """One rule is enough for an attacker who waits for the instance to answer."""
     id_ = _function(cloud).get("Environment", {}).get("Variables", {}).get("QUARANTINE_GROUP")
     groups = [
         group

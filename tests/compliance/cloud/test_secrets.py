@@ -45,7 +45,7 @@ def test_every_secret_is_in_secrets_manager(cloud: Cloud, environment: Environme
 
 @pytest.mark.control("IAM-08")
 def test_secrets_are_under_the_key_of_their_class(cloud: Cloud):
-    """A secret opens what its server gives out: whoever may open less must not open it."""
+    """A secret opens its server's data: an identity for a lower class must not read it."""
     found = [
         f"{own.key} (not of class {own.data_class})"
         for own, secret in _held(cloud)
@@ -75,7 +75,7 @@ def test_a_secret_is_read_by_its_server_only(cloud: Cloud):
 
 @pytest.mark.control("IAM-08")
 def test_a_server_can_read_its_secrets(cloud: Cloud):
-    """A guard that shuts the server out is taken off by whoever needs it to run."""
+    """A guard that blocks the server is removed by the next person who needs it to run."""
     found = [
         f"{own.key} by {workload}"
         for own, secret in _held(cloud)
@@ -106,7 +106,7 @@ def test_a_value_that_was_replaced_cannot_be_read(cloud: Cloud):
 
 @pytest.mark.control("IAM-08")
 def test_values_are_set_with_mfa(cloud: Cloud):
-    """Whoever replaces a secret decides whom the server trusts; a stolen key file must not."""
+    """A new secret decides whom the server trusts; a stolen key file must not set one."""
     person = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     for own, secret in _held(cloud):
         policy = _policy(cloud, secret)
@@ -180,7 +180,7 @@ def test_secrets_that_are_due_call_somebody(cloud: Cloud, environment: Environme
         # Silence of the function is an alarm as well.
         and alarm["TreatMissingData"] == "breaching"
     ]
-    assert alarms, f"nobody is told of secrets that are due; {UP}"
+    assert alarms, f"nobody is notified of secrets that are due; {UP}"
 
 
 def _declared(environment: Environment) -> tuple[OwnSecret, ...]:
@@ -216,7 +216,7 @@ def _workload(cloud: Cloud, workload: str) -> Principal:
 
 
 def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
-    """Everybody in the account, and whoever may come, but for the readers."""
+    """Yield everybody in the account, and anybody to come, except the readers."""
     environment = cloud.environment
     workloads = {
         *map(host_group, environment.hosts.values()),

@@ -46,7 +46,7 @@ OTHER_WAYS = (
 
 @pytest.mark.control("IAM-03")
 def test_operators_are_administrators_with_mfa(cloud: Cloud, environment: Environment):
-    """The role is worth nothing an hour later, and nothing to whoever is not in the manifest."""
+    """The role ends after an hour, and is of no use to anybody who is not in the manifest."""
     name = min(environment.administrators)
     assert _assumes(cloud, name, MFA), f"{name} may not become an operator; {UP}"
     without = [context for context in WITHOUT_MFA if _assumes(cloud, name, context)]
@@ -89,7 +89,7 @@ def test_operators_reach_hosts_of_this_environment_only(cloud: Cloud, environmen
 
 @pytest.mark.control("IAM-03")
 def test_operators_end_their_own_sessions_only(cloud: Cloud):
-    """Whoever ends the session of somebody who contains an incident has won."""
+    """An attacker who can end the responders' sessions has won."""
     role = tagged_resources.role(cloud, "operators")
 
     def ends(owner: str) -> bool:
@@ -181,7 +181,7 @@ def test_records_of_sessions_are_kept_encrypted(cloud: Cloud, environment: Envir
         assert tagged_resources.is_own_key(cloud, key), (
             f"{document}: its log has no key of ours; {UP}"
         )
-        # Without a number of days, records are kept for ever.
+        # Without a number of days, records never expire.
         days = group.get("retentionInDays", wanted)
         assert days >= wanted, f"{document}: sessions are kept {days} days; {UP}"
     own = tagged_resources.session_document(cloud)
@@ -193,7 +193,7 @@ def test_records_of_sessions_are_kept_encrypted(cloud: Cloud, environment: Envir
 
 
 def _documents(cloud: Cloud) -> Iterator[tuple[str, Document]]:
-    """The environment's, and the account's for whoever names none, with their inputs."""
+    """Return the environment's documents and the account's default, with their inputs."""
     ssm = cloud.client("ssm")
     for name in (tagged_resources.session_document(cloud), PREFERENCES):
         try:
