@@ -27,7 +27,7 @@ def test_only_declared_names_are_let_out(cloud: Cloud):
 
 @pytest.mark.control("NET-02")
 def test_everything_else_is_dropped(cloud: Cloud):
-    """By default a firewall passes what none of its rules names."""
+    """A firewall passes by default what none of its rules names."""
     _rules_are_known(cloud)
     found = [
         f"{firewall['FirewallName']}: {fault}"
