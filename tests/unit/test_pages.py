@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "roles/*/README.md", "stacks/**/README.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "ringfence/**/README.md",
+        "roles/*/README.md",
+        "stacks/**/README.md",
+    )
     for page in ROOT.glob(pattern)
     if ".venv" not in page.parts
 )
