@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
 
 def _with_addresses(environment: Environment) -> Environment:
     """Add the addresses of running instances; a contained one has none."""
-    environment = provisioned.located(environment, provisioned.instances(environment))
+    environment = provisioned.with_addresses(environment, provisioned.instances(environment))
     for host in environment.hosts.values():
         if not host.addresses:
             print(

@@ -1,7 +1,7 @@
-"""The Ansible inventory that follows from an environment.
+"""The Ansible inventory of an environment.
 
-One module per role computes the variables of that role for one host; a host gets
-those of the roles that apply to it and no others.
+One module per role computes the variables of that role for one host. A host gets only the variables
+of the roles that apply to it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ ROLES: dict[str, tuple[str, Variables]] = {
     "mcp_gateway": ("edge", mcp_gateway.variables),
     "nids": ("sensor", nids.variables),
 }
-"""Role: the group of hosts it applies to, and what computes its variables."""
+"""By role: the group of hosts that it applies to, and the function that computes its variables."""
 
 
 def groups(environment: Environment) -> dict[str, list[str]]:
-    """Host names by Ansible group: the manifest's groups, and `segment_<name>` for segments."""
+    """Return host names by Ansible group: the manifest's groups, and `segment_<name>`."""
     members: dict[str, list[str]] = {}
     for host in environment.hosts.values():
         segment = f"segment_{host.segment.name.replace('-', '_')}"
@@ -51,7 +51,7 @@ def groups(environment: Environment) -> dict[str, list[str]]:
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:
-    """Variables of every role that applies to a host."""
+    """Return the variables of every role that applies to a host."""
     merged: dict[str, Any] = {}
     for group, compute in ROLES.values():
         if host in environment.group(group):

@@ -1,4 +1,4 @@
-"""Variables of role `baseline`: contacts, services and doors of the environment."""
+"""Variables of role `baseline`: contacts and services of the environment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "baseline_banner_owner": f"the environment {environment.name} ({environment.domain})",
         "baseline_ntp_servers": [str(server) for server in environment.services.ntp],
         "baseline_package_proxy": environment.services.package_proxy or "",
-        # In a cloud the network tells hosts their IPv6 router; elsewhere it is configured.
+        # A cloud network announces its IPv6 router; elsewhere hosts are configured with it.
         "baseline_accept_router_advertisements": environment.provisioning is not None,
     }

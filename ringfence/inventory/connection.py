@@ -1,10 +1,8 @@
-"""How Ansible reaches a host: as automation by certificate, and before the first hardening
-through the door that the host came with.
+"""SSH connections of Ansible: with automation's certificate, and before that as the bootstrap user.
 
-A host in AWS is reached through Session Manager, by the id of its instance: no network leads
-there. AWS tells the operator's machine and the host apart, so that the other end of the tunnel is
-that instance; its host key is recorded at the first contact, under the id, which no other
-instance will ever have.
+A host in AWS is reached through Session Manager, by the id of its instance; no route leads there.
+AWS guarantees that the tunnel ends at that instance. Its host key is recorded at the first
+connection under the id, which no other instance will ever have.
 https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-getting-started-enable-ssh-connections.html
 """
 
@@ -19,11 +17,11 @@ from ringfence.identity.ssh_authority import Files
 from ringfence.manifest.model import Environment, Host
 
 NAMED_KEY_ONLY = ("-o", "IdentitiesOnly=yes")
-"""Exactly the key that is named: an agent full of others would use up the attempts."""
+"""Only the named key: an agent with many keys would use up the attempts."""
 TOOLS = ("aws", "session-manager-plugin")
 """Programs that open a session on this machine, beside ssh."""
 CONNECT_SECONDS, SESSION_SECONDS = 10, 30
-"""A session is opened by two calls of AWS, before ssh says its first word."""
+"""Session Manager makes two AWS calls before ssh can connect."""
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:
@@ -35,11 +33,11 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "ansible_user": environment.automation.account,
         "ansible_ssh_private_key_file": str(files.key),
         "ansible_ssh_common_args": shlex.join(automation_options(environment, host)),
-        # Automation's certificate permits no terminal, and `raw` would ask for one.
+        # Automation's certificate permits no terminal, and `raw` would request one.
         "ansible_ssh_use_tty": False,
         "bootstrap_user": bootstrap.user,
         "bootstrap_port": bootstrap.port,
-        # Empty: whatever the agent holds.
+        # Empty: the keys of the agent.
         "bootstrap_ssh_private_key_file": str(bootstrap.identity_file or ""),
         "bootstrap_ssh_common_args": shlex.join(bootstrap_options(environment, host)),
         "bootstrap_manifest": str(environment.path),
@@ -48,7 +46,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 
 def automation_options(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Options of ssh, beside user, key and address, for the door of automation."""
+    """Return options of ssh, beside user, key and address, for automation's access path."""
     files = Files.of(environment)
     return (
         *("-o", f"CertificateFile={_quoted(files.certificate)}"),
@@ -65,10 +63,10 @@ def automation_options(environment: Environment, host: Host) -> tuple[str, ...]:
 
 
 def bootstrap_options(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Options of ssh for the door of a fresh host. Its key is recorded at first contact."""
+    """Return options of ssh for a fresh host, whose key is recorded at the first connection."""
     files = Files.of(environment)
     return (
-        # The agent may be asked for that key: a person's own has a passphrase.
+        # The agent may have that key: a person's own has a passphrase.
         *(NAMED_KEY_ONLY if environment.bootstrap.identity_file else ()),
         *("-o", f"UserKnownHostsFile={_quoted(files.known_hosts)}"),
         *("-o", "GlobalKnownHostsFile=/dev/null"),
@@ -90,7 +88,7 @@ def address(host: Host) -> str:
 
 
 def tunnel(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Options of ssh that lead through Session Manager; none where a network leads there."""
+    """Return options of ssh for Session Manager; none for a host with a route to it."""
     place = environment.provisioning
     if host.instance is None or place is None:
         return ()
@@ -102,5 +100,5 @@ def tunnel(environment: Environment, host: Host) -> tuple[str, ...]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as ssh reads it in an option: blanks separate, % stands for something."""
+    """Quote a path for an option of ssh, in which blanks separate and % is special."""
     return f'"{path}"'.replace("%", "%%")

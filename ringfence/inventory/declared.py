@@ -32,7 +32,10 @@ def outbound(environment: Environment) -> Iterator[DeclaredFlow]:
     """
     for host in environment.hosts.values():
         accounts = [
-            *(firewall.account(environment, server, 0) for server in environment.servers_on(host)),
+            *(
+                firewall.account_rules(environment, server, 0)
+                for server in environment.servers_on(host)
+            ),
             *firewall.gateway_accounts(environment, host),
         ]
         rules = firewall.outbound(environment, host)

@@ -1,7 +1,7 @@
 """Firewall rules of one host, derived from the flows of the manifest.
 
-Everything that is allowed is an entry with the reason that the manifest gives for it.
-What has no entry is refused by the role's ruleset: there are no rules that deny.
+Everything that is allowed has an entry, with its reason from the manifest. The role's ruleset
+refuses all other connections, so there are no rules that deny.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ringfence.inventory import mcp_gateway, mcp_servers
 from ringfence.manifest.model import Address, Egress, Environment, Host, Network, Protocol, Server
 
 COMMENT_BYTES = 120
-"""Room that nftables has for the comment of a set element, less a margin."""
+"""Limit of nftables for the comment of a set element, less a margin."""
 
 DNS, NTP, HTTP, HTTPS = 53, 123, 80, 443
 METADATA = ip_network("169.254.169.254")
-"""Where EC2 hands a host the credentials of its role."""
+"""The address at which EC2 gives a host the credentials of its role."""
 LOOPBACK = ip_network("127.0.0.1")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Connections to one port: `network` is where they come from, or where they lead to."""
+    """Connections to one port; `network` is their source, or their destination."""
 
     network: Network
     protocol: Protocol
@@ -36,7 +36,7 @@ class Rule:
     why: str
 
     def as_variable(self) -> dict[str, Any]:
-        return asdict(self) | {"network": str(self.network), "why": comment(self.why)}
+        return asdict(self) | {"network": str(self.network), "why": as_comment(self.why)}
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "firewall_inbound": [rule.as_variable() for rule in inbound(environment, host)],
         "firewall_outbound": [rule.as_variable() for rule in outbound(environment, host)],
         "firewall_accounts": [
-            account(environment, server, port)
+            account_rules(environment, server, port)
             for server, port in mcp_servers.loopback_ports(environment, host)
         ]
         + gateway_accounts(environment, host),
@@ -62,7 +62,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 
 def inbound(environment: Environment, host: Host) -> list[Rule]:
-    """Connections that others may open to a host."""
+    """Return the connections that others may open to a host."""
     return without_overlaps(
         [
             *_from_flows(environment, host),
@@ -73,23 +73,23 @@ def inbound(environment: Environment, host: Host) -> list[Rule]:
 
 
 def outbound(environment: Environment, host: Host) -> list[Rule]:
-    """Connections that a host itself may open, also to itself by its own addresses.
+    """Return the connections that a host may open, also to itself by its own addresses.
 
-    Its MCP servers and its gateway may not: each has a list of its own (`account`).
+    Its MCP servers and its gateway may not use them: each has its own list (`account_rules`).
     """
     return without_overlaps([*_to_flows(environment, host), *_to_services(environment)])
 
 
-def account(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
-    """Return what an MCP server's account may open connections to, the host's loopback included."""
-    rules = of_server(environment, server)
+def account_rules(environment: Environment, server: Server, loopback_port: int) -> dict[str, Any]:
+    """Return the connections that the account of an MCP server may open, also on loopback."""
+    rules = server_rules(environment, server)
     if server.egress and server.transport == "http":
-        # One without egress has a network namespace of its own, where no rules are needed.
+        # A server without egress has its own network namespace and needs no rules.
         rules.append(Rule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket"))
-    # A packet filter cannot hold a name: what leads outside is left to the firewall behind, which
-    # knows names. Validation sees to it that there is one.
+    # A packet filter knows no names. The egress firewall behind it does, and validation makes sure
+    # that there is one.
     outside = [
-        {"protocol": e.protocol, "port": e.port, "why": comment(f"{e.domain}: {e.why}")}
+        {"protocol": e.protocol, "port": e.port, "why": as_comment(f"{e.domain}: {e.why}")}
         for e in server.egress
         if e.domain
     ]
@@ -100,8 +100,8 @@ def account(environment: Environment, server: Server, loopback_port: int) -> dic
     }
 
 
-def of_server(environment: Environment, server: Server) -> list[Rule]:
-    """Return what an MCP server may reach on the network, except names outside."""
+def server_rules(environment: Environment, server: Server) -> list[Rule]:
+    """Return the connections of an MCP server on the network, without those to domains."""
     rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
     if any(egress.domain for egress in server.egress):
         rules += _dns(environment)
@@ -109,16 +109,16 @@ def of_server(environment: Environment, server: Server) -> list[Rule]:
 
 
 def gateway_accounts(environment: Environment, host: Host) -> list[dict[str, Any]]:
-    """The gateway's account, where the host runs one."""
+    """Return the gateway's account, if the host runs a gateway."""
     if environment.gateway is None or host not in environment.group("edge"):
         return []
-    rules = without_overlaps(of_gateway(environment, host))
+    rules = without_overlaps(gateway_rules(environment, host))
     egress = [rule.as_variable() for rule in rules]
     return [{"name": mcp_gateway.ACCOUNT, "egress": egress, "outside": []}]
 
 
-def of_gateway(environment: Environment, host: Host) -> list[Rule]:
-    """To servers, and to issuers that it asks; nothing on a host without a gateway."""
+def gateway_rules(environment: Environment, host: Host) -> list[Rule]:
+    """Return the gateway's connections to servers and issuers; none on a host without one."""
     gateway = environment.gateway
     if gateway is None or host not in environment.group("edge"):
         return []
@@ -137,7 +137,7 @@ def of_gateway(environment: Environment, host: Host) -> list[Rule]:
 
 
 def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
-    """The same permissions without overlaps, which nftables refuses in a set."""
+    """Return the same permissions without overlaps, which nftables refuses in a set."""
     reasons: dict[tuple[Network, Protocol, int], dict[str, None]] = {}
     for rule in rules:
         reasons.setdefault((rule.network, rule.protocol, rule.port), {})[rule.why] = None
@@ -149,8 +149,8 @@ def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
     return [Rule(*key, why="; ".join(whys)) for key, whys in reasons.items()]
 
 
-def comment(text: str) -> str:
-    """A reason as nftables takes it: one line, without quotes, and short."""
+def as_comment(text: str) -> str:
+    """Return a reason as nftables accepts it: one short line, without quotes."""
     line = "".join(c if c.isprintable() else " " for c in text).replace('"', "'")
     return " ".join(line.split()).encode()[:COMMENT_BYTES].decode(errors="ignore").strip()
 
@@ -168,7 +168,7 @@ def _from_flows(environment: Environment, host: Host) -> Iterator[Rule]:
 
 
 def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
-    """Yield what other hosts and their servers may open, where they name this host."""
+    """Yield connections of other hosts and their servers that name this host."""
     own = {ip_network(address) for address in host.addresses}
     for peer in environment.hosts.values():
         if peer == host:
@@ -184,7 +184,7 @@ def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
 
 
 def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
-    """Callers of other accounts, and questions whether the host is well: from the balancer itself.
+    """Yield connections of a load balancer: calls of other accounts, and health checks.
 
     Mirrored packets keep the address that they came from, and are read before any packet filter.
     """
@@ -197,14 +197,14 @@ def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
 
 def _to_flows(environment: Environment, host: Host) -> Iterator[Rule]:
     for flow in environment.all_flows:
-        # Only the account of the gateway forwards.
+        # Only the gateway's account opens forwarded calls.
         if flow in environment.forwarding:
             continue
         if flow.source in (host, host.segment) and flow.target != host:
             for network in flow.destinations:
                 yield Rule(network, flow.protocol, flow.port, flow.why)
     sink = environment.log_sink
-    if sink.host == host:  # the collector's own events take the same way
+    if sink.host == host:  # The collector ships its own events too.
         for address in host.addresses:
             yield Rule(ip_network(address), "tcp", sink.port, "log shipping")
 
@@ -220,7 +220,7 @@ def _to_services(environment: Environment) -> Iterator[Rule]:
     if sink.host is None and sink.address:
         yield Rule(ip_network(sink.address), "tcp", sink.port, "log shipping")
     if environment.provisioning:
-        # Without them the agent of Session Manager is cut off, and the host is out of reach.
+        # Without these rules the agent of Session Manager has no connection, and nobody can log in.
         endpoints = endpoints_segment(environment).cidr
         yield Rule(endpoints, "tcp", HTTPS, "AWS services through their endpoints")
         yield Rule(METADATA, "tcp", HTTP, "credentials of the host's role")

@@ -1,9 +1,8 @@
-"""Cloud-init of a host: it opens the SSH access path of Ansible, and does no more.
+"""Cloud-init of a host: it opens automation's SSH access path, and nothing else.
 
-The door is that of the role `ssh`, from its own templates: the role then finds it open as it
-would have opened it. Debian's image has what Ansible needs (python3, sudo), and nothing else is
-installed: no mirror can be reached. The SSM agent comes from the bucket of the region, through the
-gateway endpoint, whose policy lets that bucket through.
+Its files come from the templates of role `ssh`, which then finds them unchanged. Debian's image has
+what Ansible needs (python3, sudo). Nothing else is installed, since no mirror can be reached. The
+SSM agent comes from the bucket of the region, through the gateway endpoint, whose policy allows it.
 https://docs.aws.amazon.com/systems-manager/latest/userguide/agent-install-deb.html
 """
 
@@ -26,7 +25,7 @@ from ringfence.manifest.model import Environment, Host
 LONGEST = 16 * 1024
 """Bytes of user data before base64: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html"""
 TEMPLATES = ROLES / "ssh" / "templates"
-DOOR = {
+ACCESS_FILES = {
     "etc/ssh/ringfence_user_ca.pub": "0644",
     "etc/ssh/ringfence_principals": "0644",
     "etc/ssh/sshd_config.d/05-ringfence-automation.conf": "0644",
@@ -37,7 +36,7 @@ MANAGED = "Managed by Ringfence: changes made here are overwritten."
 SHELL = "/bin/bash"
 
 AGENT = "/run/amazon-ssm-agent.deb"
-# Of what the image has, only Python is certain. The network may be late, the endpoint too.
+# The image certainly has Python, but no curl. Network and endpoint may be late.
 _FETCH = f"""\
 for _ in $(seq 40); do
   python3 -c 'import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])' "$0" {AGENT} && break
@@ -48,7 +47,7 @@ dpkg -i {AGENT} && rm {AGENT} && systemctl enable --now amazon-ssm-agent.service
 
 
 def user_data(environment: Environment, host: Host) -> str:
-    """In cloud-init's own format. The public half of the authority is part of it, and no secret."""
+    """Return cloud-config. It contains the public half of the authority, and no secret."""
     return f"#cloud-config\n{yaml.safe_dump(config(environment, host), sort_keys=False)}"
 
 
@@ -65,7 +64,7 @@ def config(environment: Environment, host: Host) -> dict[str, Any]:
         "package_upgrade": False,
         "ssh_pwauth": False,
         "disable_root": True,
-        # One account, and not the image's: nobody has a key for that.
+        # Only this account, without the image's own, for which nobody has a key.
         "users": [
             {
                 "name": account,
@@ -77,7 +76,7 @@ def config(environment: Environment, host: Host) -> dict[str, Any]:
         "write_files": [
             {"path": f"/{path}", "permissions": mode, "content": content}
             for (path, mode), content in zip(
-                DOOR.items(), _rendered(environment, host), strict=True
+                ACCESS_FILES.items(), _render(environment, host), strict=True
             )
         ],
         "runcmd": [
@@ -94,8 +93,8 @@ def agent_url(environment: Environment, host: Host) -> str:
     return f"{place}/latest/debian_{of}/amazon-ssm-agent.deb"
 
 
-def _rendered(environment: Environment, host: Host) -> Sequence[str]:
-    """The role's templates as Ansible renders them: with what few things of Ansible's they use."""
+def _render(environment: Environment, host: Host) -> Sequence[str]:
+    """Render the role's templates with the few features of Ansible that they use."""
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         trim_blocks=True,
@@ -112,4 +111,4 @@ def _rendered(environment: Environment, host: Host) -> Sequence[str]:
         "ansible_managed": MANAGED,
         "lookup": lambda *_: authority,
     }
-    return [engine.get_template(f"{path}.j2").render(variables) for path in DOOR]
+    return [engine.get_template(f"{path}.j2").render(variables) for path in ACCESS_FILES]

@@ -1,4 +1,4 @@
-"""Every host ships its journal to the manifest's log sink, under its own name."""
+"""Variables of role `log_shipping`: every host ships its journal to the log sink."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 
 def retention_days(environment: Environment, host: Host) -> int:
-    """Days for which a host's events are kept: those of the highest class its tools handle.
+    """Return for how many days to keep a host's events, by the highest class of its tools.
 
-    Logs name users, addresses and commands, so they are never less than internal.
+    Logs name users, addresses and commands, so they are at least internal.
     """
     classes: set[DataClass] = {"internal"}
     for server in environment.servers_on(host):

@@ -1,7 +1,7 @@
-"""The gateway of an environment: what it enforces, rendered from the manifest.
+"""Variables of role `mcp_gateway`: the gateway's configuration, from the manifest.
 
-Its configuration is a directory. `configuration` is `gateway.json` in it; `files` says which
-files of the controller lie beside it there.
+The configuration is a directory. `configuration` returns its `gateway.json`, and `files` the files
+of the operator's machine to copy beside it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ HTTPS = 443
 ALGORITHMS = ("ES256", "EdDSA", "RS256", "PS256")
 SKEW_SECONDS = 30
 LONGEST_CALL = 600
-"""Seconds; the gateway waits no longer for a server."""
+"""Seconds that the gateway waits for a server at most."""
 MASKING_KEY = "masking-key"
 EMBEDDED_KEYS = "embedded.jwks.json"
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:
     gateway = environment.gateway
-    if gateway is None:  # validation refuses a host of group edge then
+    if gateway is None:  # Validation refuses hosts of group edge then.
         return {}
     return {
         "mcp_gateway_configuration": configuration(environment, gateway, host),
@@ -113,7 +113,7 @@ def configuration(environment: Environment, gateway: Gateway, host: Host) -> dic
 def files(environment: Environment) -> dict[str, Path]:
     """Map names in the directory to files of the controller, where they exist.
 
-    What a person writes by hand (`policies/*.cedar`, `pins/*.json`) stands beside the manifest.
+    People write `policies/*.cedar` and approve `pins/*.json` beside the manifest.
     """
     beside = environment.path.parent
     gateway = environment.gateway
@@ -136,8 +136,8 @@ def files(environment: Environment) -> dict[str, Path]:
 def names(environment: Environment, gateway: Gateway, host: Host) -> list[str]:
     """Return the names of the gateway that a Host header may have."""
     addresses = [str(a) if a.version == 4 else f"[{a}]" for a in host.addresses]
-    asked = dict.fromkeys([environment.group("edge")[0].fqdn, host.fqdn, host.name, *addresses])
-    return [gateway.authority(name) for name in asked]
+    unique = dict.fromkeys([environment.group("edge")[0].fqdn, host.fqdn, host.name, *addresses])
+    return [gateway.authority(name) for name in unique]
 
 
 def credential(name: str) -> str:
@@ -199,5 +199,5 @@ def _tool(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _lists(granted: Any) -> dict[str, list[str]]:
-    return {server: list(names) for server, names in granted.items()}
+def _lists(names_by_server: Any) -> dict[str, list[str]]:
+    return {server: list(names) for server, names in names_by_server.items()}

@@ -1,4 +1,4 @@
-"""MCP servers of a host, as its role installs and confines them."""
+"""Variables of role `mcp_servers`: servers to install and confine on a host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 
 def loopback_ports(environment: Environment, host: Host) -> list[tuple[Server, int]]:
-    """Servers of a host, each with the loopback port that is its own."""
+    """Return the servers of a host, each with its own loopback port."""
     return [
         (server, FIRST_LOOPBACK_PORT + number)
         for number, server in enumerate(environment.servers_on(host))
@@ -52,10 +52,10 @@ def server_variables(environment: Environment, server: Server, port: int) -> dic
 
 
 def targets(environment: Environment, egress: Egress) -> list[str]:
-    """Networks for a server's allow-list.
+    """Return the networks of a server's allow-list.
 
-    A name outside has no address here: what may be reached under it is held by the egress
-    firewall, and the server may ask the resolvers for it.
+    A domain has no address here: the egress firewall enforces it, and the server may query the
+    resolvers for it.
     """
     if egress.cidr:
         return [str(egress.cidr)]

@@ -1,7 +1,7 @@
-"""Variables of a sensor: networks, servers and declared connections.
+"""Variables of role `nids`: the networks, servers and declared connections that a sensor knows.
 
-Declared is what the hosts' own firewalls let through: the sensor holds the network to the same
-list, from outside the hosts.
+The hosts' own firewalls allow the declared connections. The sensor checks the network against the
+same list, from outside the hosts.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ringfence.manifest.model import Environment, Host, Network, Protocol
 
 PROTOCOLS = ("tcp", "udp", "icmpv4", "icmpv6")
 OUTSIDE = "$EXTERNAL_NET"
-"""As the sensor's rules call every address that is in no segment."""
+"""The sensor's name for every address outside all segments."""
 OPERATORS_FOLDER = "nids"
-"""Beside the manifest: rules of the operator's own (*.rules), and lists of what is bad (*.txt)."""
+"""Folder beside the manifest with the operator's own rules (*.rules) and deny lists (*.txt)."""
 LISTS = ("ja4", "sni")
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Declared connection, and why."""
+    """A declared connection and its reason."""
 
     source: str
     target: str
@@ -70,11 +70,11 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
             n for s in environment.segments_for("management") for n in s.networks
         ),
         "nids_health_port": HEALTH if sensors(environment) else 0,
-        **of_operator(environment),
+        **operator_files(environment),
     }
 
 
-def of_operator(environment: Environment) -> dict[str, Any]:
+def operator_files(environment: Environment) -> dict[str, Any]:
     folder = environment.path.parent / OPERATORS_FOLDER
     lists = {name: folder / f"{name}.txt" for name in LISTS}
     return {
@@ -84,7 +84,7 @@ def of_operator(environment: Environment) -> dict[str, Any]:
 
 
 def declared(environment: Environment) -> list[dict[str, Any]]:
-    """Declared connections, those of the same kind as one entry."""
+    """Return the declared connections, with alike ones as one entry."""
     by_target: dict[tuple[str, Protocol, int], tuple[set[str], dict[str, None]]] = {}
     for each in _connections(environment):
         key = (each.target, each.protocol, each.port)
@@ -111,17 +111,21 @@ def declared(environment: Environment) -> list[dict[str, Any]]:
 
 
 def names(environment: Environment) -> list[dict[str, Any]]:
-    """Names outside that a segment may ask for: the firewall of the way out has the same."""
+    """Return the domains that a segment may connect to, as the egress firewall has them."""
     return [
         {
-            "header": way.header,
-            "match": way.match,
-            "why": f"{way.domain}, port {way.port}",
+            "header": name.header,
+            "match": name.match,
+            "why": f"{name.domain}, port {name.port}",
             "sid": signatures.sid(
-                signatures.FIRST_OF_SENSOR, "name", way.network, way.domain, way.port
+                signatures.FIRST_OF_SENSOR,
+                "name",
+                name.network,
+                name.domain,
+                name.port,
             ),
         }
-        for way in internet_egress.destinations(environment)
+        for name in internet_egress.destinations(environment)
     ]
 
 
@@ -132,8 +136,8 @@ def _connections(environment: Environment) -> Iterator[Connection]:
             yield from _between([rule.network], own, rule)
         leaving = list(firewall.outbound(environment, host))
         for server in environment.servers_on(host):
-            leaving += firewall.of_server(environment, server)
-        leaving += firewall.of_gateway(environment, host)
+            leaving += firewall.server_rules(environment, server)
+        leaving += firewall.gateway_rules(environment, host)
         for rule in leaving:
             yield from _between(own, [rule.network], rule)
         for server in environment.servers_on(host):
@@ -141,27 +145,27 @@ def _connections(environment: Environment) -> Iterator[Connection]:
                 if egress.domain:
                     for network in own:
                         why = f"{egress.domain}: {egress.why}"
-                        yield Connection(_said(network), OUTSIDE, egress.protocol, egress.port, why)
+                        yield Connection(_text(network), OUTSIDE, egress.protocol, egress.port, why)
 
 
 def _between(
     sources: Iterable[Network], targets: Iterable[Network], rule: firewall.Rule
 ) -> Iterator[Connection]:
-    """Yield connections over a network; a connection within one host is on none."""
+    """Yield connections between networks; those within one host are on no network."""
     pairs = [(s, t) for s in sources for t in targets if s.version == t.version and s != t]
     for source, target in pairs:
-        yield Connection(_said(source), _said(target), rule.protocol, rule.port, rule.why)
+        yield Connection(_text(source), _text(target), rule.protocol, rule.port, rule.why)
 
 
-def _said(network: Network) -> str:
-    """A network of one as the address that it is."""
+def _text(network: Network) -> str:
+    """Return a network, or the address if it has only one."""
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address if single else network)
 
 
 def _quotable(text: str) -> str:
-    r"""A reason as Suricata takes it in a message, where ", ; and \ mean something."""
-    return firewall.comment(text).translate(str.maketrans({";": ",", "\\": "/", ":": " -"}))
+    r"""Return a reason as Suricata accepts it in a message, in which ", ; and \ are special."""
+    return firewall.as_comment(text).translate(str.maketrans({";": ",", "\\": "/", ":": " -"}))
 
 
 def _strings(networks: Iterable[object]) -> list[str]:
@@ -170,4 +174,4 @@ def _strings(networks: Iterable[object]) -> list[str]:
 
 def _addresses(hosts: Iterable[Host]) -> list[str]:
     found = {ip_network(address) for host in hosts for address in host.addresses}
-    return [_said(network) for network in sorted(found, key=lambda n: (n.version, n))]
+    return [_text(network) for network in sorted(found, key=lambda n: (n.version, n))]

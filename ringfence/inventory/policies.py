@@ -1,4 +1,4 @@
-"""Cedar policies of the gateway: what the manifest's roles name, and nothing else."""
+"""Cedar policies of the gateway, from the roles of the manifest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ringfence.manifest.model import Environment, Role
 
-# Type in the gateway's schema, by the attribute of a role that names things of that type.
+# Types of the gateway's schema by the attribute of a role that names them.
 NAMED = {"tools": "Tool", "resources": "Resource", "prompts": "Prompt"}
 
 ALTERNATIVE = " ||\n"
@@ -15,14 +15,14 @@ HEADER = """\
 // Who may use what, from the roles in {source}. Do not edit: another file beside
 // this one can hold policies of your own.
 //
-// What no policy permits is denied. A sensitive tool needs a live grant besides.
+// What no policy permits is denied. A sensitive tool needs a grant too.
 """
 
 
 def policies(environment: Environment) -> str:
-    """One policy for each role and server that the role names something of, `@id("ROLE/SERVER")`.
+    """Return a policy for each role and each server that it names, with `@id("ROLE/SERVER")`.
 
-    Its order depends on names alone, so that the same roles give the same bytes.
+    The order depends only on names, so the same roles give the same bytes.
     """
     roles = (role for _, role in sorted(environment.roles.items()))
     rules = (rule for role in roles for rule in _role(role))
@@ -63,7 +63,7 @@ def _entity(kind: str, name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A Cedar string literal: nothing in it can end it."""
+    """Return a Cedar string literal, which its content cannot end."""
     return f'"{"".join(map(_character, text))}"'
 
 

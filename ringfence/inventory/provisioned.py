@@ -1,7 +1,7 @@
-"""Where hosts are that AWS provisions: found by their tags, as soon as they run.
+"""Addresses of provisioned hosts: their running instances are found in AWS by tags.
 
-The manifest knows no address of such a host. `with_instances` gives the environment as if it did,
-so that everything that computes with addresses (firewall, certificates, log shipping) does.
+A manifest has no address of such a host. `with_instances` returns the environment as if it had, so
+that firewall, certificates and log shipping can use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ringfence.manifest.model import Environment, Flow, Host, LogSink, Segment
 
 
 class ProvisionedError(Exception):
-    """It cannot be said where the hosts are; the message says why, and what to do."""
+    """The hosts cannot be located: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,34 @@ class Instance:
 
 
 def with_instances(environment: Environment) -> Environment:
-    """Unchanged where nothing is provisioned. Raises `ProvisionedError`."""
+    """Return the environment with the addresses of its instances, if it is provisioned.
+
+    Raises `ProvisionedError`.
+    """
     if environment.provisioning is None:
         return environment
     found = instances(environment)
-    require_all(environment, found)
-    return located(environment, found)
+    require_running(environment, found)
+    return with_addresses(environment, found)
 
 
 def instances(environment: Environment) -> Mapping[str, Instance]:
-    """Those that run, by host; nothing where nothing is provisioned. Raises `ProvisionedError`.
+    """Return the running instances by host; none if nothing is provisioned.
 
-    Which account is asked is said as for every AWS tool: AWS_PROFILE and its like.
+    The account is selected as for every AWS tool, by AWS_PROFILE for example. Raises
+    `ProvisionedError`.
     """
     place = environment.provisioning
     if place is None:
         return {}
-    # An extra, that an environment of one's own hosts does without.
+    # boto3 is an extra: an environment of existing hosts does not need it.
     try:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError as error:
         raise ProvisionedError(
-            f"{environment.name} is provisioned in AWS, and there is no Python package "
-            f"{error.name} to ask for its hosts; install it: pip install 'ringfence[aws]'"
+            f"{environment.name} is provisioned in AWS, and the Python package {error.name}, which "
+            f"finds its hosts, is not installed; run: pip install 'ringfence[aws]'"
         ) from None
     filters = {f"tag:{ENVIRONMENT}": environment.name, "instance-state-name": "running"}
     query = [{"Name": name, "Values": [value]} for name, value in filters.items()]
@@ -61,14 +65,14 @@ def instances(environment: Environment) -> Mapping[str, Instance]:
         running = [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
     except (BotoCoreError, ClientError) as error:
         raise ProvisionedError(
-            f"AWS does not say where the hosts of {environment.name} are: {error}; "
+            f"AWS does not list the hosts of {environment.name}: {error}; "
             "log in (aws sso login) or choose another AWS_PROFILE"
         ) from None
     found: dict[str, Instance] = {}
     for each in running:
         tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
         name = tags.get(HOST)
-        # What is contained still runs, as evidence; its group has started another one.
+        # A contained instance still runs, as evidence; its group has started another one.
         if name is None or name not in environment.hosts or STATE_TAGS[0] in tags:
             continue
         if name in found:
@@ -80,8 +84,8 @@ def instances(environment: Environment) -> Mapping[str, Instance]:
     return found
 
 
-def require_all(environment: Environment, found: Mapping[str, Instance]) -> None:
-    """Raises `ProvisionedError` with every host that does not run."""
+def require_running(environment: Environment, found: Mapping[str, Instance]) -> None:
+    """Raise `ProvisionedError` with every host that does not run."""
     place = environment.provisioning
     if place and (missing := [name for name in environment.hosts if name not in found]):
         raise ProvisionedError(
@@ -90,8 +94,8 @@ def require_all(environment: Environment, found: Mapping[str, Instance]) -> None
         )
 
 
-def located(environment: Environment, found: Mapping[str, Instance]) -> Environment:
-    """The environment with these addresses, wherever it mentions a host."""
+def with_addresses(environment: Environment, found: Mapping[str, Instance]) -> Environment:
+    """Return the environment with these addresses wherever it refers to a host."""
 
     def at(host: Host) -> Host:
         instance = found.get(host.name)
@@ -132,7 +136,7 @@ def located(environment: Environment, found: Mapping[str, Instance]) -> Environm
 
 
 def missing_tools(environment: Environment) -> str:
-    """Say what to install before hosts can be reached; empty where nothing is missing."""
+    """Return which programs to install to reach hosts; empty if none is missing."""
     missing = [tool for tool in TOOLS if environment.provisioning and shutil.which(tool) is None]
     if not missing:
         return ""

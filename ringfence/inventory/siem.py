@@ -1,4 +1,4 @@
-"""The collector takes events of the environment's hosts and of nobody else."""
+"""Variables of role `siem`: the collector accepts events of the environment's hosts only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may log in to a host, how, and from where."""
+"""Variables of role `ssh`: who may log in to a host, how, and from where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
         "ssh_automation_account": environment.automation.account,
         "ssh_authority_file": str(Files.of(environment).authority_public),
         "ssh_management_networks": [str(n) for n in management_networks(environment)],
-        # Secrets themselves are read on the controller by the one task that needs them.
+        # One task reads the secrets themselves, on the operator's machine.
         "ssh_totp_directory": str(environment.state / "totp"),
         "ssh_administrators": [
             {

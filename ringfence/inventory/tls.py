@@ -1,4 +1,4 @@
-"""Certificates for every host; a TLS frontend per MCP server, and for the gateway."""
+"""Variables of role `tls`: certificates of hosts, and TLS frontends of servers and gateway."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def frontend(environment: Environment, host: Host, server: Server) -> dict[str, 
             {"principal": subject.name, "subject": subject.distinguished_name.rfc4514_string()}
             for subject in callers(environment, server)
         ],
-        # The gateway says for whom it calls; nobody else is believed.
+        # Only the gateway may name the principal that it calls for.
         "forwarded": environment.gateway is not None,
         "hosts": sorted({host.name, host.fqdn, *map(str, host.addresses)}),
         "calls_per_minute": server.limits.calls_per_minute,
@@ -54,7 +54,7 @@ def frontend(environment: Environment, host: Host, server: Server) -> dict[str, 
 
 
 def callers(environment: Environment, server: Server) -> list[Subject]:
-    """Return the subjects that a server's frontend admits: the gateway's, where there is one."""
+    """Return the subjects that a server's frontend admits: only the gateway's, if there is one."""
     if environment.gateway:
         return [Subject.of_host(environment, host) for host in environment.group("edge")]
     return [
@@ -63,7 +63,7 @@ def callers(environment: Environment, server: Server) -> list[Subject]:
 
 
 def gateway(environment: Environment, host: Host) -> dict[str, Any]:
-    """The frontend of the gateway; empty on hosts that run none."""
+    """Return the frontend of the gateway; empty on hosts without one."""
     declared = environment.gateway
     if declared is None or host not in environment.group("edge"):
         return {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ringfence.inventory import declared
 from ringfence.inventory.declared import DeclaredFlow
-from ringfence.inventory.firewall import comment
+from ringfence.inventory.firewall import as_comment
 from ringfence.lab.errors import LabError
 from ringfence.lab.plan import Plan
 from ringfence.lab.process import run
@@ -81,7 +81,7 @@ def _set(name: str, type_: str, entries: Iterable[str]) -> str:
 
 def _entry(flow: DeclaredFlow) -> str:
     port = f"{flow.protocol} . {flow.port}"
-    return f'{flow.source} . {flow.target} . {port} comment "{comment(flow.why)}"'
+    return f'{flow.source} . {flow.target} . {port} comment "{as_comment(flow.why)}"'
 
 
 def _nft(plan: Plan, ruleset: str) -> None:

@@ -1,10 +1,10 @@
 """Packages of MCP servers: locked by hash, fetched here, installed on hosts without a network.
 
-A lock is data beside the manifest, one per package, version and Python:
-`locks/mcp-server-time-2026.10.19-py3.13.txt`. It is a requirements file with the hash of every
-file that may be installed; `ringfence wheelhouse lock` writes it, people review and commit it.
-From locks a wheelhouse is built: one archive of wheels, named by its content, that a host
-installs from with nothing but `pip --no-index --require-hashes`.
+A lock is a file beside the manifest, one per package, version and Python:
+`locks/mcp-server-time-2026.10.19-py3.13.txt`. It is a requirements file with the hash of every file
+that may be installed. `ringfence wheelhouse lock` writes it; people review and commit it. A
+wheelhouse is built from locks: one archive of wheels, named by its content. A host installs from it
+with only `pip --no-index --require-hashes`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 """Python of each supported Debian release."""
 
 GLIBC = {"3.11": 36, "3.13": 40}
-"""Minor version of a C library that the release with this Python satisfies (and uv knows)."""
+"""Minor version of a C library that the release with this Python has, and that uv knows."""
 
 MANYLINUX_MINORS = (39, 36, 35, 34, 31, 28, 27, 24, 17, 12, 5)
-"""Those that wheels are built for."""
+"""Minor versions that wheels are built for."""
 
 OWN_LOCKS = ROLES / "mcp_servers" / "files" / "locks"
-"""Locks of what the project itself installs beside the servers: the bridge, and pip."""
+"""Locks of the bridge and pip, which the role itself installs."""
 
 
 class WheelhouseError(Exception):
@@ -41,6 +41,7 @@ class WheelhouseError(Exception):
 
 
 def locks_of(environment: Environment) -> Path:
+    """Return the directory of locks beside the manifest."""
     return environment.path.parent / "locks"
 
 
@@ -61,10 +62,10 @@ def find_lock(directories: Iterable[Path], package: str, version: str, python: s
 
 
 def write_lock(path: Path, requirements: Sequence[str], python: str) -> None:
-    """Resolve for that Python and record every hash. Needs a network; changes nothing else."""
+    """Resolve requirements for a Python and record every hash. Needs a network."""
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
-        raise WheelhouseError("uv is not installed: pip install uv")
+        raise WheelhouseError("uv is not installed; run: pip install uv")
     resolved = subprocess.run(
         [
             *(uv, "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"),
@@ -90,7 +91,7 @@ def write_lock(path: Path, requirements: Sequence[str], python: str) -> None:
 
 
 def digest(locks: Sequence[Path], python: str, machine: str) -> str:
-    """Names a wheelhouse by what is in it."""
+    """Return the name of a wheelhouse, by its content."""
     content = hashlib.sha256(f"{python} {machine}\n".encode())
     for text in sorted(lock.read_bytes() for lock in locks):
         content.update(text)
@@ -98,7 +99,7 @@ def digest(locks: Sequence[Path], python: str, machine: str) -> str:
 
 
 def build(locks: Sequence[Path], python: str, machine: str, cache: Path) -> Path:
-    """Archive of the wheels that the locks name, for a host with this Python and machine."""
+    """Build an archive of the locked wheels, for hosts with this Python and machine."""
     archive = cache / f"{digest(locks, python, machine)[:32]}.tar"
     if archive.exists():
         return archive
@@ -118,22 +119,22 @@ def build(locks: Sequence[Path], python: str, machine: str, cache: Path) -> Path
 
 
 def _rounds(locks: Iterable[str]) -> list[str]:
-    """Requirements of all locks, each version once; pip wants one version a package at a time."""
+    """Group the requirements of all locks: pip accepts one version per package at a time."""
     blocks = {block for lock in locks for block in re.findall(r"^\S+==.*\n(?:^ .*\n)*", lock, re.M)}
     rounds: list[dict[str, str]] = []
     for block in sorted(blocks):
         name = block.partition("==")[0]
-        for known in rounds:
-            if name not in known:
-                known[name] = block
+        for round_ in rounds:
+            if name not in round_:
+                round_[name] = block
                 break
         else:
             rounds.append({name: block})
-    return ["".join(known.values()) for known in rounds]
+    return ["".join(each.values()) for each in rounds]
 
 
 def _download(lock: Path, python: str, machine: str, directory: Path) -> None:
-    # pip takes a minute when it has to consider every version of the C library.
+    # With every version of the C library, pip takes a minute.
     minors = (minor for minor in MANYLINUX_MINORS if minor <= GLIBC[python])
     platforms = [*(f"manylinux_2_{minor}_{machine}" for minor in minors), f"linux_{machine}"]
     fetched = subprocess.run(
@@ -197,7 +198,7 @@ def run(args: Namespace) -> int:
     directory: Path = args.directory or locks_of(Environment.load(args.environment))
     pythons = args.python or sorted(PYTHONS.values())
     try:
-        for name, version, python in _asked(args, directory, pythons):
+        for name, version, python in _packages(args, directory, pythons):
             path = directory / lock_name(name, version, python)
             write_lock(path, [f"{name}=={version}", *args.constraints], python)
             print(path)
@@ -207,7 +208,9 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _asked(args: Namespace, directory: Path, pythons: Sequence[str]) -> list[tuple[str, str, str]]:
+def _packages(
+    args: Namespace, directory: Path, pythons: Sequence[str]
+) -> list[tuple[str, str, str]]:
     if args.packages:
         pairs = [package.partition("==") for package in args.packages]
         if bad := [name for name, _, version in pairs if not name or not version]:

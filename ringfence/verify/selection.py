@@ -76,10 +76,10 @@ def _with_instances(loaded: Environment) -> tuple[Environment, str]:
     except provisioned.ProvisionedError as error:
         return loaded, str(error)
     try:
-        provisioned.require_all(loaded, found)
+        provisioned.require_running(loaded, found)
     except provisioned.ProvisionedError as error:
-        return provisioned.located(loaded, found), str(error)
-    return provisioned.located(loaded, found), ""
+        return provisioned.with_addresses(loaded, found), str(error)
+    return provisioned.with_addresses(loaded, found), ""
 
 
 def hosts(config: pytest.Config) -> tuple[Host, ...]:

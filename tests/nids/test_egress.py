@@ -18,7 +18,7 @@ from benchmarks.captures import Handshake, Packets, http, number_at, tcp, tls, w
 from benchmarks.suricata import Suricata, render
 from ringfence.cloud import addressing, egress
 from ringfence.inventory import nids
-from ringfence.inventory.provisioned import Instance, located
+from ringfence.inventory.provisioned import Instance, with_addresses
 from ringfence.lab import unavailable
 from ringfence.manifest.model import Environment
 
@@ -49,7 +49,7 @@ def environment() -> Environment:
         name: Instance(f"i-{number:017x}", IPv4Address(int(host.segment.cidr[0]) + 20 + number))
         for number, (name, host) in enumerate(declared.hosts.items())
     }
-    return located(declared, found)
+    return with_addresses(declared, found)
 
 
 Make = Callable[[str], Packets]

@@ -153,7 +153,7 @@ def test_without_credentials_one_error_says_so(
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(provisioned.ProvisionedError, match=r"AWS does not say where .*aws sso"):
+    with pytest.raises(provisioned.ProvisionedError, match=r"AWS does not list the hosts.*aws sso"):
         provisioned.instances(environment)
 
 
@@ -182,7 +182,7 @@ class TestLocated:
             name: provisioned.Instance(f"i-{number}", IPv4Address("10.40.0.0") + number)
             for number, name in enumerate(environment.hosts, 10)
         }
-        return provisioned.located(environment, found)
+        return provisioned.with_addresses(environment, found)
 
     def test_a_host_is_the_same_wherever_it_is_mentioned(self, located: Environment) -> None:
         mentioned = [
@@ -249,11 +249,11 @@ class TestLocated:
 
     def test_what_was_not_found_stays_without_an_address(self, environment: Environment) -> None:
         one = {"edge-1": provisioned.Instance("i-1", IPv4Address("10.40.8.4"))}
-        found = provisioned.located(environment, one)
+        found = provisioned.with_addresses(environment, one)
         assert found.hosts["edge-1"].address
         assert found.hosts["siem-1"].address is None
         with pytest.raises(provisioned.ProvisionedError, match=r"runs as tools-1, .*siem-1"):
-            provisioned.require_all(environment, one)
+            provisioned.require_running(environment, one)
 
 
 class TestFirstBoot:
@@ -305,7 +305,9 @@ class TestFirstBoot:
         """Every file of the role's door, and no other: what Ansible then finds is nothing new."""
         assert rehearsal.resources
         variables = yaml.safe_load((ROOT / "roles" / "ssh" / "vars" / "main.yml").read_text())
-        assert [f"{path}.j2" for path in first_boot.DOOR] == variables["__ssh_automation_files"]
+        assert [f"{path}.j2" for path in first_boot.ACCESS_FILES] == variables[
+            "__ssh_automation_files"
+        ]
         host = environment.hosts["edge-1"]
         files = {
             each["path"]: each["content"]

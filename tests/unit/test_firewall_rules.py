@@ -151,7 +151,7 @@ def test_an_http_server_on_the_hosts_network_reaches_its_own_loopback_port_and_n
     egress = [{"cidr": "198.51.100.0/24", "port": 443, "why": "asks the vendor"}]
     environment = load(servers__git__egress=egress)
     server = replace(environment.servers["git"], transport="http")
-    account = firewall.account(environment, server, 20001)
+    account = firewall.account_rules(environment, server, 20001)
     assert [(rule["network"], rule["port"]) for rule in account["egress"]] == [
         ("198.51.100.0/24", 443),
         ("127.0.0.1/32", 20001),
@@ -162,7 +162,7 @@ def test_egress_by_name_opens_the_outside_for_its_port_and_the_resolvers(load):
     environment = load(network__services={"dns": ["10.213.10.53"]})
     egress = Egress(443, "asks the vendor", "tcp", domain="api.example.com")
     server = replace(environment.servers["git"], egress=(egress,))
-    account = firewall.account(environment, server, 20001)
+    account = firewall.account_rules(environment, server, 20001)
     assert account["outside"] == [
         {"protocol": "tcp", "port": 443, "why": "api.example.com: asks the vendor"}
     ]
@@ -207,7 +207,7 @@ def test_without_overlaps_permits_the_same_and_matches_once(given_rules, last):
 
 @given(st.text())
 def test_a_reason_cannot_leave_its_comment(text):
-    comment = firewall.comment(text)
+    comment = firewall.as_comment(text)
     assert len(comment.encode()) <= 120
     assert not set('"\n\r\0') & set(comment)
     assert "".join(comment.split()).isprintable()

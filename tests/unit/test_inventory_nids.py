@@ -93,12 +93,12 @@ def test_a_reason_cannot_end_the_message_that_it_stands_in(lab: Environment, why
 
 
 def test_files_of_the_operator_lie_beside_the_manifest(lab: Environment, tmp_path: Path) -> None:
-    assert nids.of_operator(lab)["nids_operator_files"] == {}
+    assert nids.operator_files(lab)["nids_operator_files"] == {}
     folder = tmp_path / "nids"
     folder.mkdir()
     for name in ("own.rules", "sni.txt", "notes.md"):
         (folder / name).touch()
-    found = nids.of_operator(replace(lab, path=tmp_path / "environment.yaml"))
+    found = nids.operator_files(replace(lab, path=tmp_path / "environment.yaml"))
     assert found == {
         "nids_operator_files": {"own.rules": str(folder / "own.rules")},
         "nids_denied_ja4_file": "",

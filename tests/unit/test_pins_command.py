@@ -226,7 +226,7 @@ def test_what_the_manifest_does_not_name_does_not_wait(
     assert bench.run("diff") == 0
     assert "time/delete_everything: offered, but not in the manifest" in capsys.readouterr().err
     assert bench.run("approve", "--tool", "delete_everything", "--yes") == 2
-    assert "does not wait for approval" in capsys.readouterr().err
+    assert "is not pending" in capsys.readouterr().err
 
 
 def test_a_tool_that_is_gone_is_told(bench: Bench, capsys: pytest.CaptureFixture[str]):
