@@ -1,6 +1,6 @@
-"""Attacks on a lab, as data: who stands where and does what, what stops it, and what sees it.
+"""Attacks on a lab, as data: from where, with what, what stops and what detects them.
 
-Words in braces are addresses: of a host (`{siem-1}`, `{siem-1/6}` its IPv6), of who attacks, of
+Words in braces are addresses: of a host (`{siem-1}`, `{siem-1/6}` its IPv6), of the attacker, of
 `{outside}` and `{resolver}` beyond the lab.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 FIREWALL = "ringfence drop"
-"""How a host's own firewall begins what it logs."""
+"""Prefix of the log lines of a host's firewall."""
 
 CLAIM = f"{FIREWALL} neighbour"
-"""How it does where somebody claims the address of a neighbour."""
+"""Prefix of its log lines about a claim of a neighbour's address."""
 
 PORTS = tuple(range(1000, 1040))
 
@@ -22,17 +22,17 @@ PORTS = tuple(range(1000, 1040))
 class Attack:
     name: str
     node: str
-    """An intruder's place, or a host that somebody got into: then as the account of a server."""
+    """An intruder's node, or a compromised host: then it runs as the account of a server."""
     program: str
     arguments: Sequence[object]
     blocked_by: str
-    """In the words of the report; empty: nothing stops it."""
+    """What stops it, as the report says it; empty if nothing does."""
     alerts: Sequence[str] = ()
-    """How the messages begin of which one must reach the collector; none: nothing sees it."""
+    """Prefixes of alerts of which one must reach the collector; none if nothing detects it."""
     happened: tuple[str, str] | None = None
-    """Host, and the command there that succeeds if the attack did; else its program knows."""
+    """Host and command that succeeds there if the attack did; without it, its program reports."""
     possible: bool = True
-    """False: there is nothing to attack before hardening either."""
+    """Whether it can succeed before hardening."""
     note: str = ""
     controls: Sequence[str] = field(kw_only=True)
     """Ids of controls: first the one that stops it, then the one that detects it."""
@@ -41,7 +41,7 @@ class Attack:
         return self.name
 
     def raises(self, host: str, message: str) -> bool:
-        """Whether an alert is of this attack. Firewalls of hosts that it is not about drop too."""
+        """Return whether an alert is of this attack: other hosts' firewalls log drops too."""
         own = f"{{{host}}}", f"{{{host}/6}}"
         concerned = host == self.node or any(word in own for word in self.arguments)
         return message.startswith(tuple(self.alerts)) and (
@@ -55,7 +55,7 @@ def undeclared(protocol: str, segment: str) -> str:
 
 ROUTER = "access lists of the network, and the host's firewall"
 HOST = "the host's firewall"
-MEMORY = "the host's memory of its neighbours"
+MEMORY = "the host's table of its neighbours"
 
 ATTACKS: Sequence[Attack] = (
     # Reconnaissance
@@ -102,19 +102,19 @@ ATTACKS: Sequence[Attack] = (
     Attack("an opening in fragments", "intruder.clients", "fragments", ("{sensor-1}", 22),
            ROUTER, [undeclared("tcp", "clients")],
            controls=["NET-01", "NET-05"]),
-    Attack("a server's account: to the collector", "tools-1", "connect", ("{siem-1}", 22),
+    Attack("a server's account to the collector", "tools-1", "connect", ("{siem-1}", 22),
            "the list of the server's account", [FIREWALL],
            controls=["NET-02", "MON-02"]),
-    Attack("a server's account: to the sensor", "tools-1", "connect", ("{sensor-1}", 22),
+    Attack("a server's account to the sensor", "tools-1", "connect", ("{sensor-1}", 22),
            "the list of the server's account", [FIREWALL],
            controls=["NET-02", "MON-02"]),
-    Attack("a server's account: to its neighbours", "tools-1", "connect",
+    Attack("a server's account to its neighbours", "tools-1", "connect",
            ("{tools-1}", 22, "127.0.0.1", 22), "the list of the server's account", [FIREWALL],
            controls=["NET-02", "MON-02"]),
     Attack("root in a server's sandbox", "sandbox", "escape", ("{siem-1}", 22),
            "the sandbox: no capability, no device, no network, no others' files", [],
-           note="what a sandbox refuses leaves no packet; its audit events need a kernel that "
-                "keeps them",
+           note="a refusal of the sandbox sends no packet; its audit events need a kernel with "
+                "audit",
            controls=["TIN-04"]),
     # Credentials
     Attack("instance metadata from the servers' segment", "intruder.servers", "connect",
@@ -124,17 +124,17 @@ ATTACKS: Sequence[Attack] = (
            ("169.254.169.254", 80), "the list of the server's account", [FIREWALL],
            controls=["NET-02", "MON-02"]),
     Attack("guessing passwords for SSH", "intruder.management", "guess", ("{tools-1}", 30),
-           "SSH takes no password", ["Brute force - SSH sessions"],
+           "SSH accepts no password", ["Brute force - SSH sessions"],
            controls=["IAM-05"]),
     # The gateway
     Attack("a call around the gateway", "intruder.edge", "call", ("{tools-1}", 8441),
-           "the host's firewall, which knows the gateway", ["Around the gateway"],
+           "the host's firewall, which admits only the gateway", ["Around the gateway"],
            controls=["NET-01", "IAM-01"]),
     Attack("TLS 1.2 to the gateway", "intruder.clients", "tls", ("{edge-1}", 443, "1.2", "x", 0),
-           "TLS 1.3 alone is spoken", ["TLS below 1.3 offered"],
+           "only TLS 1.3 is offered", ["TLS below 1.3 offered"],
            controls=["DAT-03"]),
-    Attack("TLS 1.2 behind other bytes for the same place", "intruder.clients", "overlap",
-           ("{edge-1}", 443), "TLS 1.3 alone is spoken", ["Evasion - TCP segments that overlap"],
+    Attack("TLS 1.2 behind overlapping segments", "intruder.clients", "overlap",
+           ("{edge-1}", 443), "only TLS 1.3 is offered", ["Evasion - TCP segments that overlap"],
            controls=["DAT-03", "NET-04"]),
     # Exfiltration
     Attack("data in names", "intruder.servers", "dns", ("{resolver}", 3000),
@@ -156,26 +156,26 @@ ATTACKS: Sequence[Attack] = (
            controls=["NET-01", "NET-05"]),
     Attack("an allowed name to another address", "tools-1", "tls",
            ("{resolver}", 443, "1.3", "outside.example", 300),
-           "the list of the server's account, which holds addresses", [FIREWALL],
+           "the list of the server's account, which has addresses", [FIREWALL],
            controls=["NET-02", "MON-02"]),
     Attack("another name behind an allowed host (domain fronting)", "tools-1", "fronting",
            ("{outside}", 443, "outside.example", "hidden.example"), "", [],
-           note="only the two ends see inside TLS: trust a declared host with everything "
-                "behind it",
+           note="only the ends of TLS see the request: a declared host must be trusted with "
+                "every name that it serves",
            controls=[]),
-    # Who one pretends to be
+    # Spoofing
     Attack("an address from outside", "intruder.clients", "spoof",
-           ("203.0.113.9", "{sensor-1}", 22), "the router and the host know where addresses belong",
+           ("203.0.113.9", "{sensor-1}", 22), "the router and the host drop spoofed sources",
            ["Undeclared source - tcp"],
            happened=("sensor-1", "ss -Htn state syn-recv | grep -q 203.0.113.9"),
            controls=["NET-01"]),
     Attack("an address of the gateway's segment", "intruder.clients", "spoof",
-           ("{free}", "{tools-1}", 8441), "the router knows where addresses belong",
+           ("{free}", "{tools-1}", 8441), "the router drops spoofed sources",
            ["Around the gateway", undeclared("tcp", "edge")],
            happened=("tools-1", "ss -Htn state syn-recv | grep -q {free}"),
            controls=["NET-01", "IAM-01", "NET-05"]),
     Attack("a router's advertisement", "intruder.servers", "neighbour",
-           ("ra", "{tools-1/6}", "fe80::666", "{own-mac}"), "hosts take no advertisements",
+           ("ra", "{tools-1/6}", "fe80::666", "{own-mac}"), "hosts ignore advertisements",
            ["Router advertisement from an undeclared router"],
            happened=("tools-1", "ip -6 route show default | grep -q fe80::666"),
            controls=["HST-01", "NET-01"]),
@@ -189,9 +189,9 @@ ATTACKS: Sequence[Attack] = (
            happened=("tools-1", "ip -4 neigh show {router} | grep -qi {own-mac}"),
            controls=["NET-01", "MON-02"]),
     Attack("a DHCP server", "intruder.servers", "neighbour",
-           ("dhcp", "{tools-1}", "{own}", "{own-mac}"), "no host asks",
+           ("dhcp", "{tools-1}", "{own}", "{own-mac}"), "no host uses DHCP",
            ["DHCP answer from an undeclared server"],
            happened=("tools-1", "ip -4 route show default | grep -q 'via {own}'"), possible=False,
-           note="hosts have the addresses of the manifest",
+           note="addresses of hosts are static",
            controls=["NET-01"]),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where attacks are carried out: a lab, a world beyond it, and what stands there unprotected."""
+"""The lab of the attacks, outside hosts beyond it, and unprotected stand-ins for servers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.attack.attacks import Attack
 
 PROGRAMS = Path(__file__).parent / "programs"
 OUTSIDE = ("192.0.2.80", "192.0.2.53", "169.254.169.254", "2001:db8::80", "2001:db8::53")
-"""RFC 5737, RFC 3849; and where a cloud hands out credentials."""
+"""Addresses for documentation (RFC 5737, RFC 3849), and that of instance metadata."""
 SECONDS = 90
-"""For one attack."""
+"""Longest time for one attack."""
 PATIENCE = 15.0
-"""For an alert, seconds."""
+"""Seconds to wait for an alert."""
 
 SANDBOXED = """
 set -e
@@ -40,7 +40,7 @@ journalctl --unit=mcp-intruder.service --output=cat --no-pager | grep '^{' | tai
 rm $unit
 systemctl daemon-reload
 """
-"""The very sandbox of a server, with root in it and other words for what to run."""
+"""The sandbox of a server, with root in it and another program."""
 
 FORGET = """
 ip neigh flush dev eth0
@@ -54,7 +54,7 @@ class Outcome:
     began: float
     """Unix seconds."""
     succeeded: bool
-    saw: str
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Ground:
         return f"{self.lab.plan.namespace_prefix}outside"
 
     def build(self) -> None:
-        """A world beyond the router, and a place for an intruder in every segment."""
+        """Build outside hosts beyond the router, and an intruder in every segment."""
         router, port = self.lab.plan.router, "o-outside"
         self._ip("netns", "add", self.outside)
         self._ip("-n", router, "link", "add", port, "type", "veth", "peer", "name", "eth0",
@@ -119,7 +119,7 @@ class Ground:
 
     @contextmanager
     def unprotected(self) -> Iterator[None]:
-        """A gateway and a server as they often are, in their hosts' places."""
+        """Run an unprotected gateway and server on their hosts' addresses."""
         hosts, nodes = self.lab.environment.hosts, self.lab.plan.hosts
         edge, tools = (str(hosts[name].address) for name in ("edge-1", "tools-1"))
         with (
@@ -154,7 +154,7 @@ class Ground:
         return [alert for alert in found if alert.time >= since]
 
     def first_alert(self, attack: Attack, since: float) -> Alert | None:
-        """The first of those that the attack should raise."""
+        """Return the first alert that the attack should raise."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = [a for a in self.alerts(since) if attack.raises(a.host, a.message)]
@@ -200,7 +200,7 @@ class Ground:
         return next(i.ip for i in addresses(segment, number) if i.version == version)
 
     def _meet_the_router(self) -> None:
-        """There has to be a neighbour whose place can be taken."""
+        """Let the host resolve a neighbour whose address the attack then claims."""
         siem = self.lab.environment.hosts["siem-1"]
         for address in siem.addresses:
             self.lab.exec(
@@ -218,10 +218,10 @@ class Ground:
 
 def _alert(record: dict) -> Alert:
     fields = record.get("fields", {})
-    told = fields.get("NIDS_TIMESTAMP") or record["time"]
+    time = fields.get("NIDS_TIMESTAMP") or record["time"]
     return Alert(
         record["host"],
         fields.get("NIDS_SIGNATURE") or record["message"],
-        datetime.fromisoformat(told).timestamp(),
+        datetime.fromisoformat(time).timestamp(),
         datetime.fromisoformat(record["received"]).timestamp(),
     )

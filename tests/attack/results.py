@@ -15,7 +15,7 @@ from ringfence.controls import catalogue as controls
 from tests.attack.attacks import FIREWALL, Attack
 from tests.attack.ground import Alert, Outcome
 
-# In the look of the compliance report.
+# Shares the style sheet of the compliance report.
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(ringfence.report.__file__).parent]),
     autoescape=True,
@@ -31,8 +31,8 @@ class Result:
     stopped: bool
     by: str
     alert: str | None
-    """The first that was raised, without addresses."""
-    by_whom: str | None
+    """The first alert, without addresses."""
+    alert_host: str | None
     milliseconds: int | None
     """From the packet to the collector."""
     note: str
@@ -53,12 +53,12 @@ class Result:
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
-    """In Markdown."""
-    yield "| attack | stopped by | seen as | ms | controls | |"
+    """Return a table in Markdown."""
+    yield "| attack | stopped by | detected as | ms | controls | |"
     yield "|---|---|---|---:|---|---|"
     for each in results:
         stopped = each.by if each.stopped else "**no**"
-        seen = f"{each.alert} ({each.by_whom})" if each.alert else "**no**"
+        seen = f"{each.alert} ({each.alert_host})" if each.alert else "**no**"
         cells = (
             *(each.attack, stopped, seen, str(each.milliseconds or "")),
             *(", ".join(each.controls), each.note),
@@ -67,14 +67,14 @@ def table(results: Sequence[Result]) -> Iterator[str]:
 
 
 def page(results: Sequence[Result], benign: int | None, time: datetime) -> str:
-    """As HTML that needs nothing beside itself. `benign`: alerts that normal work raised."""
-    told = [each.milliseconds for each in results if each.milliseconds is not None]
+    """Return a self-contained HTML page. `benign` is the number of alerts by normal work."""
+    latencies = [each.milliseconds for each in results if each.milliseconds is not None]
     return _templates.get_template("attacks.html.j2").render(
         results=sorted(results, key=lambda each: each.stopped and each.alert is not None),
         stopped=sum(each.stopped for each in results),
         seen=sum(each.alert is not None for each in results),
-        slowest=max(told, default=None),
-        middle=round(median(told)) if told else None,
+        slowest=max(latencies, default=None),
+        middle=round(median(latencies)) if latencies else None,
         benign=benign,
         catalogue=controls.load(),
         time=time,

@@ -1,5 +1,5 @@
-"""An attacker in the lab: every attack succeeds before hardening; afterwards it is stopped, seen,
-or said to be neither, and why."""
+"""An attacker in the lab: every attack succeeds before hardening; afterwards it is stopped,
+detected, or listed as neither, with the reason."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no lab here: {unav
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     directory = tmp_path_factory.mktemp("attack")
-    # Two workers may each have one: hosts as they come, and hardened ones.
+    # Two workers may each boot a lab: one of unhardened hosts, one of hardened ones.
     octet = 200 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     text = MANIFEST.read_text().replace("\nname: lab\n", f"\nname: attack-{octet}\n")
     text = text.replace("10.213.", f"10.{octet}.").replace("fd0d:213:", f"fd0d:{octet}:")
     assert REPOSITORY in text
-    text = text.replace(REPOSITORY, REPOSITORY + EGRESS)  # somebody outside may be reached
+    text = text.replace(REPOSITORY, REPOSITORY + EGRESS)  # one outside host may be reached
     (directory / "environment.yaml").write_text(text)
     (directory / "pins").symlink_to(PINS)
     lab = Lab(Environment.load(directory / "environment.yaml"), "trixie")
@@ -75,7 +75,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[Run]:
+def suite() -> Iterator[Run]:
     """Collect the result of each attack; at the end write a page, `reports/attack/attacks.html`."""
     run, began = Run(), datetime.now(UTC)
     yield run
@@ -88,21 +88,22 @@ def told() -> Iterator[Run]:
     (REPORT / "attacks.md").write_text("\n".join(table(results)) + "\n")
 
 
-class TestAsTheyCome:
-    """Hosts that nobody has hardened, with servers that anybody can reach."""
+@pytest.fixture(scope="class")
+def unhardened(ground: Ground) -> Iterator[Ground]:
+    with ground.unprotected():
+        yield ground
 
-    @pytest.fixture(scope="class")
-    def unhardened(self, ground: Ground) -> Iterator[Ground]:
-        with ground.unprotected():
-            yield ground
+
+class TestUnhardened:
+    """Attacks on unhardened hosts, with servers that anybody can reach."""
 
     @pytest.mark.parametrize("attack", [a for a in ATTACKS if a.possible], ids=str)
     def test_an_attack_succeeds(self, unhardened: Ground, attack: Attack):
         outcome = unhardened.carry_out(attack, hardened=False)
-        assert outcome.succeeded, outcome.saw
+        assert outcome.succeeded, outcome.evidence
 
 
-def test_benign_traffic_raises_no_alert(hardened: Ground, told: Run):
+def test_benign_traffic_raises_no_alert(hardened: Ground, suite: Run):
     """Calls through the gateway, log shipping, and a whole run of the playbook."""
     began = time.time()
     manifest = hardened.lab.environment.path
@@ -117,16 +118,16 @@ def test_benign_traffic_raises_no_alert(hardened: Ground, told: Run):
     time.sleep(5)
     alerts = [a.message for a in hardened.alerts(began) if a.host == "sensor-1"]
     raised = [message for message in alerts if not message.startswith(FIREWALL)]
-    told.benign = len(raised)
+    suite.benign = len(raised)
     assert raised == []
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_an_attack_is_stopped_and_seen(hardened: Ground, told: Run, attack: Attack):
+def test_an_attack_is_stopped_and_detected(hardened: Ground, suite: Run, attack: Attack):
     outcome = hardened.carry_out(attack, hardened=True)
     alert = hardened.first_alert(attack, outcome.began)
-    told.results.append(Result.of(attack, outcome, alert))
-    assert outcome.succeeded == (not attack.blocked_by), outcome.saw
+    suite.results.append(Result.of(attack, outcome, alert))
+    assert outcome.succeeded == (not attack.blocked_by), outcome.evidence
     assert bool(alert) == bool(attack.alerts), [a.message for a in hardened.alerts(outcome.began)]
 
 
@@ -137,7 +138,7 @@ def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
     forwarded = Connection("host edge-1", "host tools-1", "tcp", 8441)
     tried = Connection("segment servers", "host siem-1", "tcp", 22)
     cat = ["sh", "-c", "cat /var/log/ringfence/sensor-1/*.jsonl"]
-    deadline = time.monotonic() + 120  # a flow is told when it is over
+    deadline = time.monotonic() + 120  # a flow is recorded when it ends
     while True:
         events.write_text(hardened.lab.exec("siem-1", cat, timeout=60, check=True).stdout)
         comparison = compare(hardened.lab.environment, flow_records(record.lines([events])))
@@ -146,6 +147,6 @@ def test_flows_are_recorded_and_compared(hardened: Ground, tmp_path: Path):
         time.sleep(3)
     assert {called, forwarded} <= comparison.seen.keys()
     assert tried in comparison.undeclared
-    assert not [edge for edge in comparison.undeclared if edge.source.startswith("host ")]
+    assert not [each for each in comparison.undeclared if each.source.startswith("host ")]
     REPORT.mkdir(parents=True, exist_ok=True)
     (REPORT / "flows.html").write_text(render(hardened.lab.environment, comparison))
