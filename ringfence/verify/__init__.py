@@ -1,1 +1,1 @@
-"""Running the compliance checks: which hosts, over which connection, with which fixtures."""
+"""The pytest plugin that runs the checks, and what checks need: connections, probes, fixtures."""

@@ -1,7 +1,7 @@
-"""Second factors that the host has neither seen nor is tired of.
+"""One-time codes that are unused and not rate-limited.
 
-The host takes a code once and six codes a minute; without heed to that, a suite that is
-run three times in a row would call a hardened host broken.
+A host accepts each code once, and six attempts a minute. Checks that ignored that would fail on a
+hardened host when run three times in a row.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from ringfence.manifest.model import Administrator, Environment
 from ringfence.verify.targets import Target
 
 STEP_SECONDS = 30
-NEIGHBOURS = (0, 1, -1)
-"""Steps of time whose codes the host takes, the present one first (WINDOW_SIZE 3)."""
+WINDOW = (0, 1, -1)
+"""Time steps whose codes the host accepts, the current one first (WINDOW_SIZE 3)."""
 WAIT_SECONDS = 100
-"""After this time every used code is out of its window, and every attempt of the minute is over."""
+"""Seconds after which every used code and every counted attempt has expired."""
 
 
 def wait_for_attempt(host: Target, administrator: Administrator) -> None:
-    """Return when the host listens to another code; at the latest after `WAIT_SECONDS`."""
+    """Wait until the host accepts another attempt, at most `WAIT_SECONDS`."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not _listens(_options(host, administrator)) and time.monotonic() < deadline:
+    while not _accepts_attempt(_options(host, administrator)) and time.monotonic() < deadline:
         time.sleep(1)
 
 
 def unused(host: Target, environment: Environment, administrator: Administrator) -> str:
-    """The code of a person whose secret lies on this machine."""
+    """Return an unused code of a person whose secret is on this machine."""
     secret = second_factor.secret_file(environment, administrator.account).read_text().strip()
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         options, now = _options(host, administrator), int(time.time()) // STEP_SECONDS
         used = options.get("DISALLOW_REUSE", [])
-        fresh = [now + step for step in NEIGHBOURS if now + step not in used]
-        if (fresh and _listens(options)) or time.monotonic() > deadline:
+        fresh = [now + step for step in WINDOW if now + step not in used]
+        if (fresh and _accepts_attempt(options)) or time.monotonic() > deadline:
             return TOTP(secret).at((fresh or [now])[0] * STEP_SECONDS)
         time.sleep(1)
 
 
 def _options(host: Target, administrator: Administrator) -> dict[str, list[int]]:
-    """Numbers behind each option in the host's copy, never the secret; empty without one."""
+    """Return the numbers of each option in the host's copy, without the secret; empty if none."""
     lines = host.run(
         "sed -n 's/^\" //p' /var/lib/ringfence/totp/%s 2>/dev/null", administrator.account
     ).stdout.splitlines()
@@ -52,6 +52,6 @@ def _options(host: Target, administrator: Administrator) -> dict[str, list[int]]
     }
 
 
-def _listens(options: dict[str, list[int]]) -> bool:
+def _accepts_attempt(options: dict[str, list[int]]) -> bool:
     attempts, seconds, *times = options.get("RATE_LIMIT", [1, 0])
     return sum(when + seconds >= int(time.time()) for when in times) < attempts

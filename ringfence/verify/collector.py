@@ -11,7 +11,7 @@ from ringfence.verify.targets import Target, Targets
 
 RECORD = "/var/log/ringfence"
 
-# The newest record of a host that holds a text, within five seconds.
+# Prints the newest record of a host that contains a text, or nothing in time.
 FIND_RECORD = """
 for try in $(seq $((seconds * 5))); do
   for file in {record}/$host/*.jsonl; do :; done

@@ -1,8 +1,8 @@
-"""Requests to a gateway that runs, as its TLS frontend would pass them on.
+"""Requests to a running gateway, as its TLS frontend forwards them.
 
-Who is checked is the process itself, over its Unix socket on the host: the frontend's own
-properties are seen by handshakes. A caller is shown by a public certificate and by a token of a
-minute that is bound to it; no private key of a person leaves this machine.
+Requests go to the process itself, over its Unix socket on the host; other checks try handshakes
+with the frontend. A request carries the public certificate of a caller and a token of one minute
+that is bound to it. No private key of a person leaves this machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TOKEN_SECONDS = 60
 @dataclass(frozen=True)
 class Answer:
     status: int
-    """HTTP; 0 where there was none."""
+    """HTTP status; 0 without an answer."""
     text: str
     request_id: str
 
     @property
     def document(self) -> dict[str, Any]:
-        """The JSON-RPC message; the last one, where it came as events."""
+        """The JSON-RPC message; the last one of a stream of events."""
         lines = [line[5:] for line in self.text.splitlines() if line.startswith("data:")]
         try:
             found = json.loads(lines[-1] if lines else self.text)
@@ -61,7 +61,7 @@ class Request:
     body: bytes
     headers: Mapping[str, str]
     token: str | None = None
-    """Instead of a good one."""
+    """A token to send in place of a valid one."""
     query: str = ""
 
 
@@ -81,7 +81,7 @@ def request(
     token: str | None = None,
     **headers: str,
 ) -> Request:
-    """Well-formed; `headers` (with _ for -) replace those that belong to the document."""
+    """Return a well-formed request; `headers` (with _ for -) replace those of the document."""
     own = {
         "mcp-protocol-version": VERSION,
         "mcp-method": document["method"],
@@ -92,7 +92,7 @@ def request(
 
 
 class Caller:
-    """Asks the processes of the gateway on one host."""
+    """Sends requests to the processes of the gateway on one host."""
 
     def __init__(self, environment: Environment, host: Target) -> None:
         if environment.gateway is None:
@@ -100,17 +100,19 @@ class Caller:
         self.environment, self.host = environment, host
         self.gateway: Gateway = environment.gateway
 
-    def ask(self, *requests: Request) -> list[Answer]:
-        """One answer each; the requests go to the processes in turns."""
+    def send(self, *requests: Request) -> list[Answer]:
+        """Return an answer per request; the processes take turns."""
         identifiers = [str(uuid4()) for _ in requests]
-        sent = [
+        payload = [
             {
                 "socket": f"{mcp_gateway.SOCKETS}/{number % self.gateway.processes + 1}.sock",
                 "bytes": base64.b64encode(self._raw(each, identifier)).decode(),
             }
             for number, (each, identifier) in enumerate(zip(requests, identifiers, strict=True))
         ]
-        done = self.host.run("python3 -c %s %s", probes.source("unix_requests"), json.dumps(sent))
+        done = self.host.run(
+            "python3 -c %s %s", probes.source("unix_requests"), json.dumps(payload)
+        )
         if done.rc:
             raise UnverifiedError(
                 f"requests could not be sent on {self.host}: {done.stderr[-300:]}"
@@ -152,32 +154,32 @@ class Caller:
         leaf = x509.load_pem_x509_certificates(identity.certificate.read_bytes())[0]
         return leaf.public_bytes(Encoding.DER)
 
-    def _raw(self, asked: Request, identifier: str) -> bytes:
+    def _raw(self, request: Request, identifier: str) -> bytes:
         own = mcp_gateway.names(self.environment, self.gateway, self.host.manifest)[0]
-        subject = Subject.of_principal(self.environment, asked.principal)
-        token = asked.token or self.token(asked.principal, asked.server)
+        subject = Subject.of_principal(self.environment, request.principal)
+        token = request.token or self.token(request.principal, request.server)
         headers = {
             "host": own,
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
-            "content-length": str(len(asked.body)),
+            "content-length": str(len(request.body)),
             "connection": "close",
             "authorization": f"Bearer {token}",
             "x-ringfence-client-certificate": base64.b64encode(
-                self._certificate(asked.principal)
+                self._certificate(request.principal)
             ).decode(),
             "x-ringfence-client-subject": subject.distinguished_name.rfc4514_string(),
             "x-ringfence-client-address": "127.0.0.1",
             "x-ringfence-request-id": identifier,
-            **asked.headers,
+            **request.headers,
         }
-        lines = [f"POST /{asked.server.name}/mcp{asked.query} HTTP/1.1"]
+        lines = [f"POST /{request.server.name}/mcp{request.query} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode() + asked.body
+        return "\r\n".join([*lines, "", ""]).encode() + request.body
 
 
 def listings(environment: Environment) -> Iterator[tuple[Principal, Server, frozenset[str]]]:
-    """Who may list the tools of which server, and which those are."""
+    """Yield each principal and server with the tools that the principal may list."""
     for principal in environment.principals.values():
         for server in modern(environment):
             granted = environment.tools_of(principal)
@@ -187,7 +189,7 @@ def listings(environment: Environment) -> Iterator[tuple[Principal, Server, froz
 
 
 def withheld(environment: Environment) -> Iterator[tuple[Principal, Server, Tool]]:
-    """For everybody and every server, one tool that no role of theirs names."""
+    """Yield for each principal and server one tool that none of their roles names."""
     for principal in environment.principals.values():
         for server in modern(environment):
             for tool in server.tools.values():
@@ -198,7 +200,7 @@ def withheld(environment: Environment) -> Iterator[tuple[Principal, Server, Tool
 
 
 def sensitive(environment: Environment) -> Iterator[tuple[Principal, Server, Tool]]:
-    """Who may call which sensitive tool, once somebody has approved."""
+    """Yield principals with the sensitive tools that they may call under a grant."""
     for principal, server, names in listings(environment):
         for name in sorted(names):
             if server.tools[name].sensitive:
@@ -210,7 +212,7 @@ def modern(environment: Environment) -> Sequence[Server]:
 
 
 def _thumbprint(certificate: bytes) -> str:
-    """`x5t#S256` of RFC 8705."""
+    """Return `x5t#S256` (RFC 8705)."""
     from cryptography.hazmat.primitives.hashes import SHA256
 
     digest = x509.load_der_x509_certificate(certificate).fingerprint(SHA256())

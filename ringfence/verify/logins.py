@@ -1,4 +1,4 @@
-"""Logins tried from this machine with the system's own ssh, each over a connection of its own."""
+"""Login attempts from this machine with the system's ssh, each over its own connection."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ class Identity:
 
 @dataclass(frozen=True)
 class Login:
-    """How a login ended, from the client's own log."""
+    """The end of a login attempt, from the client's log."""
 
     admitted: bool
     log: str
 
     @property
     def offered(self) -> frozenset[str]:
-        """Methods with which sshd would let one go on, as it said at first."""
+        """Authentication methods that sshd offered first."""
         found = re.search(r"Authentications that can continue: (\S+)", self.log)
         return frozenset(found[1].split(",")) if found else frozenset()
 
     @property
     def key_was_one_factor(self) -> bool:
-        """The key was right, and not enough."""
+        """Return whether sshd accepted the key as the first of two factors."""
         return 'Authenticated using "publickey" with partial success' in self.log
 
     @property
     def end(self) -> str:
-        """Why it ended, in ssh's words."""
+        """The last message of ssh."""
         if self.admitted:
-            return "it was let in"
+            return "the login succeeded"
         lines = [line for line in self.log.splitlines() if line and "debug1:" not in line]
         return lines[-1].strip() if lines else "ssh ended without a message"
 
     def proposed(self, kind: str) -> tuple[str, ...]:
-        """Algorithms of one kind in the server's own KEXINIT."""
+        """Return the algorithms of one kind in the server's KEXINIT."""
         _, _, answer = self.log.partition("peer server KEXINIT proposal")
         found = re.search(rf"debug2: {re.escape(kind)}: (\S+)", answer)
         return tuple(found[1].split(",")) if found else ()
@@ -79,7 +79,7 @@ def try_login(
     from_host: bool = False,
     arguments: Sequence[str] = (),
 ) -> Login:
-    """Log in, or not. With `from_host` the connection comes from the host itself, not from here."""
+    """Try to log in. With `from_host` the connection starts on the host itself."""
     seconds = connection.connect_seconds(host) if host.instance else CONNECT_SECONDS
     with tempfile.TemporaryDirectory(prefix="ringfence-") as directory:
         command = [
@@ -96,7 +96,7 @@ def try_login(
             connection.address(host),
             *(() if "-W" in arguments else ("--", f"echo {ADMITTED}")),
         ]
-        # The code reaches ssh by a file and a prompt: no argument, no environment.
+        # ssh reads the code from a file by a prompt: no argument and no variable has it.
         environ = _answering(Path(directory), code) if code is not None else None
         try:
             done = subprocess.run(
@@ -108,7 +108,7 @@ def try_login(
                 env=environ,
             )
         except subprocess.TimeoutExpired:
-            return Login(False, f"no end after {SECONDS + seconds} s")
+            return Login(False, f"ssh did not end within {SECONDS + seconds} s")
     return Login(
         admitted=ADMITTED.encode() in done.stdout,
         log=done.stderr.decode(errors="replace"),
@@ -142,7 +142,7 @@ while True:
 
 
 def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Connect from the host to itself, through automation's door; no key leaves this machine."""
+    """Relay through the automation account, from the host to itself; no key leaves this machine."""
     relay = RELAY.format(address=str(host.address), port=host.ssh_port)
     files = Files.of(environment)
     outer = [
@@ -150,7 +150,7 @@ def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
         *("-l", environment.automation.account, "-i", str(files.key)),
         *connection.automation_options(environment, host),
         connection.address(host),
-        # As root: the firewall lets nobody else connect over loopback, and sshd is what is tried.
+        # As root: the firewall blocks other accounts on loopback, and the check is about sshd.
         shlex.join(["sudo", "-n", "python3", "-c", relay]),
     ]
     return ("-o", f"ProxyCommand={shlex.join(outer).replace('%', '%%')}")

@@ -1,9 +1,8 @@
-"""Checks side by side: one forked process for those of a module on a host.
+"""Runs groups of checks in parallel: one forked process for those of a module on a host.
 
-A check waits for its host most of the time, so the hosts of an environment take hardly
-longer than one. Modules share nothing on a host; within one, checks keep their order. The
-processes are forked when everything is imported and collected:
-pytest-xdist starts and collects anew in each, which costs more than two hosts' checks.
+Checks mostly wait for hosts, so several hosts take hardly longer than one. Modules share nothing on
+a host; within a module, checks keep their order. Processes are forked after import and collection:
+pytest-xdist imports and collects again in each, which takes longer than the checks of two hosts.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 _fork = multiprocessing.get_context("fork")
 
 
 def run(session: pytest.Session, groups: Iterable[Sequence[pytest.Item]], jobs: int) -> None:
-    """Run groups of checks, each in order and `jobs` of them at once, and report on all."""
+    """Run `jobs` groups at once, the checks of each in order, and report on all."""
     waiting = list(groups)[::-1]
     running: dict[Any, _Group] = {}
     try:
@@ -43,17 +41,17 @@ def run(session: pytest.Session, groups: Iterable[Sequence[pytest.Item]], jobs: 
 
 
 class _Group:
-    """Checks that keep their order, and the process that makes them."""
+    """Checks that keep their order, and the process that runs them."""
 
     def __init__(self, items: Sequence[pytest.Item]):
         self._items = list(items)
         self.outcomes, sender = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_make, args=(self._items, sender), daemon=True)
+        self._process = _fork.Process(target=_run, args=(self._items, sender), daemon=True)
         self._process.start()
         sender.close()
 
     def replay(self) -> bool:
-        """Report on the next check. False when there is none left."""
+        """Report on the next check; return False after the last."""
         try:
             reports = self.outcomes.recv()
         except EOFError:
@@ -70,23 +68,35 @@ class _Group:
         self._process.join()
 
 
-def _make(items: Sequence[pytest.Item], outcomes: Connection) -> None:
-    # Ctrl-C ends this process without a word, and its ssh with it; the parent speaks for all.
+class _Reports:
+    """A plugin of the forked process that sends the reports of each check to the parent."""
+
+    def __init__(self, config: pytest.Config, outcomes: Connection) -> None:
+        self._config, self._outcomes = config, outcomes
+        self._reports: list[Any] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        to_data = self._config.hook.pytest_report_to_serializable
+        self._reports.append(to_data(config=self._config, report=report))
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._outcomes.send(self._reports)
+        self._reports = []
+
+
+def _run(items: Sequence[pytest.Item], outcomes: Connection) -> None:
+    # Ctrl-C ends this process and its ssh without a message; the parent reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    capture: Any = items[0].config.pluginmanager.getplugin("capturemanager")
+    config = items[0].config
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
     if capture:
-        # The files that output is captured in are shared with the other processes until now.
+        # Until now this process shares the files for captured output with the others.
         capture.stop_global_capturing()
         capture.start_global_capturing()
+    config.pluginmanager.unregister(name="terminalreporter")
+    config.pluginmanager.register(_Reports(config, outcomes))
     for item, following in zip(items, [*items[1:], None], strict=True):
-        reports = runtestprotocol(item, log=False, nextitem=following)
-        hook = item.config.hook
-        outcomes.send(
-            [
-                hook.pytest_report_to_serializable(config=item.config, report=report)
-                for report in reports
-            ]
-        )
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
 def _from_serializable(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
@@ -94,7 +104,7 @@ def _from_serializable(item: pytest.Item, data: dict[str, Any]) -> pytest.TestRe
 
 
 def _lost(item: pytest.Item, status: int | None) -> pytest.TestReport:
-    message = f"the process that made these checks ended early (status {status})"
+    message = f"the process of these checks ended early (status {status})"
     return pytest.TestReport(
         item.nodeid, item.location, item.keywords, "failed", message, "call", start=0, stop=0
     )

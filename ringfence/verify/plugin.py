@@ -1,4 +1,4 @@
-"""pytest plugin: compliance checks against the hosts of one environment.
+"""pytest plugin: runs checks against the hosts of one environment.
 
     pytest tests/compliance --environment inventories/lab/environment.yaml
 
@@ -30,7 +30,7 @@ from ringfence.verify.account.cloud import Cloud, account_of
 from ringfence.verify.targets import Target, Targets, UnreachableError
 
 JOBS_PER_CORE = 4
-"""Checks wait for hosts far more than they compute."""
+"""Checks mostly wait for hosts."""
 
 SOCKETS = pytest.StashKey[Path]()
 
@@ -63,13 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Say what is verified, before the plugins that report on it are configured."""
+    """Record the subject before the plugins that report on it are configured."""
     option = config.option
     if _is_worker(config) or option.environment is None or option.collectonly or option.help:
         return
     environment = selection.environment(config)
     config.stash[SUBJECT] = Subject(
-        # What passes in a rehearsal says nothing about an account yet.
+        # A passed check of a rehearsal says nothing about a real account.
         environment=f"{environment.name} (rehearsed)" if option.rehearsed else environment.name,
         stage=environment.stage,
         hosts=() if option.rehearsed else tuple(h.name for h in selection.hosts(config)),
@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a wrong selection before anything runs."""
+    """Reject a wrong selection before anything runs."""
     if (
         session.config.option.rehearsed
         and selection.environment(session.config).provisioning is None
@@ -102,14 +102,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Side by side, unless there is nothing to be gained, or another plugin distributes (-n)."""
+    """Run groups in parallel, unless that gains nothing or another plugin distributes (-n)."""
     config = session.config
     jobs: int = config.option.jobs or JOBS_PER_CORE * (os.cpu_count() or 1)
     groups = _in_order(session.items)
     if (
         min(jobs, len(groups)) < 2
         or session.testsfailed
-        or config.option.rehearsed  # it answers without waiting: threads are in each other's way
+        or config.option.rehearsed  # an emulated account answers without waiting
         or config.option.usepdb
         or config.option.collectonly
         or config.pluginmanager.hasplugin("dsession")
@@ -118,13 +118,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     terminal: Any = config.pluginmanager.getplugin("terminalreporter")
     if terminal:
-        terminal.showfspath = False  # modules interleave: one line of dots for all
+        terminal.showfspath = False  # modules interleave, so their dots share a line
     parallel.run(session, groups, jobs)
     return True
 
 
 def _in_order(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
-    """Checks that may count on running one after another: those of a module on a host."""
+    """Return groups of checks that run in order: those of a module on a host."""
     groups: dict[tuple[str, Path], list[pytest.Item]] = {}
     for item in items:
         groups.setdefault((item.stash[IDENTITY].host, item.path), []).append(item)
@@ -139,7 +139,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("hosts")
     if marker is None or len(marker.args) != 1:
         raise pytest.Collector.CollectError(
-            f"{metafunc.definition.nodeid}: say where it runs: @pytest.mark.hosts(GROUP)"
+            f"{metafunc.definition.nodeid}: name the group of hosts: @pytest.mark.hosts(GROUP)"
         )
     names = ["host"]
     selected = selection.hosts(metafunc.config)
@@ -202,7 +202,7 @@ def _control(item: pytest.Item) -> str:
 
 
 def _has_host(item: pytest.Item) -> bool:
-    """False for the placeholder that pytest makes of a check whose group has no hosts."""
+    """Return whether the item has a host: pytest makes a placeholder for an empty group."""
     parameters = getattr(item, "callspec", None)
     return (
         parameters is None
@@ -212,7 +212,7 @@ def _has_host(item: pytest.Item) -> bool:
 
 
 def _has_account(item: pytest.Item) -> bool:
-    """Checks of the cloud are for what is provisioned there; a rehearsal has nothing else."""
+    """Return whether a check of the cloud has an account; a rehearsal has no other checks."""
     names: tuple[str, ...] = getattr(item, "fixturenames", ())
     if "cloud" in names:
         return selection.environment(item.config).provisioning is not None
@@ -238,7 +238,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def environment(pytestconfig: pytest.Config) -> Environment:
-    """The manifest: where expected values come from."""
+    """The manifest, the source of expected values."""
     return selection.environment(pytestconfig)
 
 
@@ -252,7 +252,7 @@ def targets(pytestconfig: pytest.Config, environment: Environment) -> Iterator[T
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
-    """The host under verification, as root; a testinfra host with its manifest entry."""
+    """The host to verify, as root: a testinfra host with its manifest entry."""
     try:
         return targets[request.param]
     except UnreachableError as error:
@@ -261,9 +261,9 @@ def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
 
 @pytest.fixture(scope="session")
 def cloud(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Cloud]:
-    """The AWS account of the environment, or the one that its stack would make.
+    """The AWS account of the environment, or a rehearsed one.
 
-    Of a rehearsal, the measurement `before` is of a new account, before anything is made in it.
+    The measurement `before` of a rehearsal takes a new account with AWS's defaults.
     """
     option = pytestconfig.option
     provisioned = option.measurement != "before"
@@ -273,29 +273,29 @@ def cloud(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Clo
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Server:
-    """An MCP server of the host: the check runs once for each."""
+    """An MCP server of the host; the check runs once per server."""
     return request.param
 
 
 @pytest.fixture
 def administrator(request: pytest.FixtureRequest) -> Administrator:
-    """A person who may log in to hosts: the check runs once for each."""
+    """A person who may log in to hosts; the check runs once per person."""
     return request.param
 
 
 @pytest.fixture
 def other_host(host: Target, targets: Targets, environment: Environment) -> Target:
-    """A host in another segment than `host`, as the place to try connections from."""
+    """A host in another segment than `host`, to try connections from."""
     for candidate in environment.group("all"):
         if candidate.segment != host.manifest.segment:
             try:
                 return targets[candidate]
             except UnreachableError:
                 continue
-    return not_applicable("no other segment has a reachable host to try this from")
+    return not_applicable("no other segment has a reachable host to connect from")
 
 
 @pytest.fixture(scope="session")
 def operator() -> testinfra.host.Host:
-    """This machine, in the management segment: for log-ins and handshakes from outside."""
+    """This machine, in the management segment, without sudo."""
     return connections.operator_machine()

@@ -12,5 +12,5 @@ from ringfence import ROLES
 
 @cache
 def defaults(role: str) -> dict[str, Any]:
-    """Default variables of a role."""
+    """Return the default variables of a role."""
     return yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())

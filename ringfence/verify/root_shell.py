@@ -1,7 +1,7 @@
 """One root process on a host that runs the commands of all checks.
 
-A command through ssh and sudo costs 30 to 80 ms, most of it log-in, PAM and session; a
-suite makes hundreds. Here sudo is asked once per host, and a command costs a round trip.
+A command through ssh and sudo costs 30 to 80 ms, mostly for login, PAM and session, and a suite
+runs hundreds. Here sudo runs once per host, and a command costs a round trip.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from ringfence.report import UnverifiedError
 
 SECONDS = 60
-"""For one command."""
+"""Longest time of one command."""
 _GRACE = 10
-"""How much later this side gives up: then it is not the command that hangs."""
+"""Seconds by which this side waits longer: then the connection hangs, not the command."""
 
-# Runs on the host. Each line asks for one command; each answer is one line.
+# Runs on the host: reads one command per line and answers in one line.
 _RUNNER = """
 import base64, json, os, signal, subprocess, sys
 for line in sys.stdin:
@@ -41,11 +41,11 @@ for line in sys.stdin:
 
 
 class EndedError(UnverifiedError):
-    """The process or the way to it is gone; the message is what ssh or sudo said."""
+    """The process or the connection ended; the message is that of ssh or sudo."""
 
 
 class RootShell:
-    """Not for two threads at once: the second would wait for the first one's command."""
+    """A process that runs one command at a time; each thread needs its own."""
 
     def __init__(self, ssh: Sequence[str], *, sudo: bool):
         remote = f"{'sudo -n ' if sudo else ''}/usr/bin/python3 -Iuc {shlex.quote(_RUNNER)}"
@@ -61,17 +61,17 @@ class RootShell:
             raise EndedError("ssh is missing here: install openssh-client") from None
 
     def run(self, command: str, seconds: float = SECONDS) -> tuple[int, bytes, bytes]:
-        """Status, output and errors of a command. Raises `TimeoutError` or `EndedError`."""
+        """Return status, output and errors of a command. Raises `TimeoutError` or `EndedError`."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
         assert stdout
         try:
             stdin.write(json.dumps([command, seconds]).encode() + b"\n")
         except BrokenPipeError:
-            raise EndedError(self._last_words()) from None
+            raise EndedError(self._last_message()) from None
         answer = self._line(stdout.fileno(), seconds + _GRACE)
         if answer is None:
-            raise TimeoutError(f"no end after {seconds:g} s: {command}")
+            raise TimeoutError(f"the command did not end within {seconds:g} s: {command}")
         status, output, errors = answer
         return status, base64.b64decode(output), base64.b64decode(errors)
 
@@ -82,18 +82,18 @@ class RootShell:
         while not parts or not parts[-1].endswith(b"\n"):
             if not select.select([descriptor], [], [], seconds)[0]:
                 self.close()
-                raise EndedError(f"no answer for {seconds:g} s")
+                raise EndedError(f"the host did not answer for {seconds:g} s")
             parts.append(stdout.read(1 << 20) or b"")
             if not parts[-1]:
-                raise EndedError(self._last_words())
+                raise EndedError(self._last_message())
         return json.loads(b"".join(parts))
 
-    def _last_words(self) -> str:
+    def _last_message(self) -> str:
         try:
             _, errors = self._process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
             self.close()
-            return "ssh does not end"
+            return "ssh did not end"
         lines = errors.decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else f"ssh ended with status {self._process.returncode}"
 

@@ -1,4 +1,4 @@
-"""Which environment, hosts and checks the command line asks for."""
+"""Environment, hosts and checks that the command line selects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SELECTING = (
     *("rehearsed", "only_hosts", "only_controls", "keyword", "markexpr", "deselect"),
     *("ignore", "ignore_glob", "lf", "stepwise", "maxfail"),
 )
-"""Options that may leave something out."""
+"""Options that may leave checks out."""
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -42,12 +42,12 @@ def add_options(group: pytest.OptionGroup) -> None:
 
 
 def environment(config: pytest.Config) -> Environment:
-    """The environment under verification."""
+    """Return the environment to verify."""
     if _ENVIRONMENT not in config.stash:
         path: Path | None = config.option.environment
         if path is None:
             raise pytest.UsageError(
-                "which environment? Add --environment inventories/NAME/environment.yaml"
+                "no environment given; add --environment inventories/NAME/environment.yaml"
             )
         try:
             loaded = Environment.load(path)
@@ -64,13 +64,13 @@ def environment(config: pytest.Config) -> Environment:
 
 
 def not_found(config: pytest.Config) -> str:
-    """Why hosts that are provisioned have no address, if any has none."""
+    """Return why provisioned hosts have no address; empty if all have one."""
     environment(config)
     return config.stash[_NOT_FOUND]
 
 
 def _with_instances(loaded: Environment) -> tuple[Environment, str]:
-    """Those that are found are verified, whatever happened to the others."""
+    """Add the addresses of instances that exist, and why others are missing."""
     try:
         found = provisioned.instances(loaded)
     except provisioned.ProvisionedError as error:
@@ -93,7 +93,7 @@ def hosts(config: pytest.Config) -> tuple[Host, ...]:
 
 
 def control_ids(config: pytest.Config) -> frozenset[str]:
-    """The controls that are asked for; all of them where none is named."""
+    """Return the selected controls; all if none is named."""
     known = controls.load().keys()
     wanted = frozenset(config.option.only_controls)
     if unknown := wanted - known:
@@ -102,6 +102,6 @@ def control_ids(config: pytest.Config) -> frozenset[str]:
 
 
 def is_partial(config: pytest.Config) -> bool:
-    """Whether something may be left out: then the figures are not those of the environment."""
+    """Return whether checks may be left out, so figures are not those of the environment."""
     selected = any(getattr(config.option, name, None) for name in _SELECTING)
     return selected or any(not Path(argument).is_dir() for argument in config.args)

@@ -1,7 +1,7 @@
-"""Hosts as the checks see them: testinfra over one shared SSH connection per host.
+"""Hosts for checks: testinfra over one shared SSH connection per host.
 
-The connection is the one Ansible uses (`ringfence.inventory.connection`). Before the
-first hardening that door does not exist yet, and the bootstrap door is taken instead.
+The connection is that of Ansible (`ringfence.inventory.connection`). Before the first hardening it
+does not exist yet, and the bootstrap account is used.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ CONNECT_SECONDS = 5
 
 
 class UnreachableError(UnverifiedError):
-    """No door of the host opens."""
+    """No SSH access path of the host works."""
 
 
 @dataclass(frozen=True)
-class Door:
-    """One way into a host: the arguments of ssh, and whether root needs sudo there."""
+class AccessPath:
+    """Arguments of ssh for one SSH access path of a host, and whether root needs sudo there."""
 
     name: str
     arguments: tuple[str, ...]
     sudo: bool
     seconds: int
-    """In which ssh has to be connected."""
+    """Limit for connecting."""
 
 
-def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
-    """The ways into a host, in the order in which they are tried."""
+def access_paths(environment: model.Environment, host: model.Host) -> tuple[AccessPath, ...]:
+    """Return the SSH access paths of a host, in the order to try."""
     has_authority = keep_certificate(environment).authority.exists()
     ansible = connection.variables(environment, host)
     seconds = connection.connect_seconds(host) if host.instance else CONNECT_SECONDS
-    automation = _door(
+    automation = _path(
         "automation",
         ansible["ansible_host"],
         ansible["ansible_port"],
@@ -56,7 +56,7 @@ def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
         ansible["ansible_ssh_common_args"],
         seconds,
     )
-    bootstrap = _door(
+    bootstrap = _path(
         "bootstrap",
         ansible["ansible_host"],
         ansible["bootstrap_port"],
@@ -68,42 +68,46 @@ def doors(environment: model.Environment, host: model.Host) -> tuple[Door, ...]:
     return (automation, bootstrap) if has_authority else (bootstrap,)
 
 
-def _door(
+def _path(
     name: str, address: str, port: int, user: str, key: str, options: str, seconds: int
-) -> Door:
+) -> AccessPath:
     destination = (f"HostName={address}", f"Port={port}", f"User={user}")
-    # Quoted: blanks separate the values of this option.
+    # Quoted, since blanks separate the values of this option.
     identity = (f'IdentityFile="{key}"'.replace("%", "%%"),) if key else ()
     settings = tuple(part for value in (*destination, *identity) for part in ("-o", value))
-    return Door(name, (*settings, *shlex.split(options)), sudo=user != "root", seconds=seconds)
+    return AccessPath(
+        name, (*settings, *shlex.split(options)), sudo=user != "root", seconds=seconds
+    )
 
 
 class SshBackend(BaseBackend):
-    """Commands as root over a shared connection, each with a limit in time.
+    """Runs commands as root over a shared connection, each with a time limit.
 
-    testinfra's own backend waits without limit, quotes its options through a local
-    shell, has no control path by default, and asks sudo anew for each command.
+    testinfra's own backend waits without limit, quotes its options through a local shell, has no
+    control path by default, and starts sudo for each command.
     """
 
     NAME = "ssh"
 
-    def __init__(self, hostname: str, door: Door, sockets: Path):
+    def __init__(self, hostname: str, path: AccessPath, sockets: Path):
         super().__init__(hostname)
-        self._encoding = "utf-8"
-        self._door = door
+        self._path = path
         self._ssh = (
             "ssh",
             "-T",
-            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={door.seconds}"),
+            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={path.seconds}"),
             *("-o", "ControlMaster=auto", "-o", "ControlPersist=60"),
             *("-o", f"ControlPath={sockets}/%C"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
             *("-o", "LogLevel=ERROR"),
-            *door.arguments,
+            *path.arguments,
             "--",
             hostname,
         )
         self._idle: list[RootShell] = []
+
+    def get_encoding(self) -> str:
+        return "utf-8"
 
     def get_sudo_command(self, command: str, sudo_user: str | None) -> str:
         account = f"-u {shlex.quote(sudo_user)} " if sudo_user else ""
@@ -111,11 +115,11 @@ class SshBackend(BaseBackend):
 
     def run(self, command: str, *args: str, **_: Any) -> CommandResult:
         remote = self.get_command(command, *args)
-        # A check may run commands side by side, in threads: each has a shell of its own.
+        # Threads of a check each take a shell of their own.
         try:
             shell = self._idle.pop()
         except IndexError:
-            shell = RootShell(self._ssh, sudo=self._door.sudo)
+            shell = RootShell(self._ssh, sudo=self._path.sudo)
         status, output, errors = shell.run(remote)
         self._idle.append(shell)
         return self.result(status, remote.encode(), output, errors)
@@ -126,13 +130,13 @@ class SshBackend(BaseBackend):
 
 
 class Target(testinfra.host.Host):
-    """A testinfra host that knows its entry in the manifest."""
+    """A testinfra host with its entry in the manifest."""
 
-    def __init__(self, backend: BaseBackend, manifest: model.Host, door: str):
+    def __init__(self, backend: BaseBackend, manifest: model.Host, path: str):
         super().__init__(backend)
         backend.set_host(self)
         self.manifest = manifest
-        self.door = door
+        self.path = path
         self.once = cache(self._once)
 
     def _once(self, command: str, *args: str) -> CommandResult:
@@ -143,7 +147,7 @@ class Target(testinfra.host.Host):
 
 
 class Targets:
-    """The hosts of an environment, each connected at its first use."""
+    """Hosts of an environment, each connected at first use."""
 
     def __init__(self, environment: model.Environment, sockets: Path, not_found: str = ""):
         self._environment = environment
@@ -152,7 +156,7 @@ class Targets:
         self._known: dict[str, Target | UnreachableError] = {}
 
     def __getitem__(self, host: model.Host) -> Target:
-        """Raises `UnreachableError`, at once where an earlier attempt has failed."""
+        """Return a connected host. Raises `UnreachableError`, at once after a failed attempt."""
         if host.name not in self._known:
             self._known[host.name] = self._connect(host)
         known = self._known[host.name]
@@ -167,22 +171,22 @@ class Targets:
         if missing := provisioned.missing_tools(self._environment):
             return UnreachableError(missing)
         try:
-            ways = doors(self._environment, host)
+            paths = access_paths(self._environment, host)
         except StateError as error:
             return UnreachableError(str(error))
-        seen: list[str] = []
-        for door in ways:
-            target = Target(SshBackend(host.name, door, self._sockets), host, door.name)
+        failures: list[str] = []
+        for path in paths:
+            target = Target(SshBackend(host.name, path, self._sockets), host, path.name)
             try:
                 target.run("true")
             except (EndedError, TimeoutError) as error:
-                seen.append(f"{door.name}: {error}")
+                failures.append(f"{path.name}: {error}")
                 if "timed out" in str(error) or "No route" in str(error):
                     break
             else:
                 return target
         return UnreachableError(
-            f"{host.name} ({host.address}) cannot be reached: {'; '.join(seen)}. {_hint(host)}"
+            f"{host.name} ({host.address}) cannot be reached: {'; '.join(failures)}. {_hint(host)}"
         )
 
     def close(self) -> None:
@@ -191,7 +195,7 @@ class Targets:
                 known.backend.close()
 
     def forget(self) -> None:
-        """Let `Target.once` ask again: the hosts have been changed."""
+        """Clear what `Target.once` remembers, after hosts were changed."""
         for known in self._known.values():
             if isinstance(known, Target):
                 known.once.cache_clear()
@@ -200,11 +204,11 @@ class Targets:
 def _hint(host: model.Host) -> str:
     if host.instance:
         return "Does aws ssm describe-instance-information list it, and may you open sessions?"
-    return "Is it up, and does this machine stand in a management segment?"
+    return "Is it up, and is this machine in a management segment?"
 
 
 def operator_machine() -> testinfra.host.Host:
-    """The machine the checks are started on, without sudo."""
+    """Return this machine as a testinfra host, without sudo."""
     backend = LocalBackend()
     host = testinfra.host.Host(backend)
     backend.set_host(host)
@@ -212,7 +216,7 @@ def operator_machine() -> testinfra.host.Host:
 
 
 def close(sockets: Path) -> None:
-    """End every shared connection whose socket lies in a directory."""
+    """End every shared connection with a socket in a directory."""
     for socket in sockets.iterdir():
         subprocess.run(
             ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "--", "none"],

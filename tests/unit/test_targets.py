@@ -1,4 +1,4 @@
-"""Connections of the checks: the same doors as Ansible's, bounded in time, shared."""
+"""Connections of the checks: the same access_paths as Ansible's, bounded in time, shared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringfence.inventory import connection
 from ringfence.manifest.model import Environment
 from ringfence.verify import root_shell
 from ringfence.verify.root_shell import EndedError
-from ringfence.verify.targets import Door, SshBackend, Targets, UnreachableError, doors
+from ringfence.verify.targets import AccessPath, SshBackend, Targets, UnreachableError, access_paths
 
 HERE = 'for last; do :; done; eval "exec ${last#sudo -n }"'
 """An ssh that leads to this machine, and needs no sudo there."""
@@ -50,17 +50,17 @@ def calls(ssh: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-class TestDoors:
-    def test_a_fresh_environment_has_only_the_bootstrap_door(self, environment: Environment):
-        (door,) = doors(environment, environment.hosts["tools-1"])
-        assert door.name == "bootstrap"
-        assert "User=root" in door.arguments
-        assert not door.sudo
+class TestAccessPaths:
+    def test_a_fresh_environment_has_only_the_bootstrap_path(self, environment: Environment):
+        (path,) = access_paths(environment, environment.hosts["tools-1"])
+        assert path.name == "bootstrap"
+        assert "User=root" in path.arguments
+        assert not path.sudo
 
     def test_automation_comes_first_with_ansibles_own_options(self, environment: Environment):
         ensure_certificate(environment)
         host = environment.hosts["tools-1"]
-        automation, bootstrap = doors(environment, host)
+        automation, bootstrap = access_paths(environment, host)
         assert (automation.name, bootstrap.name) == ("automation", "bootstrap")
         assert f"User={environment.automation.account}" in automation.arguments
         assert f"HostName={host.address}" in automation.arguments
@@ -70,12 +70,12 @@ class TestDoors:
 
 
 class TestBackend:
-    DOOR = Door("automation", ("-o", "User=ringfence"), sudo=True, seconds=5)
+    PATH = AccessPath("automation", ("-o", "User=ringfence"), sudo=True, seconds=5)
 
     @pytest.fixture
     def backend(self, ssh: Path, tmp_path: Path) -> Iterator[SshBackend]:
         assert ssh.exists()
-        backend = SshBackend("tools-1", self.DOOR, tmp_path)
+        backend = SshBackend("tools-1", self.PATH, tmp_path)
         yield backend
         backend.close()
 
@@ -98,7 +98,7 @@ class TestBackend:
         self, backend: SshBackend, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(root_shell.RootShell.run, "__defaults__", (0.3,))
-        with pytest.raises(TimeoutError, match=r"no end after 0\.3 s: sleep 30"):
+        with pytest.raises(TimeoutError, match=r"the command did not end within 0\.3 s: sleep 30"):
             backend.run("sleep 30 & sleep 30")
         assert backend.run("echo next").stdout == "next\n"
 
@@ -134,7 +134,7 @@ class TestTargets:
                 hosts[environment.hosts["tools-1"]]
         assert calls(ssh) == 1
 
-    def test_the_bootstrap_door_is_taken_where_automation_is_not_let_in(
+    def test_the_bootstrap_path_is_used_where_automation_may_not_log_in(
         self, ssh: Path, environment: Environment, tmp_path: Path
     ):
         ensure_certificate(environment)
@@ -145,7 +145,7 @@ class TestTargets:
         )
         hosts = Targets(environment, tmp_path)
         target = hosts[environment.hosts["tools-1"]]
-        assert target.door == "bootstrap"
+        assert target.path == "bootstrap"
         assert target.manifest.name == "tools-1"
         hosts.close()
 

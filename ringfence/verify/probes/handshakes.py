@@ -1,7 +1,7 @@
-"""Sent to a host and run there as root, with the standard library and openssl: what TLS does.
+"""Probe: TLS handshakes from and at a host, with the standard library and openssl.
 
-`server` tries the frontend of an MCP server as callers of several kinds; `clients` lets this
-host's own clients meet a server that speaks nothing newer than TLS 1.2.
+`server` connects to a frontend as callers of several kinds; `clients` connects this host's own
+clients to a server that offers nothing newer than TLS 1.2.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def context(
     return made
 
 
-def ask(address: str, port: int, tls: ssl.SSLContext) -> str:
-    """Status of the answer, or the reason for which there is none."""
+def answer(address: str, port: int, tls: ssl.SSLContext) -> str:
+    """Return the status line of the answer, or why there is none."""
     try:
         with (
             socket.create_connection((address, port), SECONDS) as plain,
             tls.wrap_socket(plain, server_hostname=address) as connection,
         ):
             connection.sendall(REQUEST % address.encode())
-            # A refused certificate shows in TLS 1.3 only here.
+            # TLS 1.3 reports a refused certificate only here.
             return connection.recv(64).decode(errors="replace").partition("\r")[0] or "closed"
     except ssl.SSLError as error:
         return f"TLS: {error.reason}"
@@ -48,7 +48,7 @@ def ask(address: str, port: int, tls: ssl.SSLContext) -> str:
 
 
 def group(address: str, port: int) -> str:
-    """Key exchange that this host's OpenSSL agrees on with the frontend."""
+    """Return the key exchange that OpenSSL of this host negotiates with the frontend."""
     done = subprocess.run(
         [
             *("openssl", "s_client", "-connect", f"{address}:{port}", "-CAfile", PKI / "ca.crt"),
@@ -65,16 +65,16 @@ def group(address: str, port: int) -> str:
 
 
 def has_post_quantum() -> bool:
-    """Whether OpenSSL knows X25519MLKEM768 (3.5 and later)."""
+    """Return whether OpenSSL has X25519MLKEM768 (3.5 and later)."""
     version = re.match(r"OpenSSL (\d+)\.(\d+)", ssl.OPENSSL_VERSION)
     return bool(version) and (int(version[1]), int(version[2])) >= (3, 5)
 
 
 def server(address: str, port: int) -> dict[str, object]:
     return {
-        "current": ask(address, port, context()),
-        "older": ask(address, port, context(version=ssl.TLSVersion.TLSv1_2)),
-        "anonymous": ask(address, port, context(certificate=False)),
+        "current": answer(address, port, context()),
+        "older": answer(address, port, context(version=ssl.TLSVersion.TLSv1_2)),
+        "anonymous": answer(address, port, context(certificate=False)),
         "group": group(address, port),
         "post_quantum": has_post_quantum(),
     }
@@ -97,7 +97,7 @@ def clients() -> dict[str, bool]:
             deadline = time.monotonic() + SECONDS
             while not Path(path).exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
-            # Told to, a client can speak it: without this, "refuses" might mean "cannot".
+            # With -tls1_2 a client must succeed, or "refuses" might mean "cannot".
             return {
                 "able": by_openssl(path, "-tls1_2"),
                 "openssl": by_openssl(path),

@@ -1,9 +1,9 @@
-"""Sent to a sensor and run there as root, with the standard library alone: packets as if mirrored.
+"""Probe: sends packets to a sensor as if they were mirrored.
 
     COUNT ADDRESS SOURCE_PORT [SOURCE TARGET]
 
-Out of the sensor's own interface, to its own address: no other host sees them. With SOURCE and
-TARGET, a TCP connection between them that is refused; else datagrams for the signature for tests.
+It runs on the sensor and sends to the sensor's own address, so no other host sees the packets. With
+SOURCE and TARGET: a refused TCP connection between them; else datagrams for the test signature.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ INNER = ("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")
 
 
 def interface(address: str) -> tuple[str, bytes]:
-    said = subprocess.run(["ip", "-j", "address"], capture_output=True, check=True).stdout
-    for link in json.loads(said):
+    links = subprocess.run(["ip", "-j", "address"], capture_output=True, check=True).stdout
+    for link in json.loads(links):
         if any(each.get("local") == address for each in link["addr_info"]):
             return link["ifname"], bytes.fromhex(link["address"].replace(":", ""))
     raise SystemExit(f"no interface has {address}")
@@ -50,7 +50,7 @@ def checksum(data: bytes) -> bytes:
 
 
 def copy(own: bytes, address: str, inner: bytes) -> bytes:
-    """A frame as a mirror sends it."""
+    """Return a frame as a mirror sends it."""
     kind = ETHERNET.to_bytes(2, "big")
     vxlan = struct.pack("!II", 0x08 << 24, 1 << 8) + bytes(12) + kind
     return own + own + kind + packet(address, address, UDP, datagram((49152, VXLAN), vxlan + inner))

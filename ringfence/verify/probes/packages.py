@@ -1,4 +1,4 @@
-"""Sent to a host and run there as root: is a server's environment what its wheels say?"""
+"""Probe: compares the installed files of an MCP server with its wheels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def normal(name: str) -> str:
 
 
 def recorded(site: Path) -> tuple[int, list[str]]:
-    """Number of files with a recorded hash, and those that have another or are gone."""
+    """Return the number of files with a recorded hash, and files that differ or are missing."""
     count, differing = 0, []
     for record in site.glob("*.dist-info/RECORD"):
         for name, digest, _ in csv.reader(record.read_text().splitlines()):
@@ -29,8 +29,8 @@ def recorded(site: Path) -> tuple[int, list[str]]:
             count += 1
             kind, _, wanted = digest.partition("=")
             file = site / name
-            seen = hashlib.new(kind, file.read_bytes()).digest() if file.is_file() else b""
-            if base64.urlsafe_b64encode(seen).decode().rstrip("=") != wanted:
+            actual = hashlib.new(kind, file.read_bytes()).digest() if file.is_file() else b""
+            if base64.urlsafe_b64encode(actual).decode().rstrip("=") != wanted:
                 differing.append(name)
     return count, differing
 
@@ -50,7 +50,7 @@ def listed(bill: Path) -> list[tuple[str, str]]:
     return sorted((normal(c["name"]), c["version"]) for c in components)
 
 
-def not_roots(environment: Path) -> list[str]:
+def not_owned_by_root(environment: Path) -> list[str]:
     found = []
     for path in [environment, *environment.rglob("*")]:
         status = path.lstat()
@@ -78,7 +78,7 @@ def main() -> int:
                 "differing": differing,
                 "versions": versions(site),
                 "listed": listed(environment / "sbom.cdx.json"),
-                "writable": not_roots(environment),
+                "writable": not_owned_by_root(environment),
             }
         )
     )

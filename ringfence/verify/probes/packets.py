@@ -1,10 +1,9 @@
-"""Sent to a host and run there as root, with the standard library alone: do packets get through?
+"""Probe: tries which packets get through.
 
-`knock` sends TCP openings past this host's own firewall, as an intruder with root would, and
-tells how the other side answers. `leak` opens connections in the ordinary way, as some
-account, and tells which of them put a packet on an interface, loopback included. `usurp` makes a
-link that nobody else is on, where one neighbour claims the address of another, and tells over
-which protocols the host believed it.
+`scan` sends TCP SYNs past this host's own firewall, as an intruder with root would, and reports the
+answers. `leak` connects as an account and reports which connections put a packet on an interface,
+loopback included. `spoof` creates a private link, claims the address of a neighbour there, and
+reports the protocols over which the host accepted the claim.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ NEIGHBOUR = "198.51.100.2", "2001:db8:0:ffff::2"
 """Addresses for documentation, which nobody has (RFC 5737, RFC 3849)."""
 
 TRUE, FALSE = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
-BELIEF_SECONDS = 2
+ACCEPTANCE_SECONDS = 2
 
 Packet = tuple[str, str, str, int, int, int]
 """Source, destination, protocol, ports, TCP flags."""
 
 
-def knock(targets: list[tuple[str, int]]) -> list[str]:
-    """How each answers: `open`, `closed`, or `silent`."""
+def scan(targets: list[tuple[str, int]]) -> list[str]:
+    """Return the answer of each target: `open`, `closed`, or `silent`."""
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))
     sent: dict[tuple[str, int, int], int] = {}
     answers = ["silent"] * len(targets)
@@ -58,23 +57,23 @@ def knock(targets: list[tuple[str, int]]) -> list[str]:
 
 
 def leak(account: str, targets: list[tuple[str, str, int]]) -> list[bool]:
-    """Whether a packet to each address, protocol and port left."""
+    """Return for each target whether a packet to it left the host."""
     uid = pwd.getpwnam(account).pw_uid
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))
     connections: list[socket.socket] = []
     for address, protocol, port in targets:
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        os.seteuid(uid)  # a socket belongs to whom its maker was
+        os.seteuid(uid)  # a socket belongs to the account that creates it
         connection = socket.socket(family(address), kind)
         os.seteuid(0)
         connection.setblocking(False)
-        connection.bind(("", 0))  # the port tells its packets from those of other checks
+        connection.bind(("", 0))  # the port separates its packets from those of other checks
         connections.append(connection)
         try:
             connection.connect((address, port))
             connection.send(b"\n")
         except OSError:
-            pass  # whether anything left is what counts
+            pass  # only packets that left count
     left = {
         (destination, protocol, port, source_port)
         for _, destination, protocol, source_port, port, flags in sniff(sniffer, LEAVE_SECONDS)
@@ -89,10 +88,10 @@ def leak(account: str, targets: list[tuple[str, str, int]]) -> list[bool]:
     return [packet in left for packet in wanted]
 
 
-def usurp() -> list[str]:
-    """The protocols over which the host took the later claim for true."""
-    asks: dict[str, Callable[[bytes], bytes]] = {"ARP": arp_request, "ND": solicitation}
-    believed: list[str] = []
+def spoof() -> list[str]:
+    """Return the protocols over which the host accepted the second claim."""
+    claims: dict[str, Callable[[bytes], bytes]] = {"ARP": arp_request, "ND": solicitation}
+    accepted: list[str] = []
     subprocess.run(["ip", "link", "delete", LINK], capture_output=True, check=False)
     ip("link", "add", LINK, "type", "veth", "peer", "name", FAR_END)
     try:
@@ -102,44 +101,44 @@ def usurp() -> list[str]:
         ip("address", "add", f"{OWN[1]}/126", "dev", LINK, "nodad")
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             wire.bind((FAR_END, 0))
-            for neighbour, (protocol, ask) in zip(NEIGHBOUR, asks.items(), strict=True):
-                await_belief(wire, ask(TRUE), neighbour)
-                wire.send(ask(FALSE))
+            for neighbour, (protocol, claim) in zip(NEIGHBOUR, claims.items(), strict=True):
+                await_acceptance(wire, claim(TRUE), neighbour)
+                wire.send(claim(FALSE))
                 time.sleep(0.2)
                 if neighbour_hardware(neighbour, LINK) != TRUE:
-                    believed.append(protocol)
+                    accepted.append(protocol)
     finally:
         ip("link", "delete", LINK)
-    return believed
+    return accepted
 
 
-def await_belief(wire: socket.socket, frame: bytes, neighbour: str) -> None:
-    """A link takes a moment to come up."""
-    end = time.monotonic() + BELIEF_SECONDS
+def await_acceptance(wire: socket.socket, frame: bytes, neighbour: str) -> None:
+    """Repeat a claim until the host accepts it: a new link needs a moment."""
+    end = time.monotonic() + ACCEPTANCE_SECONDS
     while time.monotonic() < end:
         wire.send(frame)
         time.sleep(0.1)
         if neighbour_hardware(neighbour, LINK) == TRUE:
             return
-    raise SystemExit(f"no claim of {neighbour} is believed, not even the first")
+    raise SystemExit(f"the host accepts no claim of {neighbour}, not even the first")
 
 
 def arp_request(claimant: bytes) -> bytes:
-    """Who has the host's address? Its kernel remembers who asks."""
+    """Return an ARP request for the host's address; its kernel learns the sender."""
     header = (
         b"\xff" * 6 + claimant + ARP.to_bytes(2, "big") + struct.pack("!HHBBH", 1, IPV4, 6, 4, 1)
     )
-    asking, asked = ip_address(NEIGHBOUR[0]).packed, ip_address(OWN[0]).packed
-    return header + claimant + asking + bytes(6) + asked
+    source, target = ip_address(NEIGHBOUR[0]).packed, ip_address(OWN[0]).packed
+    return header + claimant + source + bytes(6) + target
 
 
 def solicitation(claimant: bytes) -> bytes:
-    """The same over IPv6."""
-    asking, asked = ip_address(NEIGHBOUR[1]).packed, ip_address(OWN[1]).packed
-    body = struct.pack("!BBHI", 135, 0, 0, 0) + asked + b"\x01\x01" + claimant
-    pseudo = asking + asked + struct.pack("!II", len(body), 58)
+    """Return a neighbour solicitation: the same over IPv6."""
+    source, target = ip_address(NEIGHBOUR[1]).packed, ip_address(OWN[1]).packed
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + target + b"\x01\x01" + claimant
+    pseudo = source + target + struct.pack("!II", len(body), 58)
     body = body[:2] + checksum(pseudo + body) + body[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + asking + asked
+    header = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + target
     to = bytes.fromhex(ip("link", "show", LINK)[0]["address"].replace(":", ""))
     return to + claimant + IPV6.to_bytes(2, "big") + header + body
 
@@ -215,7 +214,7 @@ def hardware_address(hop: str, device: str) -> bytes:
         if known := neighbour_hardware(hop, device):
             return known
         time.sleep(0.05)
-    raise SystemExit(f"{hop} on {device} does not tell its hardware address")
+    raise SystemExit(f"{hop} on {device} does not answer with its hardware address")
 
 
 def neighbour_hardware(address: str, device: str) -> bytes:
@@ -240,10 +239,10 @@ def family(address: str) -> socket.AddressFamily:
 def main(arguments: list[str]) -> None:
     request = json.loads(arguments[0])
     match request["do"]:
-        case "knock":
-            result: list = knock([(a, p) for a, p in request["targets"]])
-        case "usurp":
-            result = usurp()
+        case "scan":
+            result: list = scan([(a, p) for a, p in request["targets"]])
+        case "spoof":
+            result = spoof()
         case _:
             result = leak(request["account"], [(a, n, p) for a, n, p in request["targets"]])
     print(json.dumps(result))

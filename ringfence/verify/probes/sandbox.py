@@ -1,6 +1,6 @@
-"""Run in a server's own sandbox, in place of the server: what can it see and do there?
+"""Probe: runs in the sandbox of an MCP server, in place of the server, and tries what works there.
 
-Tried, not read from the unit: an option that does nothing on this host shows.
+It tries and does not read the unit, so an option without effect on this host is noticed.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def writable(paths: list[str]) -> list[str]:
     return found
 
 
-def is_there(path: str) -> bool:
-    """An empty directory is no more than a place to mount on."""
+def is_visible(path: str) -> bool:
+    """Return whether a path has content: an empty directory is only a mount point."""
     with contextlib.suppress(OSError):
         return Path(path).is_file() or any(Path(path).iterdir())
     return False
 
 
-def strangers() -> list[str]:
-    """Processes of other accounts."""
+def foreign_processes() -> list[str]:
+    """Return processes of other accounts."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ def sockets() -> list[str]:
 
 
 def escapes() -> list[str]:
-    """Steps on the usual ways out, each of which must fail."""
+    """Return the usual first steps of an escape that worked; each must fail."""
     libc = ctypes.CDLL(None, use_errno=True)
     found = []
     if libc.unshare(CLONE_NEWUSER) == 0:
@@ -90,7 +90,7 @@ def escapes() -> list[str]:
         planted.write_bytes(Path("/usr/bin/python3").read_bytes())
         planted.chmod(0o700)
         if runs(f"{Path.cwd()}/planted"):
-            found.append("programs that it has written")
+            found.append("programs that it wrote itself")
     planted.unlink(missing_ok=True)
     status = Path("/proc/self/status").read_text()
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -110,7 +110,7 @@ def runs(program: str) -> bool:
 
 
 def in_child(function: Callable[[], object]) -> bool:
-    """Whether a child of its own comes to the end of it."""
+    """Return whether a child process completes a function."""
     child = os.fork()
     if child == 0:
         try:
@@ -122,7 +122,7 @@ def in_child(function: Callable[[], object]) -> bool:
 
 
 def children(most: int) -> int:
-    """How many it may have at once."""
+    """Return how many children may run at once."""
     started = []
     try:
         for _ in range(most):
@@ -148,8 +148,8 @@ def main() -> None:
             {
                 "state": bool(writable([own])),
                 "written": writable([*system, *code, *others]),
-                "seen": [path for path in [*SECRETS, *others] if is_there(path)],
-                "strangers": strangers(),
+                "visible": [path for path in [*SECRETS, *others] if is_visible(path)],
+                "processes": foreign_processes(),
                 "interfaces": interfaces(),
                 "sockets": sockets(),
                 "escapes": escapes(),

@@ -1,4 +1,4 @@
-"""Sent to a host and run there as root, with the standard library: HTTP over Unix sockets.
+"""Probe: sends HTTP requests over Unix sockets.
 
 One argument: a JSON list of `{"socket": PATH, "bytes": BASE64}`; prints a list of
 `{"status": NUMBER, "text": BODY}` in the same order. Status 0: no answer, and the reason as text.
@@ -33,5 +33,6 @@ def answer(path: str, request: bytes) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    print(json.dumps([answer(each["socket"], base64.b64decode(each["bytes"])) for each in asked]))
+    requests = json.loads(sys.argv[1])
+    answers = [answer(each["socket"], base64.b64decode(each["bytes"])) for each in requests]
+    print(json.dumps(answers))

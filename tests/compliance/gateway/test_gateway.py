@@ -29,7 +29,7 @@ PYTHON = (
     f"PYTHONPATH={CODE}/../.. PYTHONDONTWRITEBYTECODE=1 "
     "$(ls -d /opt/ringfence/gateway/gateway/*/bin/python | head -n 1) -s -P"
 )
-"""The gateway's own, with its code."""
+"""The Python that runs the gateway, with its code."""
 UNITS = "'*-gateway@*.service'"
 RELOAD = f"systemctl reload {UNITS} && sleep 1"
 RESTART = f"systemctl restart {UNITS}"
@@ -42,11 +42,11 @@ ECHOES = {
     "mcp-server-sqlite": ("read_query", lambda text: {"query": f"SELECT '{text}' AS probe"}),
     "mcp-server-time": ("get_current_time", lambda text: {"timezone": text}),
 }
-"""Tool by package that changes nothing and repeats its input in its answer."""
+"""By package, a tool without effects that repeats its input, and its arguments."""
 
 
 def sabotage_configuration(change: str, take: str = RELOAD) -> pytest.MarkDecorator:
-    """The gateway with another gateway.json: a line of Python that changes `document`."""
+    """Return a sabotage that edits gateway.json by a line of Python over `document`."""
     program = (
         "import json; from pathlib import Path; "
         f'file = Path("{CURRENT}/gateway.json"); document = json.loads(file.read_text()); '
@@ -59,7 +59,7 @@ def sabotage_configuration(change: str, take: str = RELOAD) -> pytest.MarkDecora
 
 
 def sabotage_code(file: str, expression: str) -> pytest.MarkDecorator:
-    """The gateway with other code."""
+    """Return a sabotage that edits the code of the gateway."""
     return pytest.mark.sabotage(
         f"cp -p {CODE}/{file} /root/.sabotage && sed -i '{expression}' {CODE}/{file} && "
         f"! cmp -s {CODE}/{file} /root/.sabotage && {RESTART}",
@@ -75,7 +75,7 @@ permit_everything = pytest.mark.sabotage(
 
 
 def listing(environment: Environment) -> tuple[Principal, Server]:
-    """Somebody who may list the tools of a server: what is asked where the answer is to be yes."""
+    """Return a principal and a server whose tools they may list, for a request to be allowed."""
     for principal, server, _ in gateway.listings(environment):
         return principal, server
     return not_applicable("no role of a principal names a tool")
@@ -85,51 +85,51 @@ def shown(answer: Answer) -> set[str]:
     return {tool["name"] for tool in answer.document.get("result", {}).get("tools", [])}
 
 
-def seen(answer: Answer) -> str:
+def summary(answer: Answer) -> str:
     return f"{answer.status} {answer.document.get('error', {}).get('message', '')}".strip()
 
 
-# --- who may use what -----------------------------------------------------------------------------
+# --- authorisation -----------------------------------------------------------------------------
 
 
 @pytest.mark.control("IAM-01")
 @pytest.mark.hosts("edge")
 @permit_everything
 def test_tool_of_no_role_is_refused(host: Target, environment: Environment) -> None:
-    """An agent that reaches every tool turns one injected instruction into every action."""
+    """If an agent reaches every tool, one injected instruction can do anything."""
     cases = list(gateway.withheld(environment))
     if not cases:
         not_applicable("every principal's roles name every tool")
-    answers = Caller(environment, host).ask(
+    answers = Caller(environment, host).send(
         *(request(p, s, message("tools/call", name=t.name, arguments={})) for p, s, t in cases)
     )
     through = [
-        f"{principal.name} calls {server.name}/{tool.name}: {seen(answer)}"
+        f"{principal.name} calls {server.name}/{tool.name}: {summary(answer)}"
         for (principal, server, tool), answer in zip(cases, answers, strict=True)
         if (answer.status, answer.code) != (403, DENIED)
     ]
-    assert not through, f"not refused: {'; '.join(through[:5])}; {REMEDY}"
+    assert not through, f"the gateway does not deny: {'; '.join(through[:5])}; {REMEDY}"
 
 
 @pytest.mark.control("IAM-01")
 @pytest.mark.hosts("edge")
 @permit_everything
 def test_list_shows_what_roles_name(host: Target, environment: Environment) -> None:
-    """A model reads the list and tries what is in it; it does not know the rest."""
+    """A model tries tools that are listed, and does not know others."""
     cases = list(gateway.listings(environment))
     if not cases:
         not_applicable("no role of a principal names a tool")
-    answers = Caller(environment, host).ask(
+    answers = Caller(environment, host).send(
         *(request(principal, server, message("tools/list")) for principal, server, _ in cases)
     )
     wrong = [
-        f"{principal.name} at {server.name}: {seen(answer)}, "
+        f"{principal.name} at {server.name}: {summary(answer)}, "
         f"without {sorted(names - shown(answer))}, beside {sorted(shown(answer) - names)}"
         for (principal, server, names), answer in zip(cases, answers, strict=True)
         if shown(answer) != names
     ]
     assert not wrong, (
-        f"lists differ from the roles: {'; '.join(wrong[:5])}; {REMEDY}, "
+        f"lists of tools differ from the roles: {'; '.join(wrong[:5])}; {REMEDY}, "
         "and see what is withheld: ringfence pins list"
     )
 
@@ -138,11 +138,11 @@ def test_list_shows_what_roles_name(host: Target, environment: Environment) -> N
 @pytest.mark.hosts("edge")
 @sabotage_configuration('document["tokens"]["ceiling_seconds"] = 3600')
 def test_token_that_lives_long_is_refused(host: Target, environment: Environment) -> None:
-    """A stolen token is worth as much as its remaining life."""
+    """A stolen token works for its remaining lifetime."""
     principal, server = listing(environment)
     caller = Caller(environment, host)
     ceiling = caller.gateway.tokens.lifetime_minutes * 60
-    short, long = caller.ask(
+    short, long = caller.send(
         *(
             request(
                 principal,
@@ -153,8 +153,12 @@ def test_token_that_lives_long_is_refused(host: Target, environment: Environment
             for seconds in (ceiling, ceiling + 60)
         )
     )
-    assert short.status == 200, f"a token of {ceiling} s is answered {seen(short)}; {REMEDY}"
-    assert long.status == 401, f"a token of {ceiling + 60} s is answered {seen(long)}; {REMEDY}"
+    assert short.status == 200, (
+        f"the gateway answers a token of {ceiling} s with {summary(short)}; {REMEDY}"
+    )
+    assert long.status == 401, (
+        f"the gateway answers a token of {ceiling + 60} s with {summary(long)}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("IAM-02")
@@ -164,14 +168,14 @@ def test_token_that_lives_long_is_refused(host: Target, environment: Environment
     's/if claims.get("aud") not in (audience, \\[audience\\]):/if False:/',
 )
 def test_token_for_another_server_is_refused(host: Target, environment: Environment) -> None:
-    """A server that is given a token could use it elsewhere as the caller."""
+    """A server that receives a token could use it elsewhere as the caller."""
     principal, server = listing(environment)
     others = [each for each in gateway.modern(environment) if each != server]
     if not others:
-        not_applicable("there is one server only")
+        not_applicable("the environment has one server only")
     caller = Caller(environment, host)
     elsewhere = replace(others[0], name=f"{server.name}-elsewhere")
-    good, bad = caller.ask(
+    good, bad = caller.send(
         request(principal, server, message("tools/list")),
         request(
             principal,
@@ -180,20 +184,22 @@ def test_token_for_another_server_is_refused(host: Target, environment: Environm
             token=caller.token(principal, server, audience=elsewhere),
         ),
     )
-    assert good.status == 200, f"a good token is answered {seen(good)}; {REMEDY}"
-    assert bad.status == 401, f"a token for {elsewhere.name} is answered {seen(bad)}; {REMEDY}"
+    assert good.status == 200, f"the gateway answers a valid token with {summary(good)}; {REMEDY}"
+    assert bad.status == 401, (
+        f"the gateway answers a token for {elsewhere.name} with {summary(bad)}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("IAM-02")
 @pytest.mark.hosts("edge")
 @sabotage_configuration('document["tokens"]["sender_constraint"] = "none"')
 def test_token_without_its_certificate_is_refused(host: Target, environment: Environment) -> None:
-    """A token stolen from a log or a memory must be of no use without its certificate."""
+    """A token stolen from a log or from memory must not work without its certificate."""
     principal, server = listing(environment)
     caller = Caller(environment, host)
     if caller.gateway.tokens.sender_constraint != "certificate":
         not_applicable("the manifest binds tokens to no certificate")
-    (answer,) = caller.ask(
+    (answer,) = caller.send(
         request(
             principal,
             server,
@@ -201,7 +207,9 @@ def test_token_without_its_certificate_is_refused(host: Target, environment: Env
             token=caller.token(principal, server, bound=False),
         )
     )
-    assert answer.status == 401, f"an unbound token is answered {seen(answer)}; {REMEDY}"
+    assert answer.status == 401, (
+        f"the gateway answers an unbound token with {summary(answer)}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("IAM-02")
@@ -212,11 +220,11 @@ def test_token_without_its_certificate_is_refused(host: Target, environment: Env
     restore=f"mv /root/.sabotage {CURRENT}/embedded.jwks.json && {RELOAD}",
 )
 def test_key_that_signs_now_is_known(host: Target, environment: Environment) -> None:
-    """A rotation that gateways did not hear of cuts everybody off."""
+    """If gateways miss a rotation of keys, every call fails."""
     principal, server = listing(environment)
-    (answer,) = Caller(environment, host).ask(request(principal, server, message("tools/list")))
+    (answer,) = Caller(environment, host).send(request(principal, server, message("tools/list")))
     assert answer.status == 200, (
-        f"a token of the key that signs now is answered {seen(answer)}; {REMEDY}"
+        f"the gateway answers a token of the current key with {summary(answer)}; {REMEDY}"
     )
 
 
@@ -227,22 +235,24 @@ def test_key_that_signs_now_is_known(host: Target, environment: Environment) -> 
     'for tool in server["tools"].values()]'
 )
 def test_sensitive_tool_needs_a_grant(host: Target, environment: Environment) -> None:
-    """Standing privilege is there for an attacker at any hour; a grant of minutes is not."""
+    """An attacker can use a standing privilege at any hour, a grant only for minutes."""
     cases = list(gateway.sensitive(environment))
     if not cases:
         not_applicable("no role names a sensitive tool")
-    answers = Caller(environment, host).ask(
+    answers = Caller(environment, host).send(
         *(request(p, s, message("tools/call", name=t.name, arguments={})) for p, s, t in cases)
     )
     through = [
-        f"{principal.name} calls {server.name}/{tool.name}: {seen(answer)}"
+        f"{principal.name} calls {server.name}/{tool.name}: {summary(answer)}"
         for (principal, server, tool), answer in zip(cases, answers, strict=True)
         if (answer.status, answer.code) != (403, NO_GRANT)
     ]
-    assert not through, f"not refused for want of a grant: {'; '.join(through[:5])}; {REMEDY}"
+    assert not through, (
+        f"the gateway does not deny without a grant: {'; '.join(through[:5])}; {REMEDY}"
+    )
 
 
-# --- what comes back ------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------
 
 
 def echoed(host: Target, environment: Environment, *texts: str, strict: bool) -> list[str]:
@@ -254,7 +264,7 @@ def echoed(host: Target, environment: Environment, *texts: str, strict: bool) ->
             continue
         if strict and caller.gateway.inspection[server.tools[tool].data_class] == "flag":
             continue
-        answers = caller.ask(
+        answers = caller.send(
             *(
                 request(
                     principal, server, message("tools/call", name=tool, arguments=arguments(text))
@@ -263,10 +273,10 @@ def echoed(host: Target, environment: Environment, *texts: str, strict: bool) ->
             )
         )
         assert all(answer.status == 200 for answer in answers), (
-            f"{server.name}/{tool} answers {', '.join(map(seen, answers))}; {REMEDY}"
+            f"{server.name}/{tool} answers {', '.join(map(summary, answers))}; {REMEDY}"
         )
         return [json.dumps(answer.document.get("result")) for answer in answers]
-    return not_applicable("no tool that may be called here is known to say what it was asked")
+    return not_applicable("no tool that may be called here repeats its input")
 
 
 @pytest.mark.control("DAT-01")
@@ -278,17 +288,18 @@ def echoed(host: Target, environment: Environment, *texts: str, strict: bool) ->
 def test_class_of_a_tool_is_that_of_the_manifest(
     host: Target, environment: Environment, targets: Targets
 ) -> None:
-    """The class decides what is masked, and how long it is kept."""
+    """The data class decides what is masked, and how long events are kept."""
     for principal, server, tool in gateway.withheld(environment):
         document = message("tools/call", name=tool.name, arguments={})
-        (answer,) = Caller(environment, host).ask(request(principal, server, document))
+        (answer,) = Caller(environment, host).send(request(principal, server, document))
         event = recorded(targets, environment, host, answer)
         labels = [label for each in event.get("resources", []) for label in each.get("labels", [])]
         assert f"data_class:{tool.data_class}" in labels, (
-            f"{server.name}/{tool.name} is {tool.data_class}, and recorded with {labels}; {REMEDY}"
+            f"the event about {server.name}/{tool.name} has {labels}, not data class "
+            f"{tool.data_class}; {REMEDY}"
         )
         return
-    not_applicable("every principal's roles name every tool: none can be called without effect")
+    not_applicable("every principal's roles name every tool, so no call would be without effect")
 
 
 @pytest.mark.control("DAT-04")
@@ -300,25 +311,25 @@ def test_class_of_a_tool_is_that_of_the_manifest(
 def test_secret_in_a_result_is_withheld(host: Target, environment: Environment) -> None:
     """A tool's result enters a model's context and may leave with its next answer."""
     (text,) = echoed(host, environment, SECRET, strict=True)
-    assert SECRET not in text, f"an access key comes back as it is; {REMEDY}"
+    assert SECRET not in text, f"the gateway passes on an access key in a result; {REMEDY}"
 
 
 @pytest.mark.control("DAT-05")
 @pytest.mark.hosts("edge")
 @sabotage_configuration('document["stage"] = "production"; document["inspection"]["mask"] = False')
 def test_personal_data_is_masked_consistently(host: Target, environment: Environment) -> None:
-    """Test environments have more readers and copies of real data; masks keep them usable."""
+    """Test environments have more readers; masks keep copies of real data usable."""
     if environment.stage == "production":
-        not_applicable("in production data is what it is")
+        not_applicable("production data is not masked")
     first, other = PEOPLE
     once, again, another = echoed(host, environment, first, first, other, strict=False)
     plain = [address for address in PEOPLE if address in once + again + another]
-    assert not plain, f"an address of e-mail comes back as it is; {REMEDY}"
-    assert once == again, f"one address has two masks; {REMEDY}"
-    assert once != another, f"two addresses have one mask: they are cut out, not masked; {REMEDY}"
+    assert not plain, f"the gateway passes on an e-mail address in a result; {REMEDY}"
+    assert once == again, f"the gateway masks one address in two ways; {REMEDY}"
+    assert once != another, f"the gateway removes addresses and does not mask them; {REMEDY}"
 
 
-# --- what is recorded -----------------------------------------------------------------------------
+# --- audit -----------------------------------------------------------------------------
 
 FIND = """
 for try in $(seq 40); do
@@ -334,19 +345,19 @@ done
 def recorded(
     targets: Targets, environment: Environment, host: Target, answer: Answer
 ) -> dict[str, Any]:
-    """The gateway's event about a request, as the collector has it."""
+    """Return the gateway's event about a request from the collector's record."""
     collector = environment.log_sink.host
     if collector is None:
         not_applicable("the log sink is not a host of this environment; look there")
     setup = f"host='{host.manifest.name}'; text='{answer.request_id}'"
     found = targets[collector].run("sh -c %s", f"{setup}\n{FIND}").stdout
-    assert found, f"no event about a request answered {seen(answer)} is at the collector; {REMEDY}"
+    assert found, f"the collector has no event about a request answered {summary(answer)}; {REMEDY}"
     return json.loads(json.loads(found)["message"])
 
 
 @pytest.mark.control("MON-01")
 @pytest.mark.hosts("edge")
-# Where it records is settled when it starts.
+# The gateway reads the directory of its log at its start only.
 @sabotage_configuration('document["audit"]["journal"] = False', RESTART)
 def test_decisions_say_who_what_and_why(
     host: Target, environment: Environment, targets: Targets
@@ -357,7 +368,7 @@ def test_decisions_say_who_what_and_why(
         not_applicable("every principal's roles name every tool")
     principal, server, tool = cases[0]
     document = message("tools/call", name=tool.name, arguments={"probe": PEOPLE[0]})
-    (answer,) = Caller(environment, host).ask(request(principal, server, document))
+    (answer,) = Caller(environment, host).send(request(principal, server, document))
     event = recorded(targets, environment, host, answer)
     text = json.dumps(event)
     told = {
@@ -369,14 +380,14 @@ def test_decisions_say_who_what_and_why(
         "the chain": "chain" in event.get("unmapped", {}),
     }
     missing = [what for what, is_told in told.items() if not is_told]
-    assert not missing, f"the event does not tell {', '.join(missing)}; {REMEDY}"
-    assert PEOPLE[0] not in text, f"the event holds an argument as it was sent; {REMEDY}"
+    assert not missing, f"the event lacks {', '.join(missing)}; {REMEDY}"
+    assert PEOPLE[0] not in text, f"the event contains an argument as it was sent; {REMEDY}"
 
 
 @pytest.mark.control("MON-01")
 @pytest.mark.hosts("edge")
 @pytest.mark.sabotage(
-    # In place: the process goes on to write to the same file.
+    # In place, since the process continues to write to the same file.
     "cd /var/log/ringfence-gateway && python3 -c 'import glob; "
     'path = sorted(glob.glob("*.jsonl"))[0]; file = open(path, "r+b"); '
     'at = file.read().index(b"severity_id\\":1"); file.seek(at); file.write(b"severity_id\\":2"); '
@@ -386,22 +397,22 @@ def test_decisions_say_who_what_and_why(
     'file.write(b"severity_id\\":1")\' && rm /root/.sabotage',
 )
 def test_record_of_decisions_is_whole(host: Target) -> None:
-    """A record that can be edited unseen proves nothing."""
+    """A log that can be altered unnoticed is no evidence."""
     script = f"{PYTHON} -m ringfence.gateway.audit verify /var/log/ringfence-gateway/*.jsonl"
     found = host.run("sh -c %s", script)
     assert found.succeeded, (
-        f"the gateway's record is not whole: {(found.stdout + found.stderr).strip()[-300:]}; "
+        f"the audit log was altered: {(found.stdout + found.stderr).strip()[-300:]}; "
         "compare it with the collector's copy"
     )
 
 
-# --- what is trusted ------------------------------------------------------------------------------
+# --- integrity ------------------------------------------------------------------------------
 
 
 @pytest.mark.control("TIN-01")
 @pytest.mark.hosts("edge")
 @pytest.mark.sabotage(
-    # As if a server had changed what it says of its tools since somebody approved it.
+    # As if a server had changed its definitions after they were approved.
     f"cd {CURRENT}/pins && file=$(ls *.json | head -n 1) && cp -p $file /root/.sabotage.$file && "
     f"{PYTHON} -c 'import json, sys; from pathlib import Path; "
     "from ringfence.gateway.pins.definitions import digest; "
@@ -417,7 +428,7 @@ def test_definitions_are_the_approved_ones(host: Target, environment: Environmen
     cases = list(gateway.listings(environment))
     if not cases:
         not_applicable("no role of a principal names a tool")
-    answers = Caller(environment, host).ask(
+    answers = Caller(environment, host).send(
         *(request(principal, server, message("tools/list")) for principal, server, _ in cases)
     )
     wrong: set[str] = set()
@@ -429,7 +440,7 @@ def test_definitions_are_the_approved_ones(host: Target, environment: Environmen
         listed = answer.document.get("result", {}).get("tools", [])
         wrong |= {f"{server.name}/{name} is withheld" for name in names - shown(answer)}
         wrong |= {
-            f"{server.name}/{tool['name']} is not as it was approved"
+            f"{server.name}/{tool['name']} differs from its pin"
             for tool in listed
             if approved.get(tool["name"], {}).get("sha256") != definitions.digest(tool)
         }
@@ -442,7 +453,7 @@ def test_definitions_are_the_approved_ones(host: Target, environment: Environmen
 def test_request_that_breaks_the_protocol_is_refused(
     host: Target, environment: Environment
 ) -> None:
-    """Where two parsers disagree, an attacker has it authorised as one and run as another."""
+    """If two parsers disagree, a request may be authorised as one thing and run as another."""
     principal, server = listing(environment)
     document = message("tools/list")
     good = request(principal, server, document)
@@ -475,11 +486,13 @@ def test_request_that_breaks_the_protocol_is_refused(
         "a method that is none": (request(principal, server, message("tools/destroy")), 404),
         "a token in the address": (replace(good, query="?access_token=x"), 400),
     }
-    asked = Caller(environment, host).ask(good, *(each for each, _ in cases.values()))
-    assert asked[0].status == 200, f"a good request is answered {seen(asked[0])}; {REMEDY}"
+    answers = Caller(environment, host).send(good, *(each for each, _ in cases.values()))
+    assert answers[0].status == 200, (
+        f"the gateway answers a valid request with {summary(answers[0])}; {REMEDY}"
+    )
     through = [
-        f"{what} is answered {seen(answer)}"
-        for (what, (_, status)), answer in zip(cases.items(), asked[1:], strict=True)
+        f"the gateway answers {what} with {summary(answer)}"
+        for (what, (_, status)), answer in zip(cases.items(), answers[1:], strict=True)
         if answer.status != status
     ]
     assert not through, f"{'; '.join(through)}; {REMEDY}"

@@ -1,4 +1,4 @@
-"""The host itself: kernel, file systems, packages, integrity, audit, time (HST)."""
+"""Kernel, file systems, packages, integrity, audit and time of hosts (HST)."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_kernel_parameters_hold(host: Target, family: str) -> None:
             (ours if writable == "yes" else others).append(
                 f"{key} is {' '.join(value)}, not {wanted[key]}"
             )
-    assert not ours, f"{'; '.join(ours)}; apply role baseline"
+    assert not ours, f"kernel parameter {'; '.join(ours)}; apply role baseline"
     if others:
-        not_applicable(f"set by the machine under this host: {'; '.join(others)}")
+        not_applicable(f"the machine under this host sets them: {'; '.join(others)}")
     if not seen.stdout:
         not_applicable(f"this kernel has none of the parameters {family}.*")
 
@@ -85,7 +85,7 @@ def test_unneeded_modules_do_not_load(host: Target) -> None:
         for line in tried.stdout.splitlines()
         if not line.endswith("install /bin/false")
     ]
-    assert not loadable, f"modprobe would load {', '.join(loadable)}; apply role baseline"
+    assert not loadable, f"modprobe can load {', '.join(loadable)}; apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -99,7 +99,9 @@ def test_shared_directories_execute_nothing(host: Target) -> None:
         "program=$directory/.ringfence-probe; cp /bin/true $program; "
         "$program 2>/dev/null && echo $directory; rm -f $program; done"
     )
-    assert not tried.stdout, f"programs run in {tried.stdout.split()}; apply role baseline"
+    assert not tried.stdout, (
+        f"programs can run in {', '.join(tried.stdout.split())}; apply role baseline"
+    )
 
 
 @pytest.mark.control("HST-01")
@@ -113,7 +115,9 @@ def test_data_directories_raise_no_privileges(host: Target) -> None:
         "program=$directory/.ringfence-probe; cp /usr/bin/id $program; chmod 4755 $program; "
         f"test $({AS_NOBODY} $program -u) -ne 0 || echo $directory; rm -f $program; done"
     )
-    assert not tried.stdout, f"set-user-id works in {tried.stdout.split()}; apply role baseline"
+    assert not tried.stdout, (
+        f"set-user-id works in {', '.join(tried.stdout.split())}; apply role baseline"
+    )
 
 
 @pytest.mark.control("HST-01")
@@ -122,7 +126,7 @@ def test_data_directories_raise_no_privileges(host: Target) -> None:
 def test_processes_of_others_are_hidden(host: Target) -> None:
     """Command lines of other accounts name hosts, files and, too often, secrets."""
     seen = host.run(f"{AS_NOBODY} cat /proc/1/cmdline")
-    assert seen.failed, "any account sees the processes of all others; apply role baseline"
+    assert seen.failed, "account nobody can see the processes of others; apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -133,12 +137,12 @@ def test_processes_of_others_are_hidden(host: Target) -> None:
 )
 def test_sessions_dump_no_core(host: Target) -> None:
     """A core dump is the memory of a program, with every secret in it, as a file."""
-    # A session as su would open it, from where nothing limits it yet.
+    # A session as su opens it, from a process without limits.
     limit = host.run(
         "systemd-run --quiet --wait --pipe -p LimitCORE=infinity -p PAMName=su -p User=nobody "
         "sh -c 'ulimit -Hc'"
     ).stdout.strip()
-    assert limit == "0", f"a session may dump core (limit {limit}); apply role baseline"
+    assert limit == "0", f"sessions can dump core (limit {limit}); apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -151,7 +155,7 @@ def test_sessions_dump_no_core(host: Target) -> None:
 def test_services_dump_no_core(host: Target) -> None:
     """Services hold keys, and they are attacked."""
     limit = host.run("systemd-run --quiet --wait --pipe sh -c 'ulimit -Hc'").stdout.strip()
-    assert limit == "0", f"services may dump core (limit {limit}); apply role baseline"
+    assert limit == "0", f"services can dump core (limit {limit}); apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -165,7 +169,7 @@ def test_files_of_a_session_are_not_for_others(host: Target) -> None:
     """Services should not be able to read what a person writes."""
     mask = host.run("su -s /bin/sh nobody -c umask").stdout.strip()
     assert int(mask, 8) & 0o007 == 0o007, (
-        f"new files are for all (umask {mask}); apply role baseline"
+        f"others can read new files (umask {mask}); apply role baseline"
     )
 
 
@@ -176,11 +180,11 @@ def test_files_of_a_session_are_not_for_others(host: Target) -> None:
     restore="mv /root/.sabotage /etc/profile.d/ringfence.sh",
 )
 def test_unattended_shell_closes(host: Target) -> None:
-    """A forgotten shell is an open door for whoever passes the terminal."""
+    """Anybody who passes an unattended terminal can use its shell."""
     longest = BASELINE["baseline_shell_timeout_seconds"]
     seconds = host.run("bash -ilc 'unset TMOUT; echo $TMOUT' 2>/dev/null").stdout.strip()
     assert 0 < int(seconds or 0) <= longest, (
-        f"a shell waits for ever, or may choose to (TMOUT={seconds}); apply role baseline"
+        f"an idle shell does not close (TMOUT={seconds}); apply role baseline"
     )
 
 
@@ -191,11 +195,11 @@ def test_unattended_shell_closes(host: Target) -> None:
     restore="mv /root/.sabotage /etc/issue.net",
 )
 def test_banner_warns_and_names_a_contact(host: Target, environment: Environment) -> None:
-    """Courts ask whether an intruder was told; finders ask whom to tell."""
+    """Courts ask whether an intruder was warned; people who find a flaw need a contact."""
     contact = environment.contacts["operations"].email
     for path in ("/etc/issue", "/etc/issue.net"):
         text = host.run("cat %s", path).stdout
-        assert "authorized use only" in text, f"{path} warns nobody; apply role baseline"
+        assert "authorized use only" in text, f"{path} has no warning; apply role baseline"
         assert contact in text, f"{path} does not name {contact}; apply role baseline"
 
 
@@ -208,14 +212,14 @@ def test_banner_warns_and_names_a_contact(host: Target, environment: Environment
     "chgrp root /usr/bin/crontab && chmod 0750 /usr/bin/crontab",
 )
 def test_only_root_plans_jobs(host: Target) -> None:
-    """A job that a taken-over service plans for later survives its restart."""
+    """A job scheduled by a compromised service survives its restart."""
     tools = [tool for tool in ("crontab", "at") if host.run("command -v %s", tool).succeeded]
     if not tools:
         not_applicable("neither cron nor at is installed")
     for tool in tools:
         tried = host.run(f"{AS_NOBODY} {tool} -l")
         assert "ermission denied" in tried.stderr or "not allowed" in tried.stderr, (
-            f"any account may use {tool}; apply role baseline"
+            f"account nobody can use {tool}; apply role baseline"
         )
 
 
@@ -223,7 +227,7 @@ def test_only_root_plans_jobs(host: Target) -> None:
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("chmod 4755 /usr/bin/newgrp", restore="chmod 0755 /usr/bin/newgrp")
 def test_files_have_their_modes(host: Target) -> None:
-    """Set-user-id programs and readable configuration are what a local attack starts from."""
+    """Local attacks start from set-user-id programs and readable configuration."""
     wanted = {item["path"]: item["mode"] for item in BASELINE["baseline_permissions"]}
     paths = " ".join(shlex.quote(path) for path in wanted if "*" not in path)
     seen = host.run(f"stat -c '%a %n' {paths} 2>/dev/null").stdout
@@ -232,7 +236,7 @@ def test_files_have_their_modes(host: Target) -> None:
         for mode, path in (line.split(" ", 1) for line in seen.splitlines())
         if mode.zfill(4) != wanted[path]
     ]
-    assert not wrong, f"{'; '.join(wrong)}; apply role baseline"
+    assert not wrong, f"wrong modes: {'; '.join(wrong)}; apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -242,18 +246,19 @@ def test_files_have_their_modes(host: Target) -> None:
     restore="systemctl enable --now --quiet apt-daily-upgrade.timer",
 )
 def test_security_updates_install_by_themselves(host: Target) -> None:
-    """Known holes are exploited within days; nobody patches by hand that fast on every host."""
+    """Known flaws are exploited within days; manual patching is too slow."""
     timers = ("apt-daily.timer", "apt-daily-upgrade.timer")
     idle = [timer for timer in timers if host.run("systemctl is-active %s", timer).failed]
-    assert not idle, f"{', '.join(idle)} does not run; apply role baseline"
-    # What unattended-upgrade itself would read; a dry run of it takes ten seconds.
+    assert not idle, f"{', '.join(idle)} is not active; apply role baseline"
+    # The settings that unattended-upgrade reads; a dry run of it takes ten seconds.
     settings = host.run("command -v unattended-upgrade && apt-config dump").stdout
     assert 'APT::Periodic::Unattended-Upgrade "1";' in settings, (
-        "apt does not upgrade by itself; apply role baseline"
+        "apt does not upgrade automatically; apply role baseline"
     )
     origins = [line for line in settings.splitlines() if "Upgrade::Origins-Pattern::" in line]
     assert any("Debian-Security" in origin for origin in origins), (
-        f"security updates are not among {'; '.join(origins) or 'no origins'}; apply role baseline"
+        f"automatic upgrades exclude Debian-Security ({'; '.join(origins) or 'no origins'}); "
+        "apply role baseline"
     )
 
 
@@ -264,7 +269,7 @@ def test_security_updates_install_by_themselves(host: Target) -> None:
     restore="mv /etc/aide/aide.conf.sabotage /etc/aide/aide.conf",
 )
 def test_changed_file_is_noticed(host: Target) -> None:
-    """Whoever changes a program or its configuration unseen stays for as long as they like."""
+    """An attacker who changes programs or configuration unnoticed keeps access."""
     probe = "/etc/ringfence-probe"
     check = host.run(
         "timeout 40 sh -c 'while systemctl is-active ringfence-aide-record | grep -q activating; "
@@ -273,10 +278,10 @@ def test_changed_file_is_noticed(host: Target) -> None:
     )
     assert check.rc == 1, (
         f"AIDE did not notice a new file in /etc (status {check.rc}); apply role baseline, "
-        "or look at: journalctl -u ringfence-aide-record"
+        "or see `journalctl -u ringfence-aide-record`"
     )
     timer = host.run("systemctl is-active ringfence-aide-check.timer")
-    assert timer.succeeded, "nothing compares files regularly; apply role baseline"
+    assert timer.succeeded, "ringfence-aide-check.timer is not active; apply role baseline"
 
 
 @pytest.mark.control("HST-01")
@@ -286,18 +291,18 @@ def test_audit_rules_are_loaded(host: Target) -> None:
     """The kernel records who did what only if rules say so."""
     assert host.run("command -v auditctl").succeeded, "auditd is not installed; apply role baseline"
     if host.run("auditctl -s").failed:
-        not_applicable("the kernel does not answer audit here, as in every container")
+        not_applicable("the kernel offers no audit here, as in every container")
     rules = host.run("auditctl -l").stdout
     keys = ("identity", "privileged_command", "command", "configuration", "kernel", "time")
     missing = [key for key in keys if f"key={key}" not in rules]
-    assert not missing, f"no audit rules for {', '.join(missing)}; apply role baseline"
+    assert not missing, f"audit rules are missing for {', '.join(missing)}; apply role baseline"
 
 
 @pytest.mark.control("HST-01")
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("aa-teardown", restore="systemctl restart apparmor")
 def test_apparmor_confines_services(host: Target) -> None:
-    """A profile holds a taken-over service to what it was made for, even as root."""
+    """A profile confines a compromised service, even one that runs as root."""
     if host.run("test -e /sys/module/apparmor").failed:
         not_applicable("no AppArmor in this kernel")
     profiles = host.run("grep -c enforce /sys/kernel/security/apparmor/profiles")
@@ -311,13 +316,13 @@ def test_clock_follows_the_time_servers(host: Target, environment: Environment) 
     """Certificates, tokens and the order of events depend on the time."""
     servers = environment.services.ntp
     if not servers:
-        not_applicable("the manifest names no time servers: the machine under the host keeps time")
+        not_applicable("the manifest names no time servers; the machine under this host keeps time")
     capabilities = int(host.run("grep CapEff: /proc/self/status").stdout.split()[1], 16)
     if not capabilities >> CAP_SYS_TIME & 1:
-        not_applicable("this host may not set its clock: the machine under it keeps time")
+        not_applicable("this host may not set its clock; the machine under it keeps time")
     sources = host.run("chronyc -n sources").stdout
     assert any(f"^* {server} " in sources for server in map(str, servers)), (
-        f"chrony follows none of {', '.join(map(str, servers))}; apply role baseline"
+        f"chrony synchronises with none of {', '.join(map(str, servers))}; apply role baseline"
     )
 
 
@@ -325,9 +330,9 @@ def test_clock_follows_the_time_servers(host: Target, environment: Environment) 
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("systemctl stop usbguard", restore="systemctl start usbguard")
 def test_usb_devices_need_permission(host: Target) -> None:
-    """A stick in a server's port is a disk, a keyboard and a network card at once."""
+    """A USB stick can act as a disk, a keyboard and a network card at once."""
     if not host.run("ls /sys/bus/usb/devices 2>/dev/null").stdout:
         not_applicable("this host has no USB")
     assert host.run("systemctl is-active usbguard").succeeded, (
-        "any USB device is accepted; apply role baseline"
+        "the host accepts any USB device; apply role baseline"
     )

@@ -1,4 +1,4 @@
-"""How data is protected on its way (DAT)."""
+"""Protection of data in transit (DAT)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RELOAD = "systemctl reload haproxy && sleep 0.5"
 
 
 def frontend_sabotage(expression: str, file: str = FRONTEND) -> pytest.MarkDecorator:
-    """HAProxy with a changed frontend."""
+    """Return a sabotage that changes a frontend of HAProxy."""
     return pytest.mark.sabotage(
         f"cp -p {file} /root/.sabotage && sed -i -e '{expression}' {file} && {RELOAD}",
         restore=f"mv /root/.sabotage {file} && {RELOAD}",
@@ -36,7 +36,7 @@ def frontend(host: Target, server: Server) -> dict[str, Any]:
 
 
 def gateway(host: Target, environment: Environment) -> dict[str, Any]:
-    """The same, of the gateway's."""
+    """Return the answers of the gateway's TLS frontend."""
     if environment.gateway is None:
         not_applicable("the manifest declares no gateway")
     return answers_at(host, environment.gateway.port)
@@ -44,19 +44,19 @@ def gateway(host: Target, environment: Environment) -> dict[str, Any]:
 
 def answers_at(host: Target, port: int) -> dict[str, Any]:
     address = str(host.manifest.addresses[0])
-    asked = host.once("python3 -c %s server %s %s", probes.source("handshakes"), address, str(port))
-    assert asked.succeeded, f"handshakes could not be tried: {asked.stderr.strip()[-400:]}"
-    return json.loads(asked.stdout)
+    tried = host.once("python3 -c %s server %s %s", probes.source("handshakes"), address, str(port))
+    assert tried.succeeded, f"handshakes could not be tried: {tried.stderr.strip()[-400:]}"
+    return json.loads(tried.stdout)
 
 
 @pytest.mark.control("DAT-03")
 @pytest.mark.hosts("mcp_servers")
 @pytest.mark.sabotage("systemctl stop haproxy", restore="systemctl start haproxy && sleep 0.5")
 def test_server_answers_over_mutual_tls_1_3(host: Target, server: Server) -> None:
-    """Refusing everything else protects nobody if callers then find another way in."""
+    """If valid callers are refused, people will open another path."""
     answer = frontend(host, server)["current"]
     assert answer.startswith("HTTP/"), (
-        f"{server.name}: TLS 1.3 with a certificate of the authority ends with {answer!r}; "
+        f"{server.name} answers {answer!r} over TLS 1.3 with a certificate of the authority; "
         "apply role tls"
     )
 
@@ -67,7 +67,9 @@ def test_server_answers_over_mutual_tls_1_3(host: Target, server: Server) -> Non
 def test_older_tls_is_refused(host: Target, server: Server) -> None:
     """TLS 1.2 allows key exchanges after which recorded traffic can be read once a key leaks."""
     seen = frontend(host, server)
-    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    assert seen["current"].startswith("HTTP/"), (
+        f"{server.name} does not offer TLS 1.3; apply role tls"
+    )
     assert seen["older"].startswith("TLS: "), (
         f"{server.name} answers {seen['older']!r} over TLS 1.2; apply role tls"
     )
@@ -77,9 +79,11 @@ def test_older_tls_is_refused(host: Target, server: Server) -> None:
 @pytest.mark.hosts("mcp_servers")
 @frontend_sabotage("s/verify required/verify optional/")
 def test_caller_without_certificate_is_refused(host: Target, server: Server) -> None:
-    """Who calls must be known before the first byte of a request is read."""
+    """A caller must be authenticated before the first byte of a request is read."""
     seen = frontend(host, server)
-    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    assert seen["current"].startswith("HTTP/"), (
+        f"{server.name} does not offer TLS 1.3; apply role tls"
+    )
     assert seen["anonymous"].startswith("TLS: "), (
         f"{server.name} answers {seen['anonymous']!r} to a caller without a certificate; "
         "apply role tls"
@@ -90,7 +94,7 @@ def test_caller_without_certificate_is_refused(host: Target, server: Server) -> 
 @pytest.mark.hosts("mcp_servers")
 @frontend_sabotage("/deny_status 403 unless/d")
 def test_host_is_no_caller(host: Target, server: Server) -> None:
-    """A host that is taken over holds a certificate of the authority, and is no principal."""
+    """A compromised host has a certificate of the authority, but is no principal."""
     answer = frontend(host, server)["current"]
     assert answer.startswith("HTTP/1.1 403"), (
         f"{server.name} answers {answer!r} to the certificate of a host; apply role tls"
@@ -101,13 +105,15 @@ def test_host_is_no_caller(host: Target, server: Server) -> None:
 @pytest.mark.hosts("mcp_servers")
 @frontend_sabotage("s/verify required/& curves P-256/")
 def test_key_exchange_is_post_quantum(host: Target, server: Server) -> None:
-    """Traffic recorded today is decrypted by the quantum computer of tomorrow."""
+    """A future quantum computer can decrypt traffic that is recorded today."""
     seen = frontend(host, server)
-    assert seen["current"].startswith("HTTP/"), f"{server.name} speaks no TLS 1.3; apply role tls"
+    assert seen["current"].startswith("HTTP/"), (
+        f"{server.name} does not offer TLS 1.3; apply role tls"
+    )
     if not seen["post_quantum"]:
-        not_applicable("OpenSSL of this release has no post-quantum key exchange (3.5 has)")
+        not_applicable("OpenSSL of this release has no post-quantum key exchange; 3.5 has")
     assert "MLKEM" in seen["group"], (
-        f"{server.name} exchanges keys by {seen['group']}; apply role tls"
+        f"{server.name} negotiates key exchange {seen['group']}; apply role tls"
     )
 
 
@@ -115,9 +121,9 @@ def test_key_exchange_is_post_quantum(host: Target, server: Server) -> None:
 @pytest.mark.hosts("edge")
 @frontend_sabotage("s/verify [a-z]*/& ssl-min-ver TLSv1.2/", GATEWAY)
 def test_gateway_refuses_older_tls(host: Target, environment: Environment) -> None:
-    """Every call and every token takes this way."""
+    """Every call and every token passes this frontend."""
     seen = gateway(host, environment)
-    assert seen["current"].startswith("HTTP/"), "the gateway speaks no TLS 1.3; apply role tls"
+    assert seen["current"].startswith("HTTP/"), "the gateway does not offer TLS 1.3; apply role tls"
     assert seen["older"].startswith("TLS: "), (
         f"the gateway answers {seen['older']!r} over TLS 1.2; apply role tls"
     )
@@ -126,14 +132,14 @@ def test_gateway_refuses_older_tls(host: Target, environment: Environment) -> No
 @pytest.mark.control("DAT-03")
 @pytest.mark.hosts("edge")
 @frontend_sabotage("s/verify required/verify optional/", GATEWAY)
-def test_gateway_wants_the_certificate_of_its_callers(
+def test_gateway_requires_the_certificate_of_its_callers(
     host: Target, environment: Environment
 ) -> None:
-    """Who calls must be known before the first byte of a request is read."""
+    """A caller must be authenticated before the first byte of a request is read."""
     seen = gateway(host, environment)
     if environment.gateway and environment.gateway.client_certificates == "optional":
-        not_applicable("the manifest lets callers in without a certificate")
-    assert seen["current"].startswith("HTTP/"), "the gateway speaks no TLS 1.3; apply role tls"
+        not_applicable("the manifest admits callers without a certificate")
+    assert seen["current"].startswith("HTTP/"), "the gateway does not offer TLS 1.3; apply role tls"
     assert seen["anonymous"].startswith("TLS: "), (
         f"the gateway answers {seen['anonymous']!r} to a caller without a certificate; "
         "apply role tls"
@@ -150,7 +156,7 @@ def test_gateway_wants_the_certificate_of_its_callers(
 def test_certificate_is_of_the_authority_and_has_life_left(
     host: Target, environment: Environment
 ) -> None:
-    """An expired certificate stops logs and calls at once, and teaches people to click through."""
+    """An expired certificate stops logs and calls at once."""
     found = host.once(f"cat {PKI}/host.crt")
     assert found.succeeded, f"{host} has no certificate; apply role tls"
     try:
@@ -163,11 +169,11 @@ def test_certificate_is_of_the_authority_and_has_life_left(
     )
     reason = authority.reason_to_issue(Subject.of_host(environment, host.manifest), found.stdout)
     assert reason is None or reason.startswith("its certificate ends"), (
-        f"the certificate of {host} is not good: {reason}; apply role tls"
+        f"the certificate of {host} is invalid: {reason}; apply role tls"
     )
     assert left > 1 / 3, (
         f"the certificate of {host} ends on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, "
-        f"{left:.0%} of its life is left; apply role tls"
+        f"with {left:.0%} of its lifetime left; apply role tls"
     )
 
 
@@ -175,11 +181,11 @@ def test_certificate_is_of_the_authority_and_has_life_left(
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage(f"chmod 0644 {PKI}/host.key", restore=f"chmod 0640 {PKI}/host.key")
 def test_private_key_is_for_few(host: Target) -> None:
-    """Whoever reads the key is the host, for as long as the certificate lasts."""
+    """Anybody who can read the key can impersonate the host."""
     found = host.once("stat -c %%U:%%G:%%a %s", f"{PKI}/host.key")
     assert found.succeeded, f"{host} has no certificate; apply role tls"
     assert found.stdout.strip() == "root:ringfence-pki:640", (
-        f"{PKI}/host.key is {found.stdout.strip()}; apply role tls"
+        f"{PKI}/host.key has owner, group and mode {found.stdout.strip()}; apply role tls"
     )
 
 
@@ -191,13 +197,13 @@ def test_private_key_is_for_few(host: Target) -> None:
     restore="mv /root/.sabotage /etc/ringfence/openssl.cnf",
 )
 def test_clients_of_the_host_refuse_older_tls(host: Target) -> None:
-    """A server of somebody else's that is stuck in the past must not pull this host there."""
-    asked = host.once("python3 -c %s clients", probes.source("handshakes"))
-    assert asked.succeeded, (
-        f"clients could not be tried (does {PKI} exist?): {asked.stderr.strip()[-300:]}; "
+    """An outdated server elsewhere must not make this host use older TLS."""
+    tried = host.once("python3 -c %s clients", probes.source("handshakes"))
+    assert tried.succeeded, (
+        f"clients could not be tried (does {PKI} exist?): {tried.stderr.strip()[-300:]}; "
         "apply role tls"
     )
-    speaks = json.loads(asked.stdout)
-    assert speaks.pop("able"), "the test server for TLS 1.2 did not work; is openssl installed?"
-    older = [client for client, spoke in speaks.items() if spoke]
-    assert not older, f"TLS 1.2 is spoken by {', '.join(older)}; apply role tls"
+    connected = json.loads(tried.stdout)
+    assert connected.pop("able"), "the test server for TLS 1.2 did not work; is openssl installed?"
+    older = [client for client, success in connected.items() if success]
+    assert not older, f"{' and '.join(older)} connect over TLS 1.2; apply role tls"

@@ -1,4 +1,4 @@
-"""Who may log in to hosts, and with what (IAM)."""
+"""Logins to hosts and their factors (IAM)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ SSH_RESTORE = f"rm -f {SSH_SABOTAGE} && systemctl reload ssh"
 
 
 def ssh_sabotage(*lines: str) -> pytest.MarkDecorator:
-    """sshd with further lines before all others."""
+    """Return a sabotage that adds lines before all others of sshd's configuration."""
     text = "\\n".join(lines)
     return pytest.mark.sabotage(
         f"printf '{text}\\n' > {SSH_SABOTAGE} && systemctl reload ssh", restore=SSH_RESTORE
     )
 
 
-# Tries passwords on an account made for it, from an account that may use su. PAM counts a failure
-# before the delay that follows it, so the script waits for the count and not for the delay.
+# Tries passwords on a temporary account, from an account that may use su. PAM counts a failure
+# before its delay, so the script waits for the count and not for the delay.
 TRY_PASSWORDS = """
 account=ringfence-probe
 set_password() { printf '%s:%s\\n' $account "$1" | chpasswd; }
@@ -95,7 +95,7 @@ def tried_passwords(host: Target, environment: Environment) -> dict[str, Any]:
 
 
 def shadow(host: Target) -> list[list[str]]:
-    """Fields of every entry of /etc/shadow."""
+    """Return the fields of every entry of /etc/shadow."""
     return [line.split(":") for line in host.once("getent shadow").stdout.splitlines()]
 
 
@@ -112,8 +112,8 @@ def has_password(entry: list[str]) -> bool:
 def test_weak_password_is_refused(host: Target, environment: Environment) -> None:
     """A password that is short or in a dictionary is guessed as soon as its hash is read."""
     answers = tried_passwords(host, environment)
-    assert not answers["refusal"], f"no password at all can be set: {answers['refusal']}"
-    assert not answers["weak"], "Summer-2026 was accepted as a password; apply role baseline"
+    assert not answers["refusal"], f"the host accepts no password at all: {answers['refusal']}"
+    assert not answers["weak"], "the host accepts the password Summer-2026; apply role baseline"
 
 
 @pytest.mark.control("IAM-06")
@@ -124,10 +124,10 @@ def test_weak_password_is_refused(host: Target, environment: Environment) -> Non
     restore="mv /root/.sabotage /etc/pam.d/common-password",
 )
 def test_former_password_is_refused(host: Target, environment: Environment) -> None:
-    """Whoever returns to a password that has leaked has not changed it."""
+    """A former password may have leaked; to return to it is not to change it."""
     answers = tried_passwords(host, environment)
-    assert not answers["refusal"], f"no password at all can be set: {answers['refusal']}"
-    assert not answers["former"], "a former password was accepted again; apply role baseline"
+    assert not answers["refusal"], f"the host accepts no password at all: {answers['refusal']}"
+    assert not answers["former"], "the host accepts a former password again; apply role baseline"
 
 
 @pytest.mark.control("IAM-06")
@@ -138,11 +138,11 @@ def test_former_password_is_refused(host: Target, environment: Environment) -> N
     restore="mv /root/.sabotage /etc/pam.d/common-auth",
 )
 def test_repeated_failures_lock_the_account(host: Target, environment: Environment) -> None:
-    """Without a lock-out, guessing goes on for as long as nobody looks."""
+    """Without a lock-out, an attacker can guess without end."""
     answers = tried_passwords(host, environment)
-    assert answers["right"], "not even the right password works with su; look at /etc/pam.d/su"
+    assert answers["right"], "su refuses even the right password; see /etc/pam.d/su"
     assert not answers["right_after_failures"], (
-        f"an account still works after {BASELINE['baseline_lockout_attempts']} failed log-ins; "
+        f"an account still works after {BASELINE['baseline_lockout_attempts']} failed logins; "
         "apply role baseline"
     )
 
@@ -155,16 +155,16 @@ def test_repeated_failures_lock_the_account(host: Target, environment: Environme
     restore="mv /root/.sabotage /etc/pam.d/common-auth",
 )
 def test_automation_is_never_locked_out(host: Target, environment: Environment) -> None:
-    """If it were, anybody who can reach the door could keep the operators out of every host."""
+    """If it were, anybody who reaches sshd could lock the operators out of every host."""
     account = environment.automation.account
     entry = next((entry for entry in shadow(host) if entry[0] == account), None)
     assert entry, f"the host has no account {account}; run playbooks/harden.yml"
     answers = tried_passwords(host, environment)
     assert not answers["failures_of_automation"], (
-        f"a failed log-in as {account} is counted against it; apply role baseline"
+        f"a failed login as {account} counts towards its lock-out; apply role baseline"
     )
     assert entry[4] in ("", "-1", "99999"), (
-        f"{account} is refused {entry[4]} days after {entry[2]}; apply role baseline"
+        f"the account {account} expires {entry[4]} days after {entry[2]}; apply role baseline"
     )
 
 
@@ -182,7 +182,8 @@ def test_passwords_expire(host: Target, environment: Environment) -> None:
     entries = [e for e in shadow(host) if has_password(e) and e[0] not in never]
     lasting = [e[0] for e in (new, *entries) if not 0 < int(e[4] or 0) <= longest]
     assert not lasting, (
-        f"passwords of {', '.join(lasting)} last longer than {longest} days; apply role baseline"
+        f"passwords of {', '.join(lasting)} are valid longer than {longest} days; "
+        "apply role baseline"
     )
 
 
@@ -208,14 +209,14 @@ def test_accounts_of_services_cannot_log_in(host: Target) -> None:
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("chmod 4755 /usr/bin/su", restore="chmod 4750 /usr/bin/su")
 def test_only_operators_run_su(host: Target) -> None:
-    """A taken-over service must not try passwords of people."""
+    """A compromised service must not guess passwords of people."""
     tried = host.run("runuser -u nobody -- su --help")
-    assert tried.failed, "any account may run su; apply role baseline"
+    assert tried.failed, "account nobody can run su; apply role baseline"
 
 
-def require_own_door(host: Target) -> None:
+def require_automation_path(host: Target) -> None:
     """Failed logins make a fresh host's sshd refuse this machine, which is about to harden it."""
-    if host.door != "automation":
+    if host.path != "automation":
         pytest.fail(
             "the host still has the door that it came with, for one key and no second factor; "
             "run playbooks/harden.yml",
@@ -224,7 +225,7 @@ def require_own_door(host: Target) -> None:
 
 
 def key_of(administrator: Administrator) -> Identity:
-    """A person's private key, where it is on this machine."""
+    """Return a person's private key, if it is on this machine."""
     for public in administrator.ssh_key_files:
         private = public.with_suffix("")
         if public.suffix == ".pub" and private.is_file():
@@ -247,13 +248,15 @@ def test_password_login_is_refused(host: Target, environment: Environment) -> No
         account: try_login(environment, host.manifest, account).offered for account in accounts
     }
     silent = [account for account, methods in offered.items() if not methods]
-    assert not silent, f"sshd did not say how {', '.join(silent)} may log in; is it running?"
+    assert not silent, (
+        f"sshd reported no authentication methods for {', '.join(silent)}; is it running?"
+    )
     lax = [
         f"{a} by {', '.join(sorted(m - {'publickey'}))}"
         for a, m in offered.items()
         if m - {"publickey"}
     ]
-    assert not lax, f"sshd lets in without a key: {'; '.join(lax)}; apply role ssh"
+    assert not lax, f"sshd offers logins without a key: {'; '.join(lax)}; apply role ssh"
 
 
 @pytest.mark.control("IAM-05")
@@ -264,13 +267,13 @@ def test_password_login_is_refused(host: Target, environment: Environment) -> No
     "AuthenticationMethods any",
     "AuthorizedKeysFile .ssh/authorized_keys",
 )
-def test_door_of_the_fresh_host_is_closed(host: Target, environment: Environment) -> None:
-    """The account that every image has, with one key and full rights, is nobody's own."""
+def test_bootstrap_account_needs_more_than_a_key(host: Target, environment: Environment) -> None:
+    """The account of the image has full rights, and no person answers for it."""
     bootstrap = environment.bootstrap
     if bootstrap.identity_file is None or not bootstrap.identity_file.is_file():
-        not_applicable(f"the key that {bootstrap.user} was reached by is not on this machine")
+        not_applicable(f"the bootstrap key of {bootstrap.user} is not on this machine")
     login = try_login(environment, host.manifest, bootstrap.user, Identity(bootstrap.identity_file))
-    assert not login.admitted, f"{bootstrap.user} logs in by one key alone; apply role ssh"
+    assert not login.admitted, f"{bootstrap.user} can log in with a key alone; apply role ssh"
 
 
 @pytest.mark.control("IAM-05")
@@ -279,12 +282,12 @@ def test_door_of_the_fresh_host_is_closed(host: Target, environment: Environment
 def test_key_alone_is_refused(
     host: Target, environment: Environment, administrator: Administrator
 ) -> None:
-    """A key can be copied from a laptop; without the second factor it opens nothing."""
+    """A key can be copied from a laptop; it must not suffice without a second factor."""
     needs_codes(administrator)
-    require_own_door(host)
+    require_automation_path(host)
     login = try_login(environment, host.manifest, administrator.account, key_of(administrator))
     assert login.key_was_one_factor, (
-        f"the key of {administrator.account} is not the first of two factors ({login.end}); "
+        f"sshd asks {administrator.account} for no second factor after the key ({login.end}); "
         "apply role ssh"
     )
 
@@ -299,18 +302,18 @@ def test_key_alone_is_refused(
 def test_wrong_code_is_refused(
     host: Target, environment: Environment, administrator: Administrator
 ) -> None:
-    """A second factor that takes anything is none."""
+    """A second factor that accepts any code protects nothing."""
     needs_codes(administrator)
-    require_own_door(host)
+    require_automation_path(host)
     key = key_of(administrator)
     codes.wait_for_attempt(host, administrator)
     login = try_login(environment, host.manifest, administrator.account, key, code=wrong_code())
-    assert login.key_was_one_factor, f"no code was asked for ({login.end}); apply role ssh"
-    assert not login.admitted, "a wrong code was taken; apply role ssh"
+    assert login.key_was_one_factor, f"sshd did not ask for a code ({login.end}); apply role ssh"
+    assert not login.admitted, "sshd accepts a wrong code; apply role ssh"
 
 
 def wrong_code() -> str:
-    """Not even of the right length: it can never be right by chance."""
+    """Return a code of the wrong length, which can never be right by chance."""
     return "12345"
 
 
@@ -326,16 +329,16 @@ def wrong_code() -> str:
 def test_key_and_code_let_in(
     host: Target, environment: Environment, administrator: Administrator
 ) -> None:
-    """People whom the door keeps out find another way around it."""
+    """Administrators who cannot log in as intended will look for another way."""
     needs_codes(administrator)
-    require_own_door(host)
+    require_automation_path(host)
     secret = second_factor.secret_file(environment, administrator.account)
     if not secret.is_file():
         not_applicable(f"the secret of {administrator.account} is not on this machine")
     key, code = key_of(administrator), codes.unused(host, environment, administrator)
     login = try_login(environment, host.manifest, administrator.account, key, code=code)
     assert login.admitted, (
-        f"{administrator.account} is not let in with key and code ({login.end}); "
+        f"{administrator.account} cannot log in with key and code ({login.end}); "
         "compare the clocks, then apply role ssh"
     )
 
@@ -349,13 +352,13 @@ def test_key_and_code_let_in(
 def test_becoming_root_takes_a_code(
     host: Target, environment: Environment, administrator: Administrator
 ) -> None:
-    """A session that was left open is not yet root's."""
+    """An unattended session must not suffice to become root."""
     account = administrator.account
     tried = host.run("runuser -u %s -- sudo -kn true", account)
     assert not re.search("unknown user|does not exist", tried.stderr), (
         f"the host has no account {account}; apply role ssh"
     )
-    assert tried.failed, f"{account} becomes root without a code; apply role ssh"
+    assert tried.failed, f"{account} can become root without a code; apply role ssh"
     listed = host.run("sudo -l -U %s", account).stdout
     assert ("may run" in listed) == administrator.sudo, (
         f"{account} {'cannot' if administrator.sudo else 'can'} become root, against the manifest; "
@@ -367,17 +370,17 @@ def test_becoming_root_takes_a_code(
 @pytest.mark.hosts("all")
 @ssh_sabotage("Match Group ringfence-fido2", "    PubkeyAuthOptions none")
 def test_security_keys_verify_their_user(host: Target, environment: Environment) -> None:
-    """A security key that is only touched proves that somebody found it."""
+    """A touch proves only that somebody has the security key, not who."""
     people = [a for a, p in environment.administrators.items() if p.second_factor == "fido2"]
     if not people:
-        not_applicable("nobody in the manifest logs in with a FIDO2 key")
+        not_applicable("no administrator in the manifest has a FIDO2 key")
     lax = [
         account
         for account in people
         if "pubkeyauthoptions verify-required"
         not in host.run("sshd -T -C user=%s,host=x,addr=192.0.2.1", account).stdout
     ]
-    assert not lax, f"keys of {', '.join(lax)} need no PIN or finger; apply role ssh"
+    assert not lax, f"security keys of {', '.join(lax)} need no PIN or fingerprint; apply role ssh"
 
 
 @pytest.mark.control("IAM-05")
@@ -389,13 +392,13 @@ def test_security_keys_verify_their_user(host: Target, environment: Environment)
     restore="userdel mallory; rm -f /etc/ssh/authorized_keys.d/mallory",
 )
 def test_only_people_of_the_manifest_have_keys(host: Target, environment: Environment) -> None:
-    """Who has left the team keeps an account until somebody looks."""
+    """A person who left the team must not keep access."""
     seen = host.run("getent group ringfence-people; ls /etc/ssh/authorized_keys.d")
     group, _, files = seen.stdout.partition("\n")
     members = set(filter(None, group.rpartition(":")[2].split(",")))
     expected = set(environment.administrators)
     assert members == expected == set(files.split()), (
-        f"may log in: {', '.join(sorted(members)) or 'nobody'}; keys for: "
+        f"members of ringfence-people: {', '.join(sorted(members)) or 'nobody'}; keys for: "
         f"{', '.join(sorted(files.split())) or 'nobody'}; in the manifest: "
         f"{', '.join(sorted(expected))}; apply role ssh"
     )
@@ -415,8 +418,8 @@ ANY_KEY = (
 def test_automation_needs_a_live_certificate(
     host: Target, environment: Environment, tmp_path: Path, kind: str
 ) -> None:
-    """A key that works for ever is found in a backup one day; a certificate has ended by then."""
-    require_own_door(host)
+    """A key without an end may leak from a backup; a certificate has expired by then."""
+    require_automation_path(host)
     files = ssh_authority.ensure_certificate(environment)
     public = ssh_authority.public_key(files)
     certificate = tmp_path / "certificate"
@@ -432,15 +435,17 @@ def test_automation_needs_a_live_certificate(
             Ed25519PrivateKey.generate(), public, account, life=timedelta(minutes=9)
         )
         certificate.write_bytes(signed.public_bytes())
-    # Beside its certificate the key would never be tried alone.
+    # ssh would not try the key alone if its certificate were beside it.
     key = tmp_path / "key"
     key.touch(0o600)
     key.write_bytes(files.key.read_bytes())
     identity = Identity(key, certificate if kind != "none" else None)
     good = try_login(environment, host.manifest, account, logins.automation(environment))
-    assert good.admitted, f"not even a good certificate lets in ({good.end}); apply role ssh"
+    assert good.admitted, f"sshd refuses a valid certificate, too ({good.end}); apply role ssh"
     login = try_login(environment, host.manifest, account, identity)
-    assert not login.admitted, f"automation comes in with certificate: {kind}; apply role ssh"
+    assert not login.admitted, (
+        f"the automation account can log in with certificate: {kind}; apply role ssh"
+    )
 
 
 @pytest.mark.control("IAM-03")
@@ -455,21 +460,23 @@ def test_automation_needs_a_live_certificate(
 def test_automation_comes_from_management_only(
     host: Target, environment: Environment, tmp_path: Path
 ) -> None:
-    """Whoever holds a server must not reach the next one through the door that opens them all."""
-    require_own_door(host)
+    """From a compromised host, the account that opens every host must not work."""
+    require_automation_path(host)
     files = ssh_authority.ensure_certificate(environment)
     public = ssh_authority.public_key(files)
     account = environment.automation.account
-    # Without a network in it: what is tried is the host's own rule, not the certificate's.
+    # The certificate names no network, so only the host's own rule can refuse it.
     signed = ssh_authority.issue(environment, public, account, life=timedelta(minutes=1))
     certificate = tmp_path / "certificate"
     certificate.write_bytes(signed.public_bytes())
     login = try_login(
         environment, host.manifest, account, Identity(files.key, certificate), from_host=True
     )
-    assert "Server host key:" in login.log, f"sshd could not be reached from the host: {login.end}"
+    assert "Server host key:" in login.log, (
+        f"the host could not connect to its own sshd: {login.end}"
+    )
     assert not login.admitted, (
-        "automation comes in from outside the management segments; apply role ssh"
+        "the automation account can log in from outside the management segments; apply role ssh"
     )
 
 
@@ -486,14 +493,14 @@ def test_ssh_offers_strong_algorithms_only(host: Target, environment: Environmen
         "MACs stoc": ("hmac-sha2-512-etm@", "hmac-sha2-256-etm@", "umac-128-etm@"),
     }
     proposed = {kind: login.proposed(kind) for kind in strong}
-    assert all(proposed.values()), f"sshd proposed nothing ({login.end}); is it running?"
+    assert all(proposed.values()), f"sshd proposed no algorithms ({login.end}); is it running?"
     weak = [
         name
         for kind, names in proposed.items()
         for name in names
         if not name.startswith(strong[kind]) or name.endswith("-cbc")
     ]
-    assert not weak, f"the running sshd offers {', '.join(weak)}; apply role ssh"
+    assert not weak, f"sshd offers {', '.join(weak)}; apply role ssh"
 
 
 @pytest.mark.control("HST-01")
@@ -505,8 +512,8 @@ def test_ssh_offers_strong_algorithms_only(host: Target, environment: Environmen
     restore="cp -pr /root/.sabotage/. /etc/ssh/ && rm -r /root/.sabotage && systemctl reload ssh",
 )
 def test_ssh_is_no_tunnel(host: Target, environment: Environment) -> None:
-    """A tunnel through a host reaches what the firewall keeps apart."""
-    require_own_door(host)
+    """A tunnel through a host bypasses the firewall."""
+    require_automation_path(host)
     login = try_login(
         environment,
         host.manifest,
@@ -515,11 +522,11 @@ def test_ssh_is_no_tunnel(host: Target, environment: Environment) -> None:
         arguments=("-W", f"127.0.0.1:{host.manifest.ssh_port}"),
     )
     assert "administratively prohibited" in login.log, (
-        f"a connection through the host was not refused ({login.end}); apply role ssh"
+        f"sshd did not refuse a tunnel ({login.end}); apply role ssh"
     )
 
 
-# What an account reaches: run as root, tried as the account.
+# Runs as root and tries as the account what it can reach.
 REACH = """
 account=$1 own=$2
 as() { setpriv --reuid=$account --regid=$account --init-groups --no-new-privs -- "$@" 2>/dev/null; }
@@ -543,11 +550,11 @@ true
     restore="usermod -s /usr/sbin/nologin mcp-$SERVER && chmod 0700 /var/lib/mcp/*",
 )
 def test_account_of_a_server_reaches_its_state_alone(host: Target, server: Server) -> None:
-    """Accounts keep servers apart where every other wall has fallen."""
+    """Accounts still separate servers when every other barrier has failed."""
     tried = host.once("sh -c %s reach %s %s", REACH, server.account, server.name)
     assert tried.succeeded, f"{tried.stderr.strip()}; apply role mcp_servers"
     reached = tried.stdout.splitlines()
-    assert not reached, f"{server.account} has {', '.join(reached)}; apply role mcp_servers"
+    assert not reached, f"{server.account} can reach {', '.join(reached)}; apply role mcp_servers"
 
 
 @pytest.mark.control("IAM-07")
@@ -558,7 +565,7 @@ def test_account_of_a_server_reaches_its_state_alone(host: Target, server: Serve
     restore="rm /etc/sudoers.d/90-sabotage",
 )
 def test_account_of_a_server_has_no_sudo(host: Target, server: Server) -> None:
-    """One rule for convenience, and a tool call is root."""
+    """With one rule of sudo, a tool call becomes root."""
     if host.once("command -v sudo").failed:
         not_applicable("sudo is not installed")
     assert host.once("id %s", server.account).succeeded, (
@@ -566,7 +573,7 @@ def test_account_of_a_server_has_no_sudo(host: Target, server: Server) -> None:
     )
     rules = host.once("sudo -n -l -U %s", server.account).stdout
     assert "may run the following" not in rules, (
-        f"{server.account} may use sudo; remove the rule below /etc/sudoers.d"
+        f"{server.account} can use sudo; remove the rule below /etc/sudoers.d"
     )
 
 
@@ -580,12 +587,12 @@ def test_account_of_a_server_has_no_sudo(host: Target, server: Server) -> None:
     "systemctl restart mcp-$SERVER && sleep 1",
 )
 def test_server_runs_as_its_own_account(host: Target, server: Server) -> None:
-    """Two servers of one account are one server to whoever takes over either."""
+    """An attacker who takes over one of two servers with one account has both."""
     processes = host.once(
         "ps -o user:32= -p $(paste -sd, /sys/fs/cgroup/system.slice/%s/cgroup.procs)",
         f"mcp-{server.name}.service",
     )
-    assert processes.succeeded, f"{server.name} does not run; apply role mcp_servers"
+    assert processes.succeeded, f"{server.name} is not running; apply role mcp_servers"
     accounts = set(processes.stdout.split())
     assert accounts == {server.account}, (
         f"{server.name} runs as {', '.join(sorted(accounts))}; apply role mcp_servers"

@@ -26,7 +26,7 @@ DROP_IN = "/run/systemd/system/mcp-$SERVER.service.d/90-sabotage.conf"
 
 
 def unit_sabotage(*lines: str) -> pytest.MarkDecorator:
-    """The server with a weaker unit."""
+    """Return a sabotage that weakens the unit of the server."""
     text = "\\n".join(("[Service]", *lines))
     return pytest.mark.sabotage(
         f"mkdir -p $(dirname {DROP_IN}) && printf '{text}\\n' > {DROP_IN} && "
@@ -40,7 +40,7 @@ def unit_sabotage(*lines: str) -> pytest.MarkDecorator:
 
 
 def installed(host: Target, server: Server) -> dict[str, Any]:
-    """The environment that a server runs from, compared with what its wheels recorded."""
+    """Return the installed environment of a server, compared with its wheels."""
     found = host.once("python3 -c %s %s", probes.source("packages"), server.name)
     assert found.succeeded, (
         f"{server.name} is not installed: {found.stderr.strip()[-200:]}; {REMEDY}"
@@ -55,12 +55,12 @@ def installed(host: Target, server: Server) -> dict[str, Any]:
     restore=f"file=$(ls {PACKAGES}/*/__init__.py | head -n 1) && sed -i '$d' $file",
 )
 def test_installed_files_are_those_of_the_wheels(host: Target, server: Server) -> None:
-    """A file that is changed after its installation runs with all that the server may do."""
+    """A file changed after installation runs with all permissions of the server."""
     found = installed(host, server)
     assert found["files"] > 0, f"{server.name} has no installed files; {REMEDY}"
     differing = found["differing"]
     assert not differing, (
-        f"{len(differing)} of {found['files']} files of {server.name} differ from their wheel: "
+        f"{len(differing)} of {found['files']} files of {server.name} differ from their wheels: "
         f"{', '.join(differing[:5])}; remove {found['path']}, then {REMEDY}"
     )
 
@@ -90,7 +90,7 @@ def test_versions_are_those_of_the_lock(host: Target, server: Server, environmen
     }
     present = {(name, version) for name, version in found["versions"]}
     assert present == wanted, (
-        f"{server.name} and its lock differ: "
+        f"installed packages of {server.name} differ from its lock: "
         f"{', '.join('=='.join(pair) for pair in sorted(present ^ wanted))}; {REMEDY}"
     )
 
@@ -102,12 +102,12 @@ def test_versions_are_those_of_the_lock(host: Target, server: Server, environmen
     restore=("mv /root/.sabotage $(ls -d /opt/ringfence/mcp/$SERVER/*)/sbom.cdx.json"),
 )
 def test_bill_of_materials_names_what_is_installed(host: Target, server: Server) -> None:
-    """When a library turns out to be vulnerable, somebody must know which servers have it."""
+    """When a library has a vulnerability, the bill of materials names affected servers."""
     found = installed(host, server)
     listed = {(name, version) for name, version in found["listed"]}
     present = {(name, version) for name, version in found["versions"]}
     assert listed == present, (
-        f"the bill of materials of {server.name} lacks or invents "
+        f"the bill of materials of {server.name} is wrong about "
         f"{', '.join('=='.join(pair) for pair in sorted(present ^ listed)[:5])}; "
         f"remove {found['path']}, then {REMEDY}"
     )
@@ -119,17 +119,19 @@ def test_bill_of_materials_names_what_is_installed(host: Target, server: Server)
     f"chown mcp-$SERVER $(ls -d {PACKAGES}/*/ | head -n 1)",
     restore=f"chown root $(ls -d {PACKAGES}/*/ | head -n 1)",
 )
-def test_packages_are_root_s_alone(host: Target, server: Server) -> None:
-    """A server that can change its own code keeps an intruder through every restart."""
+def test_packages_are_writable_by_root_only(host: Target, server: Server) -> None:
+    """An intruder who can change a server's code survives every restart."""
     found = installed(host, server)
-    assert not found["writable"], f"not root's alone: {', '.join(found['writable'][:5])}; {REMEDY}"
+    assert not found["writable"], (
+        f"others than root can write {', '.join(found['writable'][:5])}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("TIN-02")
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("ExecStart=", 'ExecStart=/usr/bin/python3 -c "import time; time.sleep(99)"')
 def test_server_runs_from_its_environment(host: Target, server: Server) -> None:
-    """A verified package is worth nothing when something else was started."""
+    """Verification of a package is worthless if another program runs."""
     found = installed(host, server)
     commands = host.once(
         "for pid in $(cat /sys/fs/cgroup/system.slice/%s/cgroup.procs); "
@@ -139,13 +141,13 @@ def test_server_runs_from_its_environment(host: Target, server: Server) -> None:
     expected = f"{found['path']}/bin/"
     assert any(expected in command for command in commands), (
         f"no process of {server.name} runs from {found['path']}: "
-        f"{'; '.join(commands) or 'it does not run'}; {REMEDY}"
+        f"{'; '.join(commands) or 'it is not running'}; {REMEDY}"
     )
 
 
 # --- what a server can do -------------------------------------------------------------------------
 
-# The server's own unit with every drop-in, and the probe in place of the server.
+# Runs the probe under the server's own unit, with every drop-in.
 IN_SANDBOX = """
 unit=ringfence-probe-$1.service
 answer=/run/$unit.json
@@ -180,7 +182,8 @@ def tried(host: Target, server: Server) -> dict[str, Any]:
         str(server.limits.tasks),
     )
     assert found.succeeded, (
-        f"the sandbox of {server.name} cannot be tried: {found.stderr.strip()[-300:]}; {REMEDY}"
+        f"the probe could not run in the sandbox of {server.name}: "
+        f"{found.stderr.strip()[-300:]}; {REMEDY}"
     )
     return json.loads(found.stdout)
 
@@ -201,19 +204,19 @@ def test_server_writes_to_its_state_alone(host: Target, server: Server) -> None:
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("BindReadOnlyPaths=/etc /var/log")
 def test_server_sees_no_files_of_others(host: Target, server: Server) -> None:
-    """Keys, logs and the data of other servers are what an intruder looks for first."""
+    """Intruders look first for keys, logs and data of other servers."""
     found = tried(host, server)
-    assert not found["seen"], f"{server.name} sees {', '.join(found['seen'])}; {REMEDY}"
+    assert not found["visible"], f"{server.name} can read {', '.join(found['visible'])}; {REMEDY}"
 
 
 @pytest.mark.control("TIN-04")
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("PrivatePIDs=no", "ProtectProc=default", "PrivateUsers=no")
 def test_server_sees_no_processes_of_others(host: Target, server: Server) -> None:
-    """Command lines and memory maps of other processes tell how to attack them."""
+    """Command lines and memory maps of other processes help to attack them."""
     found = tried(host, server)
-    assert not found["strangers"], (
-        f"{server.name} sees {', '.join(found['strangers'][:5])}; {REMEDY}"
+    assert not found["processes"], (
+        f"{server.name} sees {', '.join(found['processes'][:5])}; {REMEDY}"
     )
 
 
@@ -221,34 +224,34 @@ def test_server_sees_no_processes_of_others(host: Target, server: Server) -> Non
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6")
 def test_server_without_egress_has_no_network(host: Target, server: Server) -> None:
-    """A server that needs no network and has none cannot send away what it reads."""
+    """A server without network cannot send away what it reads."""
     if server.egress:
-        not_applicable("the manifest lets this server connect; NET-02 holds it to its targets")
+        not_applicable("the manifest lets this server connect; NET-02 checks its destinations")
     found = tried(host, server)
     reach = found["interfaces"] + (found["sockets"] if server.transport == "stdio" else [])
-    assert not reach, f"{server.name} has {', '.join(reach)}; {REMEDY}"
+    assert not reach, f"{server.name} has network access: {', '.join(reach)}; {REMEDY}"
 
 
 @pytest.mark.control("TIN-04")
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("MemoryDenyWriteExecute=no", "SystemCallFilter=", "RestrictNamespaces=no")
-def test_server_finds_no_way_out(host: Target, server: Server) -> None:
-    """The usual steps out of a sandbox begin with these calls."""
+def test_server_cannot_start_an_escape(host: Target, server: Server) -> None:
+    """The usual escapes from a sandbox begin with these calls."""
     found = tried(host, server)
-    assert not found["escapes"], f"{server.name} gets {', '.join(found['escapes'])}; {REMEDY}"
+    assert not found["escapes"], f"{server.name} can use {', '.join(found['escapes'])}; {REMEDY}"
 
 
 @pytest.mark.control("TIN-04")
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("MemoryMax=infinity", "LimitDATA=infinity")
 def test_server_is_held_to_its_limits(host: Target, server: Server) -> None:
-    """One server that runs wild must not take its neighbours along."""
+    """A server out of control must not starve its neighbours."""
     found = tried(host, server)
     assert not found["memory"], (
-        f"{server.name} may take more than {server.limits.memory_mib} MiB; {REMEDY}"
+        f"{server.name} can allocate more than {server.limits.memory_mib} MiB; {REMEDY}"
     )
     assert found["children"] <= server.limits.tasks, (
-        f"{server.name} may have more than {server.limits.tasks} tasks; {REMEDY}"
+        f"{server.name} can start more than {server.limits.tasks} tasks; {REMEDY}"
     )
 
 
@@ -256,15 +259,16 @@ def test_server_is_held_to_its_limits(host: Target, server: Server) -> None:
 @pytest.mark.hosts("mcp_servers")
 @unit_sabotage("CPUQuota=")
 def test_server_is_held_to_its_share_of_processors(host: Target, server: Server) -> None:
-    """A server that computes without end must leave the others their turn."""
+    """A server in an endless loop must leave time to the others."""
     group = f"/sys/fs/cgroup/system.slice/mcp-{server.name}.service"
-    assert host.once("test -d %s", group).succeeded, f"{server.name} does not run; {REMEDY}"
+    assert host.once("test -d %s", group).succeeded, f"{server.name} is not running; {REMEDY}"
     if "cpu" not in host.once("cat /sys/fs/cgroup/cgroup.controllers").stdout.split():
-        not_applicable("the kernel lends this host no control over processor time")
+        not_applicable("the kernel gives this host no control over processor time")
     quota, period = host.once("cat %s", f"{group}/cpu.max").stdout.split()
-    assert quota != "max", f"{server.name} may take every processor; {REMEDY}"
+    assert quota != "max", f"{server.name} has no limit on processor time; {REMEDY}"
     assert int(quota) * 100 == server.limits.cpu_percent * int(period), (
-        f"{server.name} may take {int(quota) / int(period):.0%} of a processor; {REMEDY}"
+        f"{server.name} can use {int(quota) / int(period):.0%} of a processor, not "
+        f"{server.limits.cpu_percent}%; {REMEDY}"
     )
 
 
@@ -279,10 +283,11 @@ def test_server_is_held_to_its_share_of_processors(host: Target, server: Server)
     "PrivateDevices=no",
 )
 def test_exposure_is_small(host: Target, server: Server) -> None:
-    """systemd knows more options than any list of checks; its score shows what none tries."""
+    """systemd's score covers options that no other check tries."""
     found = host.once("systemd-analyze security --no-pager %s", f"mcp-{server.name}.service")
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", found.stdout)
     assert score, f"mcp-{server.name}.service does not exist; {REMEDY}"
     assert float(score[1]) <= LARGEST_EXPOSURE, (
-        f"the exposure of {server.name} is {score[1]}, above {LARGEST_EXPOSURE}; {REMEDY}"
+        f"systemd rates the exposure of {server.name} at {score[1]}, above "
+        f"{LARGEST_EXPOSURE}; {REMEDY}"
     )

@@ -29,13 +29,15 @@ printf '%s\\n' "MESSAGE=probe $token" PRIORITY=5 SYSLOG_IDENTIFIER=ringfence-pro
 
 
 def probe_record(targets: Targets, environment: Environment, host: Target) -> Mapping[str, Any]:
-    """An event sent by this host, as the collector recorded it; sent once for many checks."""
+    """Return the collector's record of an event of this host, sent once for many checks."""
     token = host.once("sh -c %s", SEND_EVENT).stdout.strip()
-    assert token, "the host's journal took no event; look at systemd-journald"
+    assert token, (
+        "the journal of the host accepts no event; see `systemctl status systemd-journald`"
+    )
     record = record_of(targets, environment, host, f'"RINGFENCE_PROBE":"{token}"')
     assert record, (
         "an event did not reach the collector within 5 s; apply role log_shipping, "
-        f"and look at `journalctl -u {SHIPPING}`"
+        f"and see `journalctl -u {SHIPPING}`"
     )
     return record
 
@@ -49,10 +51,10 @@ def probe_record(targets: Targets, environment: Environment, host: Target) -> Ma
 def test_events_reach_the_collector(
     host: Target, targets: Targets, environment: Environment
 ) -> None:
-    """An intruder's first act is to erase the local log."""
+    """Intruders erase local logs first."""
     record = probe_record(targets, environment, host)
     assert record["host"] == host.manifest.name, (
-        f"the collector filed an event of {host} under {record['host']}; apply role siem"
+        f"the collector recorded an event of {host} as one of {record['host']}; apply role siem"
     )
 
 
@@ -74,7 +76,7 @@ def test_events_say_who_what_when_and_where(
         *("time", "received", "boot", "stream", "sequence"),
     }
     missing = sorted(wanted - record.keys())
-    assert not missing, f"events lack {', '.join(missing)}; apply role log_shipping"
+    assert not missing, f"events lack the fields {', '.join(missing)}; apply role log_shipping"
 
 
 @pytest.mark.control("MON-02")
@@ -88,13 +90,15 @@ def test_events_say_who_what_when_and_where(
 def test_events_wait_on_disk(host: Target) -> None:
     """Events in memory are lost with the host's power."""
     token = host.once("sh -c %s", SEND_EVENT).stdout.strip()
-    assert token, "the host's journal took no event; look at systemd-journald"
+    assert token, (
+        "the journal of the host accepts no event; see `systemctl status systemd-journald`"
+    )
     script = f"journalctl --sync; journalctl -q -D /var/log/journal -o cat RINGFENCE_PROBE={token}"
     assert token in host.run("sh -c %s", script).stdout, (
         "the journal is not on disk; apply role log_shipping"
     )
     assert host.run(f"test -s {POSITION}").succeeded, (
-        "nothing knows which events the collector has; apply role log_shipping"
+        "the host does not record which events the collector has; apply role log_shipping"
     )
 
 
@@ -106,12 +110,14 @@ def test_events_wait_on_disk(host: Target) -> None:
     restore="rm -f /etc/systemd/journald.conf.d/90-sabotage.conf",
 )
 def test_journal_drops_nothing(host: Target) -> None:
-    """Whoever floods a log wants something else not to be in it. (A flood would be the proof,
-    and would fill the record: the effective setting is read instead.)"""
+    """A flood of events can hide another one. (The check reads the effective setting, since a real
+    flood would fill the record.)"""
     shown = host.run("systemd-analyze cat-config systemd/journald.conf").stdout
     settings = [line for line in shown.splitlines() if line.startswith("RateLimitIntervalSec=")]
-    seen = settings[-1] if settings else "the default, 10,000 events in 30 s"
-    assert seen == "RateLimitIntervalSec=0", f"journald drops events: {seen}; apply log_shipping"
+    limit = settings[-1] if settings else "the default, 10,000 events in 30 s"
+    assert limit == "RateLimitIntervalSec=0", (
+        f"journald drops events ({limit}); apply role log_shipping"
+    )
 
 
 AUDIT = """
@@ -147,8 +153,8 @@ def test_audit_events_reach_the_collector(
     """Only the kernel knows which command a user ran and which file it changed."""
     sent = host.run("python3 -c %s", AUDIT)
     if sent.stderr.startswith("kernel:"):
-        not_applicable(f"audit is closed to this host ({sent.stderr.strip()})")
-    assert sent.succeeded, f"no audit event could be sent: {sent.stderr}"
+        not_applicable(f"this host has no access to the kernel's audit ({sent.stderr.strip()})")
+    assert sent.succeeded, f"the kernel accepts no audit event: {sent.stderr}"
     assert record_of(targets, environment, host, sent.stdout.strip()), (
         "an audit event did not reach the collector within 5 s; apply role log_shipping"
     )
@@ -231,7 +237,7 @@ ANONYMOUS = _edit("'/authMode/d; /permittedPeer/d'")
 def test_collector_refuses(
     host: Target, other_host: Target, environment: Environment, attempt: str
 ) -> None:
-    """Whoever can write to the record can drown what matters in it, or read what passes by."""
+    """A sender without a certificate could flood the record, or read other events."""
     sink = environment.log_sink
     made = other_host.once(
         "python3 -c %s %s %s %s %s",
@@ -239,14 +245,15 @@ def test_collector_refuses(
         *(host.manifest.fqdn, other_host.manifest.fqdn),
     )
     assert made.succeeded, (
-        f"no sender could be tried from {other_host} ({made.stderr.strip()[-200:]}); apply role tls"
+        f"{other_host} could not connect to the collector ({made.stderr.strip()[-200:]}); "
+        "apply role tls"
     )
     outcomes = json.loads(made.stdout)
     assert outcomes[attempt] != "accepted", (
         f"the collector accepts a sender with {attempt}; apply role siem"
     )
-    assert outcomes["own"] == "accepted", (  # or else its refusals prove nothing
-        f"the collector does not take {other_host}'s own certificate ({outcomes['own']}); "
+    assert outcomes["own"] == "accepted", (  # else its refusals prove nothing
+        f"the collector refuses the certificate of {other_host} ({outcomes['own']}); "
         "apply roles tls and siem"
     )
 
@@ -262,13 +269,16 @@ def test_collector_refuses(
     'f=open(p,"r+b"); f.seek(int(i)); f.write(b"m")\' && rm /root/.sabotage',
 )
 def test_record_is_intact(host: Target) -> None:
-    """A record that can be edited unnoticed proves nothing."""
+    """A record that can be altered unnoticed is no evidence."""
     shown = host.run("ringfence-verify-log --json --last 10000")
     assert shown.stdout, f"the record cannot be verified; apply role siem ({shown.stderr.strip()})"
     report = json.loads(shown.stdout)
-    assert report["records"], "nothing has been recorded; apply roles siem and log_shipping"
+    assert report["records"], (
+        "the collector has recorded no event; apply roles siem and log_shipping"
+    )
     assert not report["findings"], (
-        f"the record was changed: {'; '.join(report['findings'][:3])}; keep the disk as evidence"
+        f"the collector's record was altered: {'; '.join(report['findings'][:3])}; "
+        "keep the disk as evidence"
     )
 
 
@@ -291,16 +301,16 @@ ringfence-verify-log "$copy" >/dev/null || echo broken
     restore=f"mv /root/.sabotage {EVIDENCE}/verify.py",
 )
 def test_removed_record_shows(host: Target) -> None:
-    """A verifier that never objects is worse than none. Tried on a copy."""
+    """A verifier that finds nothing is worse than none. The check alters a copy."""
     tried = host.run("sh -c %s", f"host={host.manifest.name}\n{TAMPER}")
     assert tried.stdout.split() == ["whole", "broken"], (
-        "the verifier does not tell a whole record from one with a line removed "
+        "ringfence-verify-log does not notice that a line was removed "
         f"({tried.stdout.split() or tried.stderr.strip()[-200:]}); apply role siem"
     )
 
 
 def evidence_records() -> ModuleType:
-    """The pure functions that the collector seals with."""
+    """Load the functions with which the collector seals its record."""
     path = ROLES / "siem/templates/usr/local/lib/ringfence/evidence/records.py"
     spec = importlib.util.spec_from_file_location("evidence_records", path)
     assert spec is not None
@@ -323,7 +333,7 @@ SEALS = f'for file in {RECORD}/_seals/*.jsonl; do :; done; tail -n 500 "$file"'
     "rm /root/.sabotage",
 )
 def test_record_is_sealed_with_the_operators_key(host: Target, environment: Environment) -> None:
-    """Root on the collector can rewrite a whole chain; without the past keys it cannot seal it."""
+    """Root on the collector can rewrite the chain, but has no past keys to seal it."""
     key_file = environment.state / "seals" / f"{host.manifest.name}.key"
     assert key_file.exists(), f"{key_file} is missing; apply role siem, and keep the file"
     seals = host.run("sh -c %s", SEALS).stdout.splitlines()
@@ -334,7 +344,7 @@ def test_record_is_sealed_with_the_operators_key(host: Target, environment: Envi
         seal = json.loads(line)
         mac = seal.pop("mac")
         assert chain.mac(chain.key_of(first, seal["seal"]), seal) == mac, (
-            f"seal {seal['seal']} of {seal['time']} was not made with the collector's key; "
+            f"seal {seal['seal']} of {seal['time']} does not match the collector's key; "
             "keep the disk as evidence"
         )
 
@@ -350,5 +360,5 @@ def test_record_is_read_by_auditors_only(host: Target) -> None:
     script = f"cat {RECORD}/{host.manifest.name}/*.jsonl | head -c 1"
     read = host.run("setpriv --reuid=nobody --regid=nogroup --clear-groups sh -c %s", script)
     there = host.run("test -d %s", f"{RECORD}/{host.manifest.name}")
-    assert there.succeeded, "there is no record; apply roles siem and log_shipping"
-    assert not read.stdout, "any user can read the record; apply role siem"
+    assert there.succeeded, "the collector has no record; apply roles siem and log_shipping"
+    assert not read.stdout, "account nobody can read the record; apply role siem"

@@ -21,18 +21,18 @@ from ringfence.verify import probes
 from ringfence.verify.targets import Target
 
 UNUSED_PORT = 47999
-"""Nothing listens there and no flow names it."""
+"""A port without a listener and without a flow."""
 
 ANSWER_SECONDS = 1
 LOOPBACK = ("127.0.0.1", "::1")
 
-# What a boot would load is what its unit makes of a fresh network namespace.
+# Loads the rules of the next boot into a fresh network namespace, to compare.
 COMPARE_WITH_BOOT = r"""
 command -v nft > /dev/null && systemctl --quiet is-enabled nftables || exit 1
 load=$(systemctl show --property=ExecStart --value nftables | sed 's/.*argv\[\]=//; s/ ;.*//')
 list="nft --stateless list table inet ringfence &&
   nft --stateless --terse list table arp ringfence &&
-  nft --stateless --terse list table ip6 ringfence"  # terse: whom a host has met is no rule
+  nft --stateless --terse list table ip6 ringfence"  # terse: without remembered neighbours
 in_force=$(eval "$list") || exit 1
 [ "$in_force" = "$(unshare --net sh -c "$load && $list")" ] || exit 2
 """
@@ -57,7 +57,7 @@ def test_other_segments_reach_no_undeclared_port(environment, host, other_host):
         for port in interesting_ports(environment)
         if not is_declared(environment, other_host.manifest, host.manifest, address, port)
     ]
-    answers = on_host(other_host, {"do": "knock", "targets": targets})
+    answers = on_host(other_host, {"do": "scan", "targets": targets})
     reached = [
         f"{written(address, port)} ({answer})"
         for (address, port), answer in zip(targets, answers, strict=True)
@@ -73,7 +73,7 @@ def test_other_segments_reach_no_undeclared_port(environment, host, other_host):
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage(NO_TABLE, restore=RELOAD)
 def test_this_machine_reaches_no_undeclared_port(environment, host):
-    """Management may administer hosts; that is no licence to call their services."""
+    """The management segment administers hosts; it need not call their services."""
     targets = [
         (address, port)
         for address in host.manifest.addresses
@@ -82,7 +82,7 @@ def test_this_machine_reaches_no_undeclared_port(environment, host):
         if not admits(environment, source, host.manifest, port)
     ]
     if not targets:
-        not_applicable("this machine has no route to the host, or every port is declared for it")
+        not_applicable("this machine has no route to the host, or may reach every port of it")
     reached = [written(str(address), port) for address, port in answering(targets)]
     assert not reached, f"this machine gets an answer from {', '.join(reached)}; {REMEDY}"
 
@@ -103,19 +103,19 @@ def test_host_opens_no_undeclared_connection(environment, host):
     if not targets:
         not_applicable("the environment has no other host to connect to")
     left = leaks(host, "root", targets)
-    assert not left, f"packets to {', '.join(left)} leave the host; {REMEDY}"
+    assert not left, f"undeclared packets leave the host, to {', '.join(left)}; {REMEDY}"
 
 
 @pytest.mark.control("NET-02")
 @pytest.mark.hosts("mcp_servers")
 @pytest.mark.sabotage("nft flush map inet ringfence accounts", restore=RELOAD)
 def test_server_reaches_only_its_egress(environment, host, server):
-    """A tool that was talked into it must not reach its neighbours, the host or the network."""
+    """A manipulated tool must not reach its neighbours, the host or the network."""
     if not host.user(server.account).exists:
         pytest.fail(f"account {server.account} does not exist; apply role mcp_servers", False)
     targets = list(outside_egress(environment, host.manifest, server))
     left = leaks(host, server.account, targets)
-    assert not left, f"{server.account} may send to {', '.join(left)}; {REMEDY}"
+    assert not left, f"{server.account} can send to undeclared {', '.join(left)}; {REMEDY}"
 
 
 @pytest.mark.control("NET-02")
@@ -125,30 +125,29 @@ def test_loopback_is_not_open_to_every_account(host):
     """A service on loopback, behind the TLS frontend, trusts every connection."""
     targets = [(address, "tcp", UNUSED_PORT) for address in LOOPBACK]
     left = leaks(host, "nobody", targets)
-    assert not left, f"the account nobody may connect to {', '.join(left)}; {REMEDY}"
+    assert not left, f"account nobody can connect to {', '.join(left)}; {REMEDY}"
 
 
 @pytest.mark.control("NET-01")
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage("systemctl stop ulogd2", restore="systemctl start ulogd2")
 def test_refused_connections_are_logged(host):
-    """A scan, or a server that tries to get out, is seen only if refusals are recorded."""
-    port = 48000 + secrets.randbelow(1000)  # a new one, so that no earlier line will do
+    """Scans and undeclared connections are noticed only if refusals are logged."""
+    port = 48000 + secrets.randbelow(1000)  # random, so no earlier line matches
     leaks(host, "nobody", [(LOOPBACK[0], "tcp", port)])
     command = f"journalctl --quiet --since=-1min --grep='DPT={port} ' --lines=1"
     logged = until(lambda: host.run(command).stdout.strip(), seconds=3)
-    assert logged, f"the journal has no line about a refused connection; {REMEDY}"
+    assert logged, f"the firewall logs no refused connection; {REMEDY}"
 
 
 @pytest.mark.control("NET-01")
 @pytest.mark.hosts("all")
 @pytest.mark.sabotage(NO_MEMORY, restore=RELOAD)
 def test_neighbours_keep_their_addresses(host):
-    """Who passes for the router reads and alters whatever nobody has encrypted."""
-    believed = on_host(host, {"do": "usurp"})
-    assert not believed, (
-        f"whoever claims the address of a neighbour over {' or '.join(believed)} gets the packets "
-        f"that are meant for it; {REMEDY}"
+    """An attacker who takes the router's address reads and alters unencrypted traffic."""
+    accepted = on_host(host, {"do": "spoof"})
+    assert not accepted, (
+        f"the host accepts a claim of a neighbour's address over {' and '.join(accepted)}; {REMEDY}"
     )
 
 
@@ -157,10 +156,10 @@ def test_neighbours_keep_their_addresses(host):
 @pytest.mark.sabotage(
     "systemctl stop ringfence-neighbours", restore="systemctl start ringfence-neighbours"
 )
-def test_neighbours_are_asked_before_they_are_forgotten(host):
-    """The kernel does not ask one that is idle or busy; its address would be free for anybody."""
+def test_neighbours_are_probed_before_they_are_forgotten(host):
+    """The kernel forgets idle neighbours without a probe; their addresses could then be claimed."""
     assert host.service("ringfence-neighbours").is_running, (
-        f"ringfence-neighbours does not run, which asks neighbours whether they are there; {REMEDY}"
+        f"the service ringfence-neighbours, which probes neighbours, is not running; {REMEDY}"
     )
 
 
@@ -170,17 +169,19 @@ def test_neighbours_are_asked_before_they_are_forgotten(host):
     "nft add element inet ringfence inbound4 '{ 192.0.2.0/24 . tcp . 22 }'", restore=RELOAD
 )
 def test_rules_in_force_are_those_of_the_next_boot(host):
-    """A rule added by hand stands in no file; one that stands only in a file protects nobody."""
-    seen = host.run(COMPARE_WITH_BOOT)
-    assert seen.rc != 1, f"no rules are in force that a boot would bring back; {REMEDY}"
-    assert seen.rc == 0, f"the rules in force are not those that a boot would load; {REMEDY}"
+    """A rule added by hand is in no file; a rule only in a file has no effect."""
+    compared = host.run(COMPARE_WITH_BOOT)
+    assert compared.rc != 1, f"no firewall rules would be loaded at the next boot; {REMEDY}"
+    assert compared.rc == 0, (
+        f"the firewall rules in force differ from those of the next boot; {REMEDY}"
+    )
 
 
 def on_host(host: Target, request: dict[str, Any]) -> list[Any]:
-    """Run the probe `packets` on a host."""
+    """Run the probe `packets` on a host; return its results."""
     done = host.run("python3 -c %s %s", probes.source("packets"), json.dumps(request))
     if done.rc:
-        raise UnverifiedError(f"packets could not be sent from {host}: {done.stderr.strip()}")
+        raise UnverifiedError(f"{host} could not send packets: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
@@ -194,7 +195,7 @@ def leaks(host: Target, account: str, targets: Sequence[Destination]) -> list[st
 
 
 def interesting_ports(environment: Environment) -> list[int]:
-    """Ports behind which something is, and one behind which nothing is."""
+    """Return ports of services, and one without a service."""
     ports = {host.ssh_port for host in environment.hosts.values()}
     ports |= {server.port for server in environment.servers.values()}
     return [*sorted(ports | {environment.log_sink.port}), UNUSED_PORT]
@@ -203,7 +204,7 @@ def interesting_ports(environment: Environment) -> list[int]:
 def is_declared(
     environment: Environment, source: Host, target: Host, address: Address, port: int
 ) -> bool:
-    """Whether one host may open connections to another: a flow, a service, a server's egress."""
+    """Return whether the manifest lets a host connect to another, by a flow, service or egress."""
     services = environment.services
     offered = {(str(server), 53) for server in services.dns}
     offered |= {services.package_proxy_endpoint}
@@ -216,7 +217,7 @@ def is_declared(
 
 
 def admits(environment: Environment, source: Address, target: Host, port: int) -> bool:
-    """Whether a flow of the manifest leads from an address to a port of a host."""
+    """Return whether a flow leads from an address to a port of a host."""
     return any(
         flow.target == target and flow.port == port and source in network
         for flow in environment.all_flows
@@ -225,7 +226,7 @@ def admits(environment: Environment, source: Address, target: Host, port: int) -
 
 
 def outside_egress(environment: Environment, host: Host, server: Server) -> Iterator[Destination]:
-    """Where a server has no business, though something may well answer there."""
+    """Yield destinations outside a server's egress, also such that answer."""
     candidates: list[tuple[str, int]] = [(address, UNUSED_PORT) for address in LOOPBACK]
     for other in environment.hosts.values():
         for address in map(str, other.addresses):
@@ -241,7 +242,7 @@ def outside_egress(environment: Environment, host: Host, server: Server) -> Iter
 
 def permits(egress: Egress, address: str, protocol: str, port: int) -> bool:
     if egress.domain and port == 53:
-        return True  # a name is resolved before it is called
+        return True  # the server resolves a domain first
     target = ip_address(address)
     reached = egress.cidr is not None and target in egress.cidr
     reached = reached or (egress.host is not None and target in egress.host.addresses)
@@ -249,7 +250,7 @@ def permits(egress: Egress, address: str, protocol: str, port: int) -> bool:
 
 
 def source_towards(address: Address) -> Address | None:
-    """This machine's own address on the way to another; nothing is sent."""
+    """Return this machine's source address towards another, without sending a packet."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -260,7 +261,7 @@ def source_towards(address: Address) -> Address | None:
 
 
 def answering(targets: Iterable[tuple[Address, int]]) -> list[tuple[Address, int]]:
-    """Those that answer at all, be it with a refusal: then the packet has reached the host."""
+    """Return targets that answer; a refusal counts, since the packet reached the host."""
     answered: list[tuple[Address, int]] = []
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())

@@ -1,4 +1,4 @@
-"""A sensor sees the network, knows what is declared on it, and says so in time (NET-04, NET-05)."""
+"""Sensors receive all traffic and alert on undeclared connections (NET-04, NET-05)."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ RELOAD = f"suricatasc -c ruleset-reload-rules {COMMANDS}"
 RESTART = "systemctl restart suricata; sleep 5"
 DROP_IN = "/etc/systemd/system/suricata.service.d/90-sabotage.conf"
 TEST = 1200004
-"""Number of the signature that is there to be tested."""
+"""Number of the test signature."""
 CAP_NET_RAW = 1 << 13
 STARTED = "systemctl show --timestamp=unix -P ActiveEnterTimestamp suricata"
 DAY = 24 * 3600
 REPORTS = "systemctl cat ringfence-nids-events@alerts | grep -oP -m 1 'report-seconds \\K[0-9]+'"
-"""Seconds in which there has to be one."""
+"""Prints the seconds within which a report is due."""
 
 
 def send(host: Target, count: int, source_port: int, *ends: str) -> None:
     words = (str(count), str(host.manifest.address), str(source_port), *ends)
     sent = host.run(f"python3 -c %s {' '.join(['%s'] * len(words))}", SEND_MIRRORED, *words)
-    assert sent.succeeded, f"no test packet could be sent: {sent.stderr.strip()[-300:]}"
+    assert sent.succeeded, f"the sensor could not send a test packet: {sent.stderr.strip()[-300:]}"
 
 
-def ask(host: Target, command: str) -> Any:
-    """The running Suricata itself."""
-    said = host.run("suricatasc -c %s %s", command, COMMANDS)
-    assert said.succeeded, f"Suricata does not answer; look at `journalctl -u suricata`; {REMEDY}"
-    return json.loads(said.stdout)["message"]
+def query(host: Target, command: str) -> Any:
+    """Return the answer of the running Suricata to a command."""
+    answer = host.run("suricatasc -c %s %s", command, COMMANDS)
+    assert answer.succeeded, f"Suricata does not answer; see `journalctl -u suricata`; {REMEDY}"
+    return json.loads(answer.stdout)["message"]
 
 
 def edited(file: str, change: str, take: str) -> pytest.MarkDecorator:
@@ -70,19 +70,19 @@ def without_reader(kind: str) -> pytest.MarkDecorator:
 @pytest.mark.hosts("sensor")
 @edited("rules/flows.rules", f": > {CURRENT}/rules/flows.rules", RELOAD)
 def test_rules_of_the_manifest_are_in_force(host: Target, environment: Environment) -> None:
-    """A sensor without its rules looks just as busy, and never says a word."""
+    """A sensor without rules looks busy and never alerts."""
     shown = host.run(f"grep -hv '^ *#' {CURRENT}/rules/*.rules | grep -o 'sid: *[0-9][0-9]*'")
     present = {int(line.removeprefix("sid:")) for line in shown.stdout.splitlines()}
     expected = nids.variables(environment, host.manifest)
     wanted = {entry["sid"] for entry in (*expected["nids_declared"], *expected["nids_names"])}
     wanted |= {sid for segment in expected["nids_segments"] for sid in segment["sids"].values()}
     assert wanted <= present, (
-        f"{len(wanted - present)} rules of the manifest are not there; {REMEDY}"
+        f"the sensor lacks {len(wanted - present)} rules of the manifest; {REMEDY}"
     )
-    engines = ask(host, "ruleset-stats")
+    engines = query(host, "ruleset-stats")
     running = [(each["rules_loaded"], each["rules_failed"]) for each in engines]
     assert running == [(len(present), 0)], (
-        f"(loaded, failed) is {running}, on disk are {len(present)} rules; {REMEDY}"
+        f"Suricata loaded (rules, failures) {running} of {len(present)} rules on disk; {REMEDY}"
     )
 
 
@@ -90,10 +90,12 @@ def test_rules_of_the_manifest_are_in_force(host: Target, environment: Environme
 @pytest.mark.hosts("sensor")
 @edited("rules/evasion.rules", f": > {CURRENT}/rules/evasion.rules", RELOAD)
 def test_rules_are_those_of_the_role(host: Target) -> None:
-    """Those that follow from no manifest, too: Suricata does not miss what is not there."""
+    """Suricata does not report missing rules, such as those of no manifest."""
     compared = host.run(f"diff -rq {STAGED}/rules {CURRENT}/rules")
     found = (compared.stdout or compared.stderr).splitlines()
-    assert compared.succeeded, f"rules in force are not those of the role: {found[:1]}; {REMEDY}"
+    assert compared.succeeded, (
+        f"rules on the sensor differ from those of the role: {found[:1]}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("NET-04")
@@ -106,7 +108,9 @@ def test_rules_would_load_again(host: Target) -> None:
         f"suricata -T -c {CURRENT}/suricata.yaml -l /tmp"
     )
     errors = [line for line in tested.stdout.splitlines() if line.startswith("E:")]
-    assert tested.succeeded, f"Suricata would not start again: {errors[:1]}; {REMEDY}"
+    assert tested.succeeded, (
+        f"Suricata would not start with its configuration: {errors[:1]}; {REMEDY}"
+    )
 
 
 @pytest.mark.control("NET-04")
@@ -118,14 +122,14 @@ def test_rules_would_load_again(host: Target) -> None:
     restore=f"nft -f {CURRENT}/mirror.nft",
 )
 def test_every_host_is_mirrored(host: Target, targets: Targets, environment: Environment) -> None:
-    """Rules see what is sent to them: a mirror that lacks one host looks like any other."""
+    """Rules inspect only mirrored traffic; a mirror without one host looks complete."""
     sensors = environment.group("sensor")
     missing = [each for each in environment.hosts.values() if each.address and each not in sensors]
     unreachable: list[UnreachableError] = []
     for attempt in range(ATTEMPTS):
         # A balancer shares hosts out among sensors.
-        seen = set().union(*(mirrored(targets[sensor]) for sensor in sensors))
-        missing = [each for each in missing if str(each.address) not in seen]
+        senders = set().union(*(mirrored(targets[sensor]) for sensor in sensors))
+        missing = [each for each in missing if str(each.address) not in senders]
         if not missing or attempt == ATTEMPTS - 1:
             break
         unreachable = [error for each in missing if (error := reached(targets, each))]
@@ -133,13 +137,13 @@ def test_every_host_is_mirrored(host: Target, targets: Targets, environment: Env
     if missing and len(missing) == len(unreachable):
         raise unreachable[0]
     assert not missing, (
-        f"no copy of a packet of {missing[0].name} arrived in five minutes, nor of "
-        f"{len(missing) - 1} others; mirror their segments to {host}"
+        f"within five minutes no packet of {missing[0].name} was mirrored, nor of "
+        f"{len(missing) - 1} other hosts; mirror their segments to {host}"
     )
 
 
 def reached(targets: Targets, host: Host) -> UnreachableError | None:
-    """Over the network, as by every check: what it answers is a packet of its own."""
+    """Connect to a host, so that it sends a packet; return the error if that fails."""
     try:
         targets[host].run("true")
     except UnreachableError as error:
@@ -149,7 +153,7 @@ def reached(targets: Targets, host: Host) -> UnreachableError | None:
 
 def mirrored(sensor: Target) -> set[str]:
     shown = sensor.run(MIRRORED)
-    assert shown.succeeded, f"{sensor} does not tell whose packets are mirrored; {REMEDY}"
+    assert shown.succeeded, f"{sensor} has no list of mirrored hosts; {REMEDY}"
     return {
         element["elem"]["val"]
         for each in json.loads(shown.stdout)["nftables"]
@@ -171,11 +175,11 @@ def test_an_alert_reaches_the_collector(
     )
     assert record, (
         "the alert about a test packet did not reach the collector within 5 s; "
-        f"look at `journalctl -t ringfence-nids`; {REMEDY}"
+        f"see `journalctl -t ringfence-nids`; {REMEDY}"
     )
     fields = record.get("fields", {})
     assert fields.get("NIDS_SIGNATURE_ID") == str(TEST), f"the alert has no fields: {record}"
-    assert "ringfence-nids-test" not in json.dumps(record), "alerts carry what was said"
+    assert "ringfence-nids-test" not in json.dumps(record), "alerts contain the payload of packets"
 
 
 @pytest.mark.control("NET-05")
@@ -187,8 +191,8 @@ def test_an_undeclared_connection_is_alerted(
     """Lateral movement is a connection that nobody declared, and its first packet is the earliest
     sign of it."""
     source_port, source = refused_connection(host, environment)
-    said = f"Undeclared tcp connection from segment {source.segment.name}: "
-    record = record_of(targets, environment, host, f"{said}{source.address}:{source_port}")
+    message = f"Undeclared tcp connection from segment {source.segment.name}: "
+    record = record_of(targets, environment, host, f"{message}{source.address}:{source_port}")
     assert record, (
         f"a connection from {source.name} that the manifest does not declare raised no alert at "
         f"the collector within 5 s; {REMEDY}"
@@ -199,18 +203,18 @@ def test_an_undeclared_connection_is_alerted(
 @pytest.mark.hosts("sensor")
 @without_reader("flows")
 def test_flows_are_recorded(host: Target, targets: Targets, environment: Environment) -> None:
-    """Who talked to whom is asked after an incident, when it can no longer be seen."""
+    """After an incident, connections can be reconstructed only from a record."""
     source_port, source = refused_connection(host, environment)
-    # A flow is told when it is over, and Suricata looks for those now and then.
+    # Suricata reports a flow some time after its end.
     ends = json.dumps({"src_ip": str(source.address), "src_port": source_port})
-    told = json.dumps(ends.strip("{}")).strip('"')  # as JSON within JSON has it
-    assert record_of(targets, environment, host, told, seconds=15), (
-        f"a connection of {source.name} is not in the record of flows; {REMEDY}"
+    quoted = json.dumps(ends.strip("{}")).strip('"')  # JSON within JSON
+    assert record_of(targets, environment, host, quoted, seconds=15), (
+        f"the collector has no flow record of a connection of {source.name}; {REMEDY}"
     )
 
 
 def refused_connection(host: Target, environment: Environment) -> tuple[int, Host]:
-    """In copies alone: from a host that has no business with the sensor."""
+    """Send mirrored packets of a refused connection to the sensor; no host sends a real one."""
     source = next(h for h in environment.hosts.values() if h != host.manifest and h.address)
     source_port = 1024 + secrets.randbelow(60000)
     send(host, 1, source_port, str(source.address), str(host.manifest.address))
@@ -227,26 +231,27 @@ def refused_connection(host: Target, environment: Environment) -> tuple[int, Hos
     restore=RESTART,
 )
 def test_nothing_is_missed(host: Target) -> None:
-    """Whoever floods a sensor wants something else to pass it by."""
+    """A flood can hide an attack from the sensor."""
     started = int(host.run(STARTED).stdout.strip().removeprefix("@") or 0)
     now = int(host.run("date +%s").stdout)
     seconds = int(host.run(REPORTS).stdout.strip() or 0)
-    assert told(host, now - seconds, "stats"), (
-        f"Suricata has not reported on itself for {seconds} s; look at `journalctl -u suricata`"
+    assert reports(host, now - seconds, "stats"), (
+        f"Suricata has not reported statistics for {seconds} s; see `journalctl -u suricata`"
     )
-    missed = told(host, max(started, now - DAY), "drops", "lost")
-    assert not missed, (
-        f"within a day: {missed[-1]}; give the sensor a larger machine, or mirror less to it"
+    losses = reports(host, max(started, now - DAY), "drops", "lost")
+    assert not losses, (
+        f"the sensor lost packets within a day: {losses[-1]}; give it a larger "
+        "machine, or mirror less to it"
     )
 
 
-def told(host: Target, since: int, *events: str) -> list[str]:
+def reports(host: Target, since: int, *events: str) -> list[str]:
     """Return the sensor's reports about itself."""
     wanted = " ".join(f"NIDS_EVENT={event}" for event in events)
-    said = host.run(
+    logged = host.run(
         f"journalctl -q -o cat --since @{since} SYSLOG_IDENTIFIER=ringfence-nids {wanted}"
     )
-    return said.stdout.splitlines()
+    return logged.stdout.splitlines()
 
 
 @pytest.mark.control("NET-04")
@@ -256,11 +261,11 @@ def told(host: Target, since: int, *events: str) -> list[str]:
     f"SystemCallFilter=\\n' > {DROP_IN} && systemctl daemon-reload && {RESTART}",
     restore=f"rm -f {DROP_IN}; systemctl daemon-reload; {RESTART}",
 )
-def test_sensor_can_do_nothing_but_watch(host: Target) -> None:
-    """It takes apart what any stranger sends; whoever talks it into something gets what it has."""
+def test_sensor_has_no_privileges_beyond_capture(host: Target) -> None:
+    """Suricata parses hostile packets; an exploit gets the privileges it has."""
     shown = host.run("cat /proc/$(systemctl show -P MainPID suricata)/status").stdout
     facts = dict(line.split(":\t", 1) for line in shown.splitlines() if ":\t" in line)
-    assert facts, f"Suricata does not run; {REMEDY}"
+    assert facts, f"Suricata is not running; {REMEDY}"
     found = []
     if "0" in facts["Uid"].split():
         found.append("root")
@@ -270,4 +275,4 @@ def test_sensor_can_do_nothing_but_watch(host: Target) -> None:
         found.append("privileges by set-user-id programs")
     if facts["Seccomp"].strip() != "2":
         found.append("every system call")
-    assert not found, f"the sensor has {', '.join(found)}; {REMEDY}"
+    assert not found, f"Suricata runs with {', '.join(found)}; {REMEDY}"
