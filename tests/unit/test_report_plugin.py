@@ -285,7 +285,7 @@ class TestRefusals:
     def test_no_environment(self, project: pytest.Pytester):
         result = project.runpytest_subprocess("checks")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines(["ERROR: which environment? Add --environment *"])
+        result.stderr.fnmatch_lines(["ERROR: no environment given Add --environment *"])
 
     def test_an_environment_that_is_not_there(self, project: pytest.Pytester):
         result = project.runpytest_subprocess("checks", "--environment", "none.yaml")
@@ -301,7 +301,7 @@ class TestRefusals:
                 "*schemas/controls.yaml has no control IAM-99*",
             ),
             ('@pytest.mark.control("IAM-05")', "", "*name its one control*"),
-            ('@pytest.mark.hosts("mcp_servers")', "", "*say where it runs*"),
+            ('@pytest.mark.hosts("mcp_servers")', "", "*name the group of hosts*"),
         ],
     )
     def test_a_check_that_is_not_marked(

@@ -81,7 +81,7 @@ def test_sensors_are_not_mirrored(cloud: Cloud):
 
 @pytest.mark.control("NET-04")
 def test_instances_are_mirrored_as_they_start(cloud: Cloud):
-    """Auto Scaling replaces an instance at any hour; the new one must not be out of sight."""
+    """Auto Scaling replaces instances at any hour; the new one must be mirrored, too."""
     event = {
         "account": cloud.account,
         "source": "aws.ec2",
