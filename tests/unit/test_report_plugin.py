@@ -285,7 +285,7 @@ class TestRefusals:
     def test_no_environment(self, project: pytest.Pytester):
         result = project.runpytest_subprocess("checks")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines(["ERROR: no environment given Add --environment *"])
+        result.stderr.fnmatch_lines(["ERROR: no environment given; add --environment *"])
 
     def test_an_environment_that_is_not_there(self, project: pytest.Pytester):
         result = project.runpytest_subprocess("checks", "--environment", "none.yaml")
