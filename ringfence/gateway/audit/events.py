@@ -22,7 +22,7 @@ FINDINGS = 32
 Outcome = Literal["allowed", "denied", "failed"]
 """Failed: the call was allowed, and had no result."""
 Treatment = Literal["none", "flagged", "redacted", "blocked"]
-"""What inspection did to the result or the arguments."""
+"""The treatment of the result or the arguments by inspection."""
 
 _OCSF: Mapping[Activity, int] = {"read": 2, "update": 3, "other": 99}
 AUDITED_METHODS: Mapping[str, int] = {
@@ -44,7 +44,7 @@ class AuditEvent(NamedTuple):
 
     request_id: str
     time: float
-    """When the request arrived, Unix seconds."""
+    """Arrival of the request, Unix seconds."""
     duration: float
     """Seconds since then."""
     outcome: Outcome
@@ -61,13 +61,13 @@ class AuditEvent(NamedTuple):
     token_id: str | None = None
     """`jti` of the verified token."""
     server: str | None = None
-    """As the manifest names it; None: the request named no server of the manifest."""
+    """Name in the manifest; None: the request named no server of the manifest."""
     version: str | None = None
     """A supported version of the protocol."""
     method: str | None = None
     kind: str | None = None
     name: str | None = None
-    """As the manifest has it: a tool, a prompt, the pattern that a resource's URI matches. None
+    """Name in the manifest: a tool, a prompt, the pattern that a resource's URI matches. None
     for any other name: it may be a secret in the wrong place. Where the request is not a call: the
     subject of a revocation or restoration."""
     named: str | None = None

@@ -20,9 +20,9 @@ from ringfence.gateway.audit.verification import ChainLink, last_link
 from ringfence.gateway.state import shared_files
 
 RETRY_SECONDS = 0.25
-"""Between two attempts to reserve room."""
+"""Pause between two attempts to reserve room."""
 LOOK_SECONDS = 1.0
-"""Between two checks that the file is still the one that was written."""
+"""Pause between two checks that the file is still the one that was written."""
 
 _KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE, see fallocate(2)."""
@@ -82,7 +82,7 @@ class AuditFile:
         return self._directory / f"{self._name}-{self.generation:06d}-{self._segment:06d}.jsonl"
 
     def needs_new_file(self) -> str | None:
-        """Why the next line has to begin a file; None: it does not.
+        """Return why the next line has to begin a file; None: it does not.
 
         `start`; `rotation`; `replaced`: somebody removed, truncated or extended the file, which
         stays as it is, as evidence; `recovery`: the disk refused a write. Raises `AuditError` where

@@ -33,7 +33,7 @@ _IDENTIFIER = IDENTIFIER.encode()
 
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 8 << 20
-"""Some 5,000 events: twice as many as calls that one process may be serving."""
+"""Room for some 5,000 events, twice as many as the calls that one process may serve at once."""
 
 _PRIORITIES = {"allowed": b"6", "denied": b"5", "failed": b"4"}
 
@@ -88,7 +88,7 @@ class Audit:
 
     @property
     def journal_lost(self) -> int:
-        """How many events the journal did not take; they are in the file."""
+        """Number of events that the journal did not take; they are in the file."""
         return self._journal.lost if self._journal is not None else 0
 
     def use_journal(self, journal: Journal | None) -> None:

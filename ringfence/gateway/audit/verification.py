@@ -36,7 +36,7 @@ class ChainLink(NamedTuple):
 @dataclass(frozen=True)
 class ChainFault:
     line: int
-    """From 1."""
+    """Number of the line, from 1."""
     kind: Kind
     detail: str
 
@@ -86,7 +86,7 @@ def verify_all(paths: Iterable[Path]) -> list[ChainReport]:
 
 
 def _of_anchor(report: ChainReport, other: ChainReport) -> bool:
-    """Whether the other file is one of the process that the anchor names."""
+    """Return whether the other file is one of the process that the anchor names."""
     if report.anchor is None:
         return False
     return other.path.name.startswith(f"{report.anchor.writer.rpartition('-')[0]}-")

@@ -67,7 +67,7 @@ class GrantRequest:
     start: int
     end: int
     certified_until: float
-    """When the first certificate of the signer's chain ends."""
+    """The end of the first certificate to expire in the signer's chain."""
     certificate: str
     """x5t#S256 of the signer's."""
 

@@ -53,7 +53,7 @@ REQUESTS_EACH = 64
 OPEN_REQUESTS_EACH = 16
 """Requests of one principal, neither revoked nor expired."""
 KEPT_SECONDS = 90 * 86400
-"""How long the documents of a grant stay in `expired/`, by default."""
+"""Seconds that the documents of a grant stay in `expired/`, by default."""
 
 _SWEEP_SECONDS = 600
 _RETRY_SECONDS = 1.0
@@ -120,7 +120,7 @@ class RequestState:
     """The request as it was signed."""
 
     def concerns(self, principal: str) -> bool:
-        """Whether it is shown to a principal: the requester, its owner, and its approvers."""
+        """Return whether it is shown to a principal: the requester, its owner or an approver."""
         request = self.request
         return principal in (request.principal, self.owner, *self.eligible, *self.approvers)
 

@@ -84,12 +84,12 @@ def find_networks(text: str, candidates: Candidates) -> Iterator[Finding]:
             address = ipaddress.ip_address(value)
         except ValueError:
             continue
-        if _somebodys(address):
+        if _is_of_a_host(address):
             yield Finding(begin, begin + len(value), "ip_address", str(address))
 
 
-def _somebodys(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Not this machine, a group, a mask, or one of our own masks (240/4, 100::/64)."""
+def _is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Return whether it is not loopback, multicast, a net mask or a mask (240/4, 100::/64)."""
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         return False
     if address.version == 4:

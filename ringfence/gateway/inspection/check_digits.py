@@ -1,6 +1,7 @@
-"""Check digits and structures of numbers that name people, accounts and cards.
+"""Check digits and structures of numbers of people, accounts and cards.
 
-Each function takes digits (or characters) without separators and says whether they could be one.
+Each function takes digits or characters without separators and returns whether they can be such a
+number. `docs/decisions/detector.md` says why these are not a library's.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from ringfence.gateway.inspection.findings import Candidates, Finding, digits_of
 from ringfence.gateway.inspection.numbers import checked, find_ibans, find_numbers
 
 MAX_CANDIDATES = 200_000
-"""In one message. One with more is refused, because the search would take minutes."""
+"""Limit for one message. One with more is refused: the search would take minutes."""
 _DECODED_DEPTH = 2
 _ENGINE_BYTES = 100 * 1024 * 1024
 _PATTERNS = Path(__file__).with_name("patterns.yaml")
@@ -85,7 +85,7 @@ class Detector:
         }
 
     def labels(self, name: str) -> bool:
-        """Whether a name is a label, which says what its value is."""
+        """Return whether a name is a label, which says what its value is."""
         return self._names.search(name) is not None
 
     def find(self, text: str, depth: int = 0) -> list[Finding]:
@@ -200,7 +200,7 @@ def _labelled(entry: Mapping[str, Any]) -> _Labelled:
 
 
 def _opaque(text: str) -> bool:
-    """Not a word: prose has Bearer and Basic too."""
+    """Return whether a text is not a word: prose has Bearer and Basic too."""
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
 
 

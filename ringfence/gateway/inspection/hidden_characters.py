@@ -1,9 +1,9 @@
-"""Characters that a reader does not see, but a model or a terminal does.
+"""Hidden characters: a person does not see them, a model or a terminal does.
 
 Instructions can be written in the tag characters of Unicode, in variation selectors behind an
-emoji or in zero-width characters; bidirectional controls show another order than is read; escape
-sequences move a terminal's cursor over what was printed. The ranges are written out, and not
-asked of `unicodedata`, so that a Python with other tables knows the same characters.
+emoji or in zero-width characters. Bidirectional controls show text in another order. Escape
+sequences move a terminal's cursor over earlier text. The ranges are written out rather than taken
+from `unicodedata`, so that every version of Python knows the same characters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _KEYCAP_BASES = frozenset("#*0123456789")
 
 
 def kinds(text: str) -> frozenset[str]:
-    """Which kinds of hidden characters a text has; empty for nearly every text."""
+    """Return the kinds of hidden characters in a text; empty for nearly every text."""
     if text.isascii() and text.isprintable():
         return frozenset()
     if _ANY.search(text) is None:
@@ -50,7 +50,7 @@ def kinds(text: str) -> frozenset[str]:
 
 
 def reveal(text: str) -> str:
-    """The text with every hidden character written out: safe to show on a terminal."""
+    """Write out every hidden character of a text, so that a terminal can show it."""
     if text.isascii() and text.isprintable():
         return text
     parts: list[str] = []
@@ -68,7 +68,7 @@ def _hidden(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_ordinary(text: str, at: int) -> bool:
-    """Where such a character is part of what is seen: an emoji, a Windows line end."""
+    """Return whether such a character belongs to visible text: an emoji, a Windows line end."""
     character = text[at]
     before = text[at - 1] if at else ""
     after = text[at + 1] if at + 1 < len(text) else ""

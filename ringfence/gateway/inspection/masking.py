@@ -1,9 +1,9 @@
-"""Masks and pseudonyms for values.
+"""Masks: replacements for values that must not be shown.
 
 A mask is a pseudonym: HMAC-SHA256 (RFC 2104) over type and value with the environment's key. The
-same value has the same mask, so that results can still be joined and counted; without the key
-nobody gets from one to the other, and environments with other keys cannot be compared. Masks keep
-the form of what they stand for and lie where no real value can: reserved domains (RFC 2606),
+same value has the same mask, so results can still be joined and counted. Without the key a mask
+does not lead to its value, and masks of environments with other keys cannot be compared. A mask
+keeps the form of its value, in a range that no real value has: reserved domains (RFC 2606) and
 addresses (RFC 1112, RFC 6666), country codes and numbers that were never assigned.
 """
 
@@ -25,7 +25,7 @@ _DIGITS_ONLY = re.compile(r"\D")
 
 @dataclass(frozen=True)
 class Redaction:
-    """Says what was there, and nothing else."""
+    """Replaces a value by the name of its type."""
 
     def replacement(self, kind: str, value: str, written: str) -> str:
         return f"[redacted: {kind}]"
@@ -33,7 +33,7 @@ class Redaction:
 
 @dataclass(frozen=True)
 class Masking:
-    """Raises `ValueError` for a key below 32 bytes."""
+    """Replaces a value by its mask. Raises `ValueError` for a key below 32 bytes."""
 
     key: bytes
 
@@ -45,7 +45,7 @@ class Masking:
             )
 
     def replacement(self, kind: str, value: str, written: str) -> str:
-        """The mask of a value as it was written: its separators stay, where digits are digits."""
+        """Return the mask of a value as it was written, with its separators."""
         digest = hmac.digest(
             self.key, kind.encode() + b"\0" + value.encode("utf-8", "replace"), hashlib.sha256
         )
@@ -67,7 +67,7 @@ class Masking:
 
 
 def _word(digest: bytes, length: int = 10) -> str:
-    """50 bits at 10 characters: alike by chance among a million values once in two thousand."""
+    """Base32 letters: 10 have 50 bits, so two of a million values agree once in two thousand."""
     text = base64.b32encode(digest + hashlib.sha256(digest).digest()).decode().lower()
     return text[:length]
 
@@ -87,7 +87,7 @@ def _number(digest: bytes, kind: str, written: str) -> str:
     else:
         prefix = "9"  # of an SSN: areas from 900 are not assigned
     letters = _like(written, _DIGIT, prefix + _digits(digest, max(count - len(prefix), 0)))
-    # Check letters, which would give the number away by a quarter of a bit each: one for all.
+    # Check letters would disclose something about the number: X replaces all of them.
     return re.sub(r"[A-Za-z]", "X", letters)
 
 
@@ -103,7 +103,7 @@ def _address(digest: bytes, value: str) -> str:
 
 
 def _date(digest: bytes, written: str) -> str:
-    """A day in the nineteenth century, in the same notation."""
+    """Write a day of the nineteenth century in the same notation."""
     year = 1800 + digest[0] % 100
     day, month = 1 + digest[1] % 12, 1 + digest[2] % 12  # either order is a date
     if not _DIGIT.search(written):

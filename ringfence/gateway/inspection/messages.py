@@ -51,7 +51,7 @@ class Leaf:
     """One place of a message with something to read."""
 
     text: str
-    """As it is there; of a blob: decoded."""
+    """The text as it is there; of a blob, decoded."""
     context: str = ""
     """The label of the value, from the member's name, such as "date of birth: "."""
     form: Literal["text", "name", "number", "blob"] = "text"

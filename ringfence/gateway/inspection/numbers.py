@@ -123,7 +123,10 @@ _WORD_AFTER = re.compile(r"[A-Za-z]{3,}(?![0-9A-Za-z])")
 
 
 def _free(text: str, start: int, end: int) -> bool:
-    """Not a part of something longer, such as a hash; a word may touch it."""
+    """Return whether a number is not part of something longer, such as a hash.
+
+    A word may touch it.
+    """
     if text[start - 1 : start].isalnum() and not _WORD_BEFORE.search(
         text[max(0, start - 40) : start]
     ):

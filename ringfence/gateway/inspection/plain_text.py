@@ -1,8 +1,8 @@
-"""The plain reading of a text: ASCII, as a person or a parser behind us would understand it.
+"""The plain reading of a text: ASCII, as a person or a parser would understand it.
 
-Whoever wants a value to pass a detector writes it so that readers still understand it: in digits of
-another script, with invisible characters inside, escaped. Everything here keeps track of where each
-character came from, so that what is found in the plain reading is replaced in the original.
+An attacker can write a value so that it evades a detector and readers still understand it: in
+digits of another script, with invisible characters inside, escaped. Each plain character keeps its
+place in the source, so that a finding in the plain reading is replaced in the source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate
 from urllib.parse import unquote_to_bytes
 
 SUBSTITUTE = "\x1a"
-"""Stands for a character without a plain reading. No part of a word, so that a number between
+"""Stands for a character without a plain reading. It is no part of a word, so a number between
 Chinese characters is a number of its own."""
 
 # Letters of Cyrillic, Greek, Armenian and Latin extensions that look like ASCII ones (Unicode
@@ -67,7 +67,7 @@ _SPECIAL = {
 
 
 class _Readings(dict[int, str]):
-    """Code point -> plain reading, worked out at the first use."""
+    """Plain reading by code point, computed at the first use."""
 
     def __missing__(self, code: int) -> str:
         reading = _reading(chr(code))
@@ -85,7 +85,7 @@ def _reading(character: str) -> str:
     category = unicodedata.category(character)
     # Invisible: format characters, marks, selectors, tags, fillers that have no width.
     if category in ("Cf", "Cc", "Mn", "Me") or character in "\u115f\u1160\u3164\uffa0\u180e":
-        # Tags spell ASCII (U+E0020 to U+E007E); a reader that is a language model reads them.
+        # Tags spell ASCII (U+E0020 to U+E007E); a language model reads them.
         return chr(ord(character) - 0xE0000) if 0xE0020 <= ord(character) <= 0xE007E else ""
     if category == "Zs":
         return " "
@@ -121,24 +121,24 @@ class Plain:
     """ASCII only."""
     source: str
     starts: array[int] | None = None
-    """Where each plain character begins in the source; None: at the same place."""
+    """Start of each plain character in the source; None: at the same place."""
     ends: array[int] | None = None
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """The part of the source that the plain characters from start to end stand for."""
+        """Return the part of the source for the plain characters from start to end."""
         starts, ends = self.places
         return (start, end) if starts is None or ends is None else (starts[start], ends[end - 1])
 
     @cached_property
     def places(self) -> tuple[array[int] | None, array[int] | None]:
-        """Worked out when something is found, which is seldom."""
+        """Start and end in the source, computed only for the rare text with a finding."""
         if self.starts is not None or self.text is self.source:
             return self.starts, self.ends
         return _places(self.source)
 
 
 def is_plain(source: str) -> bool:
-    """Whether the plain reading of characters is what is written."""
+    """Return whether a text is its own plain reading, escapes aside."""
     return source.isascii() and (source.isprintable() or not _UNSEEN.search(source))
 
 
@@ -150,16 +150,16 @@ def may_be_escaped(text: str) -> bool:
 
 
 def plain(source: str) -> Plain:
-    """The plain reading of characters, escapes left as they are."""
+    """Read characters plainly; leave escapes as they are."""
     if is_plain(source):
         return Plain(source, source)
     return Plain(source.translate(_READINGS), source)
 
 
 def unescaped(read: Plain) -> Plain | None:
-    """The reading with escapes resolved (HTML, URL, quoted-printable, JSON and kin), twice over.
+    """Resolve escapes (HTML, URL, quoted-printable, JSON and similar), twice.
 
-    None where there is nothing to resolve.
+    Return None where there is nothing to resolve.
     """
     text = read.text
     if not may_be_escaped(text):
@@ -232,9 +232,9 @@ def _character(escape: str) -> str | None:
 
 
 def _places(source: str) -> tuple[array[int], array[int]]:
-    """For each plain character, where its source begins and ends.
+    """Compute start and end in the source for each plain character.
 
-    What vanishes belongs to the character before it, so that it is replaced with it.
+    A character without a reading belongs to the one before it, and is replaced with it.
     """
     widths = [len(_READINGS[ord(character)]) for character in source]
     offsets = [0, *accumulate(widths)]

@@ -46,7 +46,7 @@ DOCUMENT_BYTES = 16 * 1024
 CHAIN_LENGTH = 4
 """Certificates in `x5c`, including the signer's."""
 SKEW_SECONDS = 30
-"""How far the clocks of signer and gateway may differ."""
+"""Accepted difference between the clocks of signer and gateway."""
 REASON_LENGTH = (10, 500)
 LATEST = 253402300799
 """The last second that datetime can hold."""
@@ -67,16 +67,16 @@ class Member:
 
 @dataclass(frozen=True)
 class Roster:
-    """Who may sign, and what for: the environment's principals and their duties."""
+    """The environment's principals, their duties, and the authorities of their certificates."""
 
     environment: str
     anchors: tuple[x509.Certificate, ...]
     """The authorities whose certificates count."""
     principals: Mapping[str, Member]
     approvers: Mapping[tuple[str, str], frozenset[str]]
-    """Who may approve, by server and sensitive tool."""
+    """Approvers by server and sensitive tool."""
     responders: frozenset[str] = frozenset()
-    """Who may revoke and restore the access of others."""
+    """Principals who may revoke and restore the access of others."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any], authority: bytes) -> Roster:
@@ -168,7 +168,7 @@ class SignedDocument:
     certificate: str
     """x5t#S256 of the signer's."""
     certified_until: float
-    """When the first certificate of the signer's chain ends."""
+    """The end of the first certificate to expire in the signer's chain."""
 
 
 def read(document: bytes, forms: Mapping[str, Form]) -> UnverifiedDocument:

@@ -57,7 +57,7 @@ class Tool:
     """The definition that clients get."""
     input_schema: Mapping[str, Any]
     output: jsonschema_rs.Validator | None
-    """For `outputSchema`; fetches nothing."""
+    """Validator of `outputSchema`; fetches nothing."""
     headers: tuple[ParamHeader, ...]
     """Arguments that a client repeats in `Mcp-Param-*`."""
 
@@ -70,7 +70,7 @@ class Tool:
 @dataclass(frozen=True)
 class Withheld:
     name: str
-    """As the server sends it, at most 128 characters, hidden ones written out."""
+    """The name that the server sends, at most 128 characters, hidden ones written out."""
     reason: Reason
     fields: tuple[str, ...] = ()
     """The fields that differ in a changed definition."""
@@ -92,7 +92,7 @@ class Judgement:
 
 
 def ambiguous_names(pins: Mapping[str, Mapping[str, Any] | None]) -> dict[str, frozenset[str]]:
-    """By server: names of tools for which other servers have a pin too."""
+    """Return, by server, the names of tools for which other servers have a pin too."""
     names = {
         server: frozenset((document or {}).get("tools", ())) for server, document in pins.items()
     }
@@ -185,7 +185,7 @@ class Pins:
         return {**result, "tools": shown}
 
     def check_output(self, tool: str, structured: Any = ABSENT) -> bool:
-        """Whether a result satisfies the approved output schema; without one, any result does.
+        """Check a result against the approved output schema; without one, any result is good.
 
         MCP 2026-07-28, Output Schema: with a schema there must be structured content. Not for
         results with `isError`, nor for those that request input.

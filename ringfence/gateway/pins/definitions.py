@@ -21,7 +21,7 @@ BACKTRACKS = 100_000
 """Steps of a `pattern` of a schema: a value that costs more does not match."""
 
 DEFINITION_BYTES = 128 << 10
-"""Of the canonical form; a larger definition is withheld. Usual ones have some kilobytes."""
+"""Limit of the canonical form; a larger definition is withheld. Usual ones have kilobytes."""
 
 Reason = Literal[
     "new",
@@ -86,7 +86,7 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple
 
 
 def faults(tool: Mapping[str, Any]) -> tuple[Fault, ...]:
-    """Why a definition cannot be used, even if it is approved; hidden text excepted.
+    """Find faults that make a definition unusable, approved or not; hidden text excepted.
 
     MCP 2026-07-28, Tools: input and output schemas are valid JSON Schema, of dialect 2020-12
     where none is named; `x-mcp-header` holds the constraints of Custom Headers. References that

@@ -21,7 +21,7 @@ from ringfence.gateway.state.monotonic_clock import MonotonicClock
 
 BUCKET_SECONDS = 60
 GRACE_SECONDS = 60
-"""After expiry, for processes that looked at the clock a moment ago."""
+"""Time that a record stays after its expiry, for processes that read the clock before."""
 FORGOTTEN_AT_ONCE = 4
 """Expired records that each use removes: more than it adds, and no call waits for many."""
 

@@ -35,9 +35,9 @@ from ringfence.gateway.tokens.revocation_documents import (
 
 MAX_BYTES = 4 * 1024 * 1024
 ENTRIES = 4096
-"""In force. More are an attack, or a matter for the manifest."""
+"""Limit of entries in force. More are an attack, or a matter for the manifest."""
 _KEPT_SECONDS = FRESH_SECONDS + 2 * SKEW_SECONDS
-"""After its end an entry stays for as long as an older document would be accepted."""
+"""Time that an entry stays after its end: as long as an older document is accepted."""
 
 
 class RevocationsUnreadableError(Exception):
@@ -55,10 +55,10 @@ class RevocationEntry:
     by: str = ""
     reason: str = ""
     at: int = 0
-    """When the document was signed."""
+    """Time of the signature."""
 
     def concerns(self, principal: str, roster: Roster) -> bool:
-        """Whether it is shown to a principal."""
+        """Return whether it is shown to a principal."""
         if principal in roster.responders or self.by == principal:
             return True
         named = roster.principals.get(self.value) if self.kind == "principal" else None
@@ -84,7 +84,7 @@ class Revocations:
     def revoked(
         self, principal: str, token_id: str | None, certificates: Iterable[str], now: float
     ) -> bool:
-        """Whether any of these is revoked. Raises `RevocationsUnreadableError`."""
+        """Return whether any of these is revoked. Raises `RevocationsUnreadableError`."""
         self._refresh()
         if self._problem is not None:
             raise RevocationsUnreadableError(self._problem)
