@@ -101,7 +101,7 @@ class Detector:
             found = engine.detect(text)
             if not found:
                 continue
-            candidates = [(hit["start"], hit["end"]) for hit in found["custom"]]
+            candidates = [(each["start"], each["end"]) for each in found["custom"]]
             total += len(candidates)
             if total > MAX_CANDIDATES:
                 raise Overload
