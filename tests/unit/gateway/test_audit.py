@@ -152,7 +152,7 @@ def test_an_event_says_who_did_what_to_what_and_how_it_ended(tmp_path: Path):
         ({"outcome": "failed", "status": 503, "reason": "reset"}, "Allowed", "Error", "Medium"),
     ],
 )
-def test_outcomes_are_told_in_the_words_of_the_schema(
+def test_outcomes_use_the_words_of_the_schema(
     tmp_path: Path, changes: dict[str, Any], action: str, disposition: str, severity: str
 ):
     log = opened(tmp_path)
@@ -295,7 +295,7 @@ def test_a_repeated_line_shows(tmp_path: Path):
     assert kinds(report) == ["moved"]
 
 
-def test_a_beginning_that_was_cut_off_shows(tmp_path: Path):
+def test_a_missing_beginning_shows(tmp_path: Path):
     def change(content: list[bytes]) -> None:
         del content[:2]
 
@@ -470,8 +470,8 @@ def test_what_cannot_be_written_is_an_error_and_later_goes_on(tmp_path: Path, co
     paths = sorted(tmp_path.glob("*.jsonl"))
     reports = verify_all(paths)
     assert all(report.ok for report in reports)
-    told = [e["unmapped"]["refused"] for e in events(log.path) if "refused" in e["unmapped"]]
-    assert told == [3]
+    refused = [e["unmapped"]["refused"] for e in events(log.path) if "refused" in e["unmapped"]]
+    assert refused == [3]
     assert events(log.path)[-1]["metadata"]["correlation_uid"] == "after"
     for event in events(log.path):
         assert_published(event)

@@ -153,13 +153,13 @@ class Signer:
         } | claims
 
     def answer_claims(self, request: bytes, **claims: Any) -> dict[str, Any]:
-        asked = documents.read(request)
+        original = documents.read(request)
         return {
             "iss": f"urn:ringfence:lab:principal:{self.name}",
             "aud": "urn:ringfence:lab",
             "iat": NOW,
-            "request_id": asked.claims["jti"],
-            "request_digest": asked.digest,
+            "request_id": original.claims["jti"],
+            "request_digest": original.digest,
         } | claims
 
     def approve(self, request: bytes, **claims: Any) -> bytes:
@@ -281,7 +281,7 @@ class Gateway:
 
     def refuse_revoked(self, principal: str, certificate: str, now: float) -> None:
         if {principal, certificate} & self.revoked:
-            raise Refusal("revoked", "cut off")
+            raise Refusal("revoked")
 
     def __post_init__(self) -> None:
         self.grants = Grants(
@@ -702,8 +702,8 @@ class TestARequest:
         refused(reason, lambda: gateway.accept(request))
         assert not list(directory.glob("*.request"))
         put_pair(directory, request, person("dana").approve(request))
-        asked = documents.read(request).claims
-        assert gateway.live(who="carol", tool=asked["tool"], server=asked["server"]) is None
+        claimed = documents.read(request).claims
+        assert gateway.live(who="carol", tool=claimed["tool"], server=claimed["server"]) is None
 
     @pytest.mark.parametrize(
         "claims",
@@ -726,7 +726,7 @@ class TestARequest:
         refused("no_approver", lambda: gateway.accept(request))
 
     def test_under_an_id_that_is_taken(self, gateway: Gateway):
-        """Whoever sees an id must not exchange what is approved under it."""
+        """Knowing an id is not enough to replace the request that is approved under it."""
         first, second = (person(n).request(jti="a" * 32) for n in ("carol", "erin"))
         gateway.accept(first)
         assert refused("id_taken", lambda: gateway.accept(second)).status == 409
@@ -766,7 +766,7 @@ class TestARequest:
 class TestAnApproval:
     @pytest.mark.parametrize("who", ["carol", "dana"])
     @pytest.mark.parametrize("what", ["principal", "certificate"])
-    def test_counts_only_while_nobody_of_them_is_cut_off(
+    def test_counts_only_while_neither_signer_is_revoked(
         self, gateway: Gateway, who: str, what: str
     ):
         request = person("carol").request()
@@ -778,7 +778,7 @@ class TestAnApproval:
         gateway.revoked = set()
         assert gateway.live()
 
-    def test_by_somebody_who_is_cut_off_is_not_taken(self, gateway: Gateway):
+    def test_by_a_revoked_signer_is_refused(self, gateway: Gateway):
         request = person("carol").request()
         gateway.accept(request)
         gateway.revoked = {person("dana").thumbprint}
@@ -788,12 +788,12 @@ class TestAnApproval:
 
     def test_by_an_approver_makes_a_grant(self, gateway: Gateway):
         request = person("carol").request()
-        asked = gateway.accept(request)
+        receipt = gateway.accept(request)
         assert gateway.live() is None
         approved = gateway.accept(person("dana").approve(request))
         grant = gateway.live()
         assert grant == index.Grant(
-            asked.id,
+            receipt.id,
             "carol",
             "sqlite",
             "write_query",
@@ -803,9 +803,11 @@ class TestAnApproval:
             NOW + HALF_AN_HOUR,
             (("carol", person("carol").thumbprint), ("dana", person("dana").thumbprint)),
         )
-        assert (asked.step, asked.actor, asked.new) == ("requested", "carol", True)
+        assert (receipt.step, claimed.actor, claimed.new) == ("requested", "carol", True)
         assert (approved.step, approved.actor, approved.principal) == ("approved", "dana", "carol")
-        assert json.loads(json.dumps(approved.as_json()))["request_digest"] == asked.request_digest
+        assert (
+            json.loads(json.dumps(approved.as_json()))["request_digest"] == claimed.request_digest
+        )
         assert gateway.reported == []
 
     def test_is_for_one_tool_of_one_server_and_one_principal(self, gateway: Gateway):
@@ -1231,13 +1233,13 @@ class TestTheDirectory:
             "notes.txt",
         ],
     )
-    def test_names_of_no_document_are_ignored_and_told_once(
+    def test_names_of_no_document_are_ignored_and_reported_once(
         self, directory: Path, gateway: Gateway, name: str
     ):
         request = person("carol").request(jti="c" * 32)
         id = put_pair(directory, request, person("dana").approve(request))
-        (directory / f"{id}.request").rename(directory / "strange")
-        (directory / "strange").rename(directory / name.format(id=id, ID=id.upper()))
+        (directory / f"{id}.request").rename(directory / "renamed")
+        (directory / "renamed").rename(directory / name.format(id=id, ID=id.upper()))
         for _ in range(3):
             gateway.settle()
         assert gateway.live() is None
@@ -1291,7 +1293,7 @@ class TestTheDirectory:
         assert gateway.live() is None
 
     def test_ten_thousand_files_hide_nothing(self, directory: Path, gateway: Gateway):
-        """Half of them strange, half with the names of documents; what counts is found."""
+        """Half of them have names of documents, half do not; the one that counts is found."""
         for number in range(5000):
             (directory / f"junk-{number}").touch()
             (directory / f"{number:032x}.request").touch()

@@ -1,4 +1,4 @@
-"""Large messages are searched elsewhere: as well as small ones, within bounds, and nobody waits."""
+"""The inspection worker searches as well as the gateway does, within bounds, and no call waits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_is_found_and_done_is_the_same(data_class: str):
         for text in ("jane.doe@example.org", "nothing at all", "ü 4111 1111 1111 1111"):
             there = await inspect(worker, text, data_class)
             assert there == here.inspect_result(result(text), data_class)
-        assert pid(worker), "it was searched here"
+        assert pid(worker), "the worker has no process"
 
     run(work)
 
@@ -118,7 +118,7 @@ def test_others_go_on_meanwhile():
         for _ in range(100):
             await worker.inspect_result(small, "internal", None, size=200, source="b")
             await asyncio.sleep(0.001)
-        assert not slow.done(), "they waited for the slow one"
+        assert not slow.done(), "small messages waited for the slow one"
         slow.cancel()
         await asyncio.wait([slow])
 
@@ -153,7 +153,7 @@ def test_a_process_that_dies_lets_nothing_through():
     run(work)
 
 
-def test_who_leaves_takes_no_answer_of_anybody_else():
+def test_a_cancelled_message_takes_no_answer_of_another():
     async def work(worker: InspectionWorker) -> None:
         await inspect(worker, "x")
         gone = asyncio.create_task(inspect(worker, "4111 1111 1111 1111 " * 10_000))

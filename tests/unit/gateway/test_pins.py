@@ -473,9 +473,9 @@ def test_observations_are_replaced_as_a_whole_when_they_change(tmp_path: Path):
     assert observations.record("time", [{**CONVERT, "icons": []}, NOW])
     file = tmp_path / "observed" / "time.json"
     assert file.stat().st_mode & 0o777 == 0o640
-    seen = json.loads(file.read_text())
-    assert seen["tools"] == [CONVERT, NOW]
-    assert seen["omitted"] == 0
+    observed = json.loads(file.read_text())
+    assert observed["tools"] == [CONVERT, NOW]
+    assert observed["omitted"] == 0
     assert not observations.record("time", [CONVERT, NOW])
     assert observations.record("time", [CONVERT])
     assert json.loads(file.read_text())["tools"] == [CONVERT]
@@ -486,14 +486,14 @@ def test_observations_are_bounded(tmp_path: Path):
     observations = Observations(tmp_path)
     large = [but(NOW, name=f"t{n}", description="x" * 100_000) for n in range(20)]
     observations.record("time", large)
-    seen = json.loads((tmp_path / "time.json").read_text())
-    assert (len(seen["tools"]), seen["omitted"]) == (10, 10)
+    observed = json.loads((tmp_path / "time.json").read_text())
+    assert (len(observed["tools"]), observed["omitted"]) == (10, 10)
     observations.record("time", [but(NOW, name=f"t{n}") for n in range(600)])
-    seen = json.loads((tmp_path / "time.json").read_text())
-    assert (len(seen["tools"]), seen["omitted"]) == (OBSERVED_TOOLS, 88)
+    observed = json.loads((tmp_path / "time.json").read_text())
+    assert (len(observed["tools"]), observed["omitted"]) == (OBSERVED_TOOLS, 88)
 
 
-def test_an_observation_that_cannot_be_written_is_told_and_tried_again(
+def test_an_observation_that_cannot_be_written_is_logged_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / "observed").write_text("in the way")

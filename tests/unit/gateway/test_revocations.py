@@ -1,4 +1,4 @@
-"""Access that is cut off: who may say so, from when to when, and what nobody undoes."""
+"""Revocations: who may sign one, when it begins and ends, and what undoes it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Process:
     def accept(self, document: bytes, now: float = NOW) -> bool:
         return self.revocations.accept(document, ROSTER, now)[1]
 
-    def cut_off(
+    def is_revoked(
         self,
         principal: str = "carol",
         token_id: str | None = "t-1",  # noqa: S107
@@ -72,20 +72,20 @@ SUBJECTS = [("principal", "carol"), ("token", "t-1"), ("certificate", "c" * 43)]
 
 
 @pytest.mark.parametrize(("kind", "value"), SUBJECTS)
-def test_what_is_revoked_is_cut_off_in_all_processes_until_it_is_restored(
+def test_a_revocation_holds_in_all_processes_until_the_restoration(
     process: Process, tmp_path: Path, kind: str, value: str
 ):
     other = Process(tmp_path)
-    assert not other.cut_off()
+    assert not other.is_revoked()
     assert process.accept(revoke("dana", kind, value))
-    assert process.cut_off()
-    assert other.cut_off()
-    assert not other.cut_off("frank", "t-2", "d" * 43)
+    assert process.is_revoked()
+    assert other.is_revoked()
+    assert not other.is_revoked("frank", "t-2", "d" * 43)
     assert not process.accept(revoke("dana", kind, value)), "it is there already"
-    assert Process(tmp_path).cut_off(), "a restart let it in"
+    assert Process(tmp_path).is_revoked(), "a restart let it in"
     assert process.accept(restore("erin", kind, value, iat=NOW + 1), NOW + 1)
-    assert not process.cut_off(now=NOW + 1)
-    assert not other.cut_off(now=NOW + 1)
+    assert not process.is_revoked(now=NOW + 1)
+    assert not other.is_revoked(now=NOW + 1)
 
 
 class TestWho:
@@ -93,20 +93,20 @@ class TestWho:
     @pytest.mark.parametrize("who", ["frank", "robot"])
     def test_nobody_else_cuts_off_others(self, process: Process, who: str, kind: str, value: str):
         refused("not_a_responder", lambda: process.accept(revoke(who, kind, value)))
-        assert not process.cut_off()
+        assert not process.is_revoked()
 
     def test_everybody_cuts_off_themselves_and_their_agents(self, process: Process):
         for value in ("other-robot", "carol"):
-            assert not process.cut_off(value)
+            assert not process.is_revoked(value)
             assert process.accept(revoke("carol", "principal", value))
-            assert process.cut_off(value)
+            assert process.is_revoked(value)
         refused("revoked", lambda: process.accept(revoke("carol", "principal", "carol")))
 
     @pytest.mark.parametrize("who", ["carol", "frank"])
     def test_nobody_but_a_responder_restores(self, process: Process, who: str):
         process.accept(revoke("dana", "principal", "robot"))
         refused("not_a_responder", lambda: process.accept(restore(who, "principal", "robot")))
-        assert process.cut_off("robot")
+        assert process.is_revoked("robot")
 
     def test_no_responder_restores_themselves(self, process: Process):
         process.accept(revoke("dana", "principal", "dana"))
@@ -114,8 +114,8 @@ class TestWho:
         assert process.accept(restore("erin", "principal", "dana"))
 
     @pytest.mark.parametrize("kind", ["principal", "certificate"])
-    def test_who_is_cut_off_cuts_off_nobody(self, process: Process, kind: str):
-        """Whoever has a responder's key must not be able to cut off all the others with it."""
+    def test_a_revoked_signer_revokes_nobody(self, process: Process, kind: str):
+        """A thief of a responder's key must not be able to revoke all the others with it."""
         value = "dana" if kind == "principal" else person("dana").thumbprint
         process.accept(revoke("erin", kind, value))
         refused("revoked", lambda: process.accept(revoke("dana", "principal", "erin")))
@@ -156,7 +156,7 @@ class TestWhat:
         request = person("carol").request()
         refused("malformed_document", lambda: process.accept(person("dana").revoke(request)))
 
-    def test_what_is_not_cut_off_is_not_restored(self, process: Process):
+    def test_only_a_revocation_is_restored(self, process: Process):
         refused("not_revoked", lambda: process.accept(restore("dana", "principal", "carol")))
 
     def test_only_so_much(self, process: Process, monkeypatch: pytest.MonkeyPatch):
@@ -171,26 +171,26 @@ class TestTime:
     def test_it_ends_when_it_was_said_to(self, process: Process):
         process.accept(revoke("dana", "principal", "carol", exp=NOW + 100))
         process.clock.seconds += 99
-        assert process.cut_off(now=NOW + 99)
+        assert process.is_revoked(now=NOW + 99)
         process.clock.seconds += 1
-        assert not process.cut_off(now=NOW + 100)
+        assert not process.is_revoked(now=NOW + 100)
 
     def test_a_clock_that_jumps_ahead_lets_nobody_in(self, process: Process):
         process.accept(revoke("dana", "principal", "carol", exp=NOW + DAY))
-        assert process.cut_off(now=NOW + 2 * DAY)
+        assert process.is_revoked(now=NOW + 2 * DAY)
         process.clock.seconds += DAY
-        assert not process.cut_off(now=NOW + 2 * DAY)
+        assert not process.is_revoked(now=NOW + 2 * DAY)
 
     def test_a_clock_that_is_set_back_lets_nobody_in(self, process: Process):
         process.accept(revoke("dana", "principal", "carol", exp=NOW + 100))
         process.clock.seconds += 50
-        assert process.cut_off(now=NOW - DAY)
+        assert process.is_revoked(now=NOW - DAY)
 
     def test_what_is_over_already_is_not_begun(self, process: Process):
         refused("expired", lambda: process.accept(revoke("dana", "token", "t-1", exp=NOW)))
 
     def test_an_old_document_changes_nothing(self, process: Process):
-        """Whoever kept one may send it again."""
+        """An intercepted document can be sent again."""
         later = NOW + documents.FRESH_SECONDS + 31
         refused("too_old", lambda: process.accept(revoke("dana", "token", "t-1"), later))
         early = revoke("dana", "token", "t-1", iat=NOW + 31)
@@ -203,10 +203,10 @@ class TestTime:
         again = revoke("dana", "principal", "carol", iat=NOW + 20)
         process.accept(again, NOW + 20)
         refused("overtaken", lambda: process.accept(restoration, NOW + 21))
-        assert process.cut_off(now=NOW + 21)
+        assert process.is_revoked(now=NOW + 21)
         process.accept(restore("erin", "principal", "carol", iat=NOW + 30), NOW + 30)
         refused("overtaken", lambda: process.accept(again, NOW + 31))
-        assert not process.cut_off(now=NOW + 31)
+        assert not process.is_revoked(now=NOW + 31)
 
     def test_what_is_over_is_put_away(self, process: Process):
         process.accept(revoke("dana", "token", "t-1", exp=NOW + 100))
@@ -232,17 +232,17 @@ class TestFile:
         assert refusal.status == 503
         assert process.revocations.path.read_text() == "{"
         with pytest.raises(RevocationsUnreadableError):
-            process.cut_off()
+            process.is_revoked()
 
     def test_that_goes_is_written_again_with_what_was_in_it(self, process: Process):
         process.accept(revoke("dana", "principal", "carol"))
-        process.cut_off()
+        process.is_revoked()
         process.revocations.path.unlink()
         process.accept(revoke("dana", "principal", "robot"))
-        assert process.cut_off()
-        assert process.cut_off("robot")
+        assert process.is_revoked()
+        assert process.is_revoked("robot")
 
-    def test_a_full_disk_is_told(self, process: Process, monkeypatch: pytest.MonkeyPatch):
+    def test_a_full_disk_is_reported(self, process: Process, monkeypatch: pytest.MonkeyPatch):
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
@@ -253,9 +253,9 @@ class TestFile:
     def test_by_hand_is_enough(self, process: Process):
         entry = {"kind": "principal", "value": "carol"}
         process.revocations.path.write_text(json.dumps({"revoked": [entry]}))
-        assert process.cut_off()
+        assert process.is_revoked()
 
-    def test_nobody_loses_what_another_process_is_told(self, tmp_path: Path):
+    def test_no_process_loses_what_another_one_writes(self, tmp_path: Path):
         context = get_context("fork")
         work = [
             context.Process(target=many, args=(tmp_path, name)) for name in ("a", "b", "c", "d")
