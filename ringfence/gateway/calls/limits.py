@@ -67,18 +67,18 @@ class TokenBuckets:
         """
         self._drop_full(now)
         room = self._most - len(self._full_at)
-        taken: dict[Hashable, float] = {}
+        later: dict[Hashable, float] = {}
         wait = 0.0
         for key, rate in rates.items():
             if key not in self._full_at:
                 room -= 1
                 key = key if room >= 0 else (None, rate)
             full_at = max(self._full_at.get(key, now), now) + rate.interval
-            taken[key] = full_at
+            later[key] = full_at
             wait = max(wait, full_at - now - rate.burst)
         if wait > 1e-9:
             return wait
-        for key, full_at in taken.items():
+        for key, full_at in later.items():
             # Removed first, so that the order of the dictionary is the order of last use.
             self._full_at.pop(key, None)
             self._full_at[key] = full_at
@@ -104,7 +104,7 @@ class Slots:
         self.in_flight = 0
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
+    async def hold(self) -> AsyncIterator[None]:
         """Hold a slot for the time of the block. Raises `Refusal` (503) if none becomes free."""
         await self._acquire()
         self.in_flight += 1

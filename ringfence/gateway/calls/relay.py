@@ -114,7 +114,7 @@ class Relay:
         if listening:
             self._listen(exchange, identity.principal)
         else:
-            await exchange.held.enter_async_context(self._slots.taken())
+            await exchange.held.enter_async_context(self._slots.hold())
         started = time.monotonic()
         attempt = self._circuit.enter(started)
         try:

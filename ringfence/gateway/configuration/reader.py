@@ -40,7 +40,7 @@ from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.pins.approved import Pins, PinsError, ambiguous_names
 from ringfence.gateway.policy.decisions import Policies, PolicyError
 
-SCHEMA = Path(__file__).with_name("configuration.schema.json")
+SCHEMA = Path(__file__).with_name("gateway.schema.json")
 CREDENTIAL = "credential:"
 MASKING_KEY_BYTES = 32
 

@@ -122,7 +122,7 @@ def read_key_set(document: bytes) -> KeySet:
         raise KeySetError(f"the key set is not a JSON object: {error}") from error
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise KeySetError(f'the key set must have a list "keys" of at most {MAX_KEYS}')
-    found: dict[str, PublicKey] = {}
+    keys: dict[str, PublicKey] = {}
     for jwk in listed:
         if not isinstance(jwk, dict):
             raise KeySetError("a key of the set is not a JSON object")
@@ -135,12 +135,12 @@ def read_key_set(document: bytes) -> KeySet:
             key = public_key(jwk, kid)
         except KeySetError:
             continue
-        if kid in found:
+        if kid in keys:
             raise KeySetError(f"two keys of the set have the id {kid!r}")
-        found[kid] = key
-    if not found:
+        keys[kid] = key
+    if not keys:
         raise KeySetError("no key of the set has an id and can verify a token")
-    return found
+    return keys
 
 
 class FileKeys(KeySource):

@@ -80,7 +80,7 @@ def declared(input_schema: Any) -> tuple[ParamHeader, ...]:
 
     Takes time linear in the schema: do it once for a definition, not for every call.
     """
-    found: dict[bytes, ParamHeader] = {}
+    headers: dict[bytes, ParamHeader] = {}
     for path, schema in _positions(input_schema):
         if _ANNOTATION not in schema:
             continue
@@ -93,10 +93,10 @@ def declared(input_schema: Any) -> tuple[ParamHeader, ...]:
         if not isinstance(kind, str) or kind not in _TYPES:
             raise AnnotationError(f"{_ANNOTATION} of {where!r} needs a string, integer or boolean")
         header = PARAM_PREFIX + token.lower().encode()
-        if header in found:
+        if header in headers:
             raise AnnotationError(f"{_ANNOTATION} of {where!r} is that of another property")
-        found[header] = ParamHeader(header, path, kind)
-    return tuple(found.values())
+        headers[header] = ParamHeader(header, path, kind)
+    return tuple(headers.values())
 
 
 def _positions(schema: Any) -> Iterator[tuple[tuple[str, ...] | None, Mapping[str, Any]]]:

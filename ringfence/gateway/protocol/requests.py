@@ -96,12 +96,12 @@ def _reference(params: Mapping[str, Any]) -> _Named:
 def _subscription(params: Mapping[str, Any]) -> _Named:
     """Read a filter. An unknown member would pass unauthorised, so it is refused (`taskIds` of the
     extension for tasks is one)."""
-    wanted = params.get("notifications")
-    if not isinstance(wanted, dict) or not wanted.keys() <= SUBSCRIPTION_FILTER:
+    choice = params.get("notifications")
+    if not isinstance(choice, dict) or not choice.keys() <= SUBSCRIPTION_FILTER:
         raise _invalid("params.notifications is no filter that MCP defines; list known types only")
-    if not all(isinstance(wanted[name], bool) for name in LIST_CHANGES & wanted.keys()):
+    if not all(isinstance(choice[name], bool) for name in LIST_CHANGES & choice.keys()):
         raise _invalid("params.notifications has a type that is neither true nor false")
-    uris = wanted.get("resourceSubscriptions", [])
+    uris = choice.get("resourceSubscriptions", [])
     if not isinstance(uris, list) or not all(isinstance(each, str) and each for each in uris):
         raise _invalid("params.notifications.resourceSubscriptions is not a list of URIs")
     return "server", None, tuple(uris)
@@ -240,45 +240,6 @@ def _declared(
         return ()  # no client may use such a tool, let alone mirror its arguments
 
 
-def check_target(path: str, query: bytes | str) -> None:
-    """Refuse a query and an ambiguous path with 400. Tokens belong into headers: queries end up in
-    logs (OAuth 2.1, section 5)."""
-    if query:
-        raise Refusal("query")
-    segments = path.split("/")
-    plain = path.isascii() and path.replace("/", "").translate(_PUNCTUATION).isalnum()
-    if segments[0] or not all(segments[1:]) or not plain or {".", ".."} & set(segments):
-        raise Refusal("path")
-
-
-_PUNCTUATION = str.maketrans("", "", "-._~")
-
-
-def check_host(headers: Headers, hosts: Collection[str]) -> None:
-    """Refuse DNS rebinding. `hosts`: names or addresses in lower case, any port is theirs; with
-    a port, that one. Raises `Refusal`: 400 unless there is one Host (RFC 9112, section 3.2), 421
-    for another's (RFC 9110, section 7.4)."""
-    values = [value.strip(b" \t") for name, value in headers if name.lower() == b"host"]
-    if len(values) != 1:
-        raise Refusal("host_header")
-    host = values[0].decode("latin-1").lower()
-    name, colon, port = host.rpartition(":")
-    if host not in hosts and not (
-        colon and port.isascii() and port.isdecimal() and len(port) < 6 and name in hosts
-    ):
-        raise Refusal("host")
-
-
-def check_origin(headers: Headers, origins: Collection[str]) -> None:
-    """Refuse requests of other web pages. `origins`: as browsers write them, scheme://host[:port].
-
-    Raises `Refusal` 403 for an Origin that is not among them, `null` included.
-    """
-    for name, value in headers:
-        if name.lower() == b"origin" and value.strip(b" \t").decode("latin-1") not in origins:
-            raise Refusal("origin")
-
-
 def _fields(headers: Headers) -> dict[bytes, bytes]:
     """The headers that are read here, by name in lower case."""
     fields: dict[bytes, bytes] = {}
@@ -305,7 +266,7 @@ def _check_content_type(value: bytes) -> None:
 _UTF_8 = frozenset({b"", b"charset=utf-8", b'charset="utf-8'})
 
 
-def _check_accept(value: bytes, *wanted: bytes) -> None:
+def _check_accept(value: bytes, *media_types: bytes) -> None:
     if value == b"application/json, text/event-stream":
         return
     accepted: set[bytes] = set()
@@ -313,9 +274,9 @@ def _check_accept(value: bytes, *wanted: bytes) -> None:
         media, *parameters = (part.strip(b" \t") for part in each.split(b";"))
         if not any(part.startswith(b"q=") and not part[2:].strip(b"0.") for part in parameters):
             accepted.add(media)
-    for media in wanted:
+    for media in media_types:
         if not accepted & {media, media.partition(b"/")[0] + b"/*", b"*/*"}:
-            raise Refusal("accept", f"Accept does not list {b' and '.join(wanted).decode()}")
+            raise Refusal("accept", f"Accept does not list {b' and '.join(media_types).decode()}")
 
 
 def _check_envelope(document: Any) -> str:
@@ -447,23 +408,23 @@ def _read_older(
     if "task" in params:
         raise _invalid("params.task asks for a task, and tasks are not offered; leave it out")
     if method == "initialize":
-        version, document = _negotiated(document, versions)
+        version, document = _negotiate(document, versions)
         params, session = document["params"], None
     return Call(
         server, version, document["id"], method, params, kind, name, document, session, resources
     )
 
 
-def _negotiated(document: dict[str, Any], versions: frozenset[str]) -> tuple[str, dict[str, Any]]:
+def _negotiate(document: dict[str, Any], versions: frozenset[str]) -> tuple[str, dict[str, Any]]:
     """Negotiate the version: a client may request any, and is offered another one instead
     (2025-11-25, lifecycle). The server is asked for an enabled one, so its answer is that offer.
     It does not learn of capabilities by which it would send requests to the client."""
     params = document.get("params", {})
-    wanted, capabilities = params.get("protocolVersion"), params.get("capabilities")
-    if not isinstance(wanted, str) or not isinstance(capabilities, dict):
+    requested, capabilities = params.get("protocolVersion"), params.get("capabilities")
+    if not isinstance(requested, str) or not isinstance(capabilities, dict):
         raise _invalid("params needs protocolVersion, a string, and capabilities, an object")
     older = [each for each in OLDER if each in versions]
-    version = wanted if wanted in older else older[0]
+    version = requested if requested in older else older[0]
     capabilities = {
         name: each for name, each in capabilities.items() if name not in _CLIENT_CAPABILITIES
     }

@@ -49,7 +49,7 @@ def concerns(notification: Mapping[str, Any], call: Call) -> bool:
         return False
     if method == "notifications/progress":
         meta = call.params.get("_meta")
-        wanted = meta.get(PROGRESS_TOKEN) if isinstance(meta, Mapping) else None
+        own = meta.get(PROGRESS_TOKEN) if isinstance(meta, Mapping) else None
         token = notification.get("params", {}).get(PROGRESS_TOKEN)
-        return wanted is not None and type(token) is type(wanted) and token == wanted
+        return own is not None and type(token) is type(own) and token == own
     return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.gateway.calls.exchange import Answer, Exchange, Headers, Verb
 from ringfence.gateway.calls.versions import Version
-from ringfence.gateway.protocol import requests
+from ringfence.gateway.protocol import request_line
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.server import cors
 
@@ -66,9 +66,9 @@ class Application:
         path: bytes = scope["raw_path"]
         configuration = version.configuration
         limit = configuration.limits.body_bytes
-        requests.check_target(path.decode("latin-1"), scope["query_string"])
-        requests.check_host(exchange.headers, configuration.hosts)
-        requests.check_origin(exchange.headers, configuration.origins)
+        request_line.check_target(path.decode("latin-1"), scope["query_string"])
+        request_line.check_host(exchange.headers, configuration.hosts)
+        request_line.check_origin(exchange.headers, configuration.origins)
         preflight = method == "OPTIONS" and cors.is_preflight(exchange.headers)
         if (name := _server(path)) is not None and name in configuration.servers:
             exchange.server = name

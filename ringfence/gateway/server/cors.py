@@ -71,6 +71,6 @@ def preflight(headers: Headers, methods: Iterable[str]) -> Headers:
     ]
 
 
-def _single(headers: Headers, wanted: bytes) -> bytes | None:
-    values = [value.strip(b" \t") for name, value in headers if name == wanted]
+def _single(headers: Headers, name: bytes) -> bytes | None:
+    values = [value.strip(b" \t") for each, value in headers if each == name]
     return values[0] if len(values) == 1 else None

@@ -192,7 +192,7 @@ class TestSlots:
 
             async def call() -> None:
                 nonlocal done
-                async with slots.taken():
+                async with slots.hold():
                     seen.append(slots.in_flight)
                     await asyncio.sleep(0.01)
                 done += 1
@@ -206,13 +206,13 @@ class TestSlots:
     def test_a_wait_is_bounded_in_time_and_the_slot_comes_back(self):
         async def scenario() -> None:
             slots = Slots(1, wait_seconds=0.02)
-            async with slots.taken():
+            async with slots.hold():
                 with pytest.raises(Refusal) as refused:
-                    async with slots.taken():
+                    async with slots.hold():
                         pytest.fail("a second call is in flight")
                 assert (refused.value.status, refused.value.reason) == (503, "server_busy")
                 assert refused.value.headers == (("Retry-After", "1"),)
-            async with slots.taken():
+            async with slots.hold():
                 assert slots.in_flight == 1
 
         run(scenario())
@@ -223,7 +223,7 @@ class TestSlots:
             hold = asyncio.Event()
 
             async def call() -> None:
-                async with slots.taken():
+                async with slots.hold():
                     await hold.wait()
 
             calls = [asyncio.create_task(call()) for _ in range(4)]
@@ -238,7 +238,7 @@ class TestSlots:
     def test_those_who_waited_in_vain_are_not_counted_as_waiting(self):
         async def scenario() -> None:
             slots = Slots(1, wait_seconds=0.01)
-            async with slots.taken():
+            async with slots.hold():
                 for _ in range(3):
                     with pytest.raises(Refusal):
                         await slots._acquire()
@@ -255,10 +255,10 @@ class TestSlots:
             slots = Slots(1, wait_seconds=5)
 
             async def call() -> None:
-                async with slots.taken():
+                async with slots.hold():
                     await asyncio.sleep(0)
 
-            async with slots.taken():
+            async with slots.hold():
                 waiting = asyncio.create_task(call())
                 await asyncio.sleep(0)
             for _ in range(turns):
@@ -266,7 +266,7 @@ class TestSlots:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             assert slots.in_flight == 0
-            async with slots.taken():
+            async with slots.hold():
                 pass
 
         run(scenario())
@@ -276,7 +276,7 @@ class TestSlots:
             slots = Slots(1, wait_seconds=0.02)
             for _ in range(3):
                 with pytest.raises(ValueError, match="upstream"):
-                    async with slots.taken():
+                    async with slots.hold():
                         raise ValueError("upstream")
 
         run(scenario())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcp.shared import inbound
 from mcp_types import methods as sdk
 
-from ringfence.gateway.protocol import mirrored_headers, requests
+from ringfence.gateway.protocol import mirrored_headers, request_line, requests
 from ringfence.gateway.protocol.methods import MODERN, OLDER, REQUESTS
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
 from ringfence.gateway.protocol.requests import Call
@@ -959,7 +959,7 @@ def test_upstream_gets_headers_of_the_document_alone():
 
 @pytest.mark.parametrize("host", ["edge-1.lab.internal", "EDGE-1.lab.internal:8443", "10.0.0.1:1"])
 def test_a_host_of_ours_is_served(host: str):
-    requests.check_host([(b"Host", host.encode())], ["edge-1.lab.internal", "10.0.0.1"])
+    request_line.check_host([(b"Host", host.encode())], ["edge-1.lab.internal", "10.0.0.1"])
 
 
 @pytest.mark.parametrize(
@@ -980,41 +980,41 @@ def test_a_host_of_ours_is_served(host: str):
 )
 def test_another_host_is_not(host: str):
     with pytest.raises(Refusal) as caught:
-        requests.check_host([(b"host", host.encode())], ["edge-1.lab.internal"])
+        request_line.check_host([(b"host", host.encode())], ["edge-1.lab.internal"])
     assert caught.value.status == 421
 
 
 def test_a_host_with_a_port_is_that_port():
-    requests.check_host([(b"host", b"edge:8443")], ["edge:8443"])
-    requests.check_host([(b"host", b"[::1]:8443")], ["[::1]"])
+    request_line.check_host([(b"host", b"edge:8443")], ["edge:8443"])
+    request_line.check_host([(b"host", b"[::1]:8443")], ["[::1]"])
     for other in (b"edge", b"edge:8444"):
         with pytest.raises(Refusal):
-            requests.check_host([(b"host", other)], ["edge:8443"])
+            request_line.check_host([(b"host", other)], ["edge:8443"])
 
 
 @pytest.mark.parametrize("headers", [[], [(b"host", b"a"), (b"Host", b"a")]])
 def test_there_is_one_host(headers: list[tuple[bytes, bytes]]):
     with pytest.raises(Refusal) as caught:
-        requests.check_host(headers, ["a"])
+        request_line.check_host(headers, ["a"])
     assert caught.value.status == 400
 
 
 def test_an_origin_is_refused_unless_it_is_allowed():
-    requests.check_origin([], [])
-    requests.check_origin([(b"origin", b"https://app.lab")], ["https://app.lab"])
+    request_line.check_origin([], [])
+    request_line.check_origin([(b"origin", b"https://app.lab")], ["https://app.lab"])
     for origin in (b"https://evil.example", b"null", b"", b"https://app.lab.evil.example", b"\xff"):
         for allowed in ([], ["https://app.lab"]):
             with pytest.raises(Refusal) as caught:
-                requests.check_origin([(b"Origin", origin)], allowed)
+                request_line.check_origin([(b"Origin", origin)], allowed)
             assert caught.value.status == 403
     both = [(b"origin", b"https://app.lab"), (b"origin", b"https://evil.example")]
     with pytest.raises(Refusal):
-        requests.check_origin(both, ["https://app.lab"])
+        request_line.check_origin(both, ["https://app.lab"])
 
 
 def test_a_plain_path_without_a_query_is_taken():
     for path in ("/time/mcp", "/a-b.c_d~e/mcp", "/.well-known/oauth-protected-resource/time/mcp"):
-        requests.check_target(path, b"")
+        request_line.check_target(path, b"")
 
 
 @pytest.mark.parametrize(
@@ -1040,7 +1040,7 @@ def test_a_plain_path_without_a_query_is_taken():
 )
 def test_a_target_with_a_query_or_of_two_meanings_is_refused(path: str, query: bytes):
     with pytest.raises(Refusal) as caught:
-        requests.check_target(path, query)
+        request_line.check_target(path, query)
     assert caught.value.status == 400
 
 

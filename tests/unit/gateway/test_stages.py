@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
 from ringfence.gateway.__main__ import main
+from ringfence.gateway.calls import stages
+from ringfence.gateway.calls.exchange import Answer, Exchange
 from ringfence.gateway.calls.stages import STAGES
 from ringfence.gateway.refusals import REFUSALS
 
@@ -66,3 +70,23 @@ def test_the_command_lists_the_stages(capsys):
     assert main(["stages"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [stage.name for stage in STAGES]
+
+
+def test_a_call_passes_each_stage_once_in_order_until_one_answers(monkeypatch):
+    passed: list[str] = []
+
+    def probe(stage: type[stages.Stage], answer: Answer | None) -> Any:
+        async def pass_through(exchange: Exchange) -> Answer | None:
+            passed.append(stage.name)
+            return answer
+
+        return lambda services: pass_through
+
+    for answering in range(len(STAGES)):
+        passed.clear()
+        answer = Answer(200, [], b"")
+        probes = [probe(s, answer if n == answering else None) for n, s in enumerate(STAGES)]
+        monkeypatch.setattr(stages, "STAGES", tuple(probes))
+        pipeline = stages.Pipeline(cast(Any, None))
+        assert asyncio.run(pipeline.answer(Exchange.begin([]))) is answer
+        assert passed == [stage.name for stage in STAGES[: answering + 1]]
