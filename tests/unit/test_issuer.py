@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.cli import main
-from ringfence.gateway.jose.keys import KeySet, PublicKey, read_key_set
+from ringfence.gateway.jose.keys import KeySet, KeySource, PublicKey, read_key_set
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
 from ringfence.identity import issuer
@@ -51,7 +51,7 @@ def certificate(environment: Environment) -> bytes:
     return leaf.public_bytes(Encoding.DER)
 
 
-class Delivered:
+class Delivered(KeySource):
     """The key set that a gateway has at the moment."""
 
     def __init__(self) -> None:
