@@ -1,4 +1,4 @@
-"""The format of VPC flow logs that the stacks ask for."""
+"""Format of the VPC flow logs that the stacks create."""
 
 from __future__ import annotations
 

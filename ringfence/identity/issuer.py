@@ -35,7 +35,7 @@ DAY = 86400
 PUBLISHED_AHEAD_SECONDS = 14 * DAY
 """A key set must reach every gateway within this time: apply the playbook at least that often."""
 SIGNING_SECONDS = 30 * DAY
-"""How long a key signs, if its successor is made in time."""
+"""Seconds for which a key signs, if its successor is made in time."""
 MAX_MINUTES = 15
 SKEW_SECONDS = 60
 """Largest tolerated lag of a gateway's clock; the gateway itself tolerates less."""

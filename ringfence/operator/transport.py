@@ -20,7 +20,7 @@ from ringfence.manifest.model import HTTPS, Environment, Host
 from ringfence.operator.errors import InputError
 
 SECONDS = 10
-"""How long a gateway may take to answer."""
+"""Time limit for the answer of a gateway."""
 MEDIA_TYPE = "application/jose"
 """RFC 7515, 9.2.1."""
 LONGEST_REFUSAL = 500

@@ -58,9 +58,9 @@ def _unique(validator: Any, unique: bool, value: Any, _: Schema) -> Iterator[Any
     """Reports each repetition at its own path, in linear time (jsonschema's is quadratic)."""
     if not (unique and validator.is_type(value, "array")):
         return
-    seen: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for number, element in enumerate(value):
-        first = seen.setdefault(json.dumps(element, sort_keys=True), number)
+        first = positions.setdefault(json.dumps(element, sort_keys=True), number)
         if first != number:
             yield ValidationError(f"the same as element {first}", path=[number])
 

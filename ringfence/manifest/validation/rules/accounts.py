@@ -53,10 +53,10 @@ def are_free(manifest: Cursor) -> Iterator[Violation]:
 
 
 def people_are_distinct(manifest: Cursor) -> Iterator[Violation]:
-    seen: dict[str, str] = {}
+    first_by_email: dict[str, str] = {}
     for name, administrator in manifest["administrators"].entries():
         email = administrator["email"].text
-        other = seen.setdefault(email.casefold(), name) if email else name
+        other = first_by_email.setdefault(email.casefold(), name) if email else name
         if other != name:
             yield administrator["email"].violation(
                 f"this address belongs to {quoted(other)} already; give each person their own"

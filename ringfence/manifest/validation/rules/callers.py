@@ -59,12 +59,12 @@ def agents_have_a_person(manifest: Cursor) -> Iterator[Violation]:
 
 
 def people_are_distinct(manifest: Cursor) -> Iterator[Violation]:
-    seen: dict[str, str] = {}
+    first_by_email: dict[str, str] = {}
     for name, principal in manifest["principals"].entries():
         email = principal["email"].text
         if principal["kind"].text != "person" or email is None:
             continue
-        other = seen.setdefault(email.casefold(), name)
+        other = first_by_email.setdefault(email.casefold(), name)
         if other != name:
             yield principal["email"].violation(
                 f"this address belongs to {quoted(other)} already; give each person their own"

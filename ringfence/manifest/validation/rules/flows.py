@@ -46,7 +46,7 @@ def ends_differ(manifest: Cursor) -> Iterator[Violation]:
 
 def are_unique(manifest: Cursor) -> Iterator[Violation]:
     """A server's name and its host with its port are the same target."""
-    seen: dict[object, Cursor] = {}
+    unique: dict[object, Cursor] = {}
     for flow in _flows(manifest):
         host = _target_host(manifest, flow)
         port, protocol = _target_port(manifest, flow)
@@ -54,7 +54,7 @@ def are_unique(manifest: Cursor) -> Iterator[Violation]:
         origins = [flow.at("from", kind).text for kind in ("segment", "host")]
         if target is None or port is None or not any(origins):
             continue
-        first = seen.setdefault((*origins, target), flow)
+        first = unique.setdefault((*origins, target), flow)
         if first is not flow:
             yield flow.violation(f"the same flow as {dotted(first.path)}; remove one of the two")
 

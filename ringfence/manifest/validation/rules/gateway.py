@@ -108,14 +108,14 @@ def responders_are_no_agents(manifest: Cursor) -> Iterator[Violation]:
 
 
 def issuers_differ(manifest: Cursor) -> Iterator[Violation]:
-    seen: set[str] = set()
+    issuers: set[str] = set()
     for issuer in manifest.at("gateway", "tokens", "issuers").elements():
         name = issuer["issuer"].text
-        if name in seen:
+        if name in issuers:
             yield issuer["issuer"].violation(
                 f"{quoted(name)} is listed already; list every issuer once"
             )
-        seen |= {name} if name else set()
+        issuers |= {name} if name else set()
 
 
 def issuers_can_be_reached(manifest: Cursor) -> Iterator[Violation]:

@@ -113,14 +113,14 @@ def egress_is_enforceable(manifest: Cursor) -> Iterator[Violation]:
 
 def egress_is_unique(manifest: Cursor) -> Iterator[Violation]:
     for _, server in manifest["servers"].entries():
-        seen: dict[object, Cursor] = {}
+        unique: dict[object, Cursor] = {}
         for target in server["egress"].elements():
             names = [target[key].text for key in ("cidr", "host", "domain")]
             port = target["port"].number
             if port is None or not any(names):
                 continue
             entry = (*names, port, target["protocol"].text)
-            first = seen.setdefault(entry, target)
+            first = unique.setdefault(entry, target)
             if first is not target:
                 yield target.violation(f"the same as {dotted(first.path)}; remove one of the two")
 
