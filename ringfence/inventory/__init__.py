@@ -37,7 +37,7 @@ ROLES: dict[str, tuple[str, Variables]] = {
     "mcp_gateway": ("edge", mcp_gateway.variables),
     "nids": ("sensor", nids.variables),
 }
-"""By role: the group of hosts that it applies to, and the function that computes its variables."""
+"""Roles: the group of hosts that it applies to, and the function that computes its variables."""
 
 
 def groups(environment: Environment) -> dict[str, list[str]]:

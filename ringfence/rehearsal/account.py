@@ -23,7 +23,7 @@ from moto.core import responses, utils
 from moto.macie2.models import macie2_backends
 
 _NUMBERS = count(100_000_000_001)
-# moto lists a service's methods anew for each call: a tenth of the time that a stack takes.
+# moto lists a service's methods for each call: a tenth of the time that a stack takes.
 responses.__dict__["method_names_from_class"] = cache(utils.method_names_from_class)
 # What botocore reads from its data files, half a second of JSON, once for all accounts.
 _LOADER = create_loader()

@@ -310,7 +310,7 @@ class TestPassedOn:
         listed = site.post(mcp("tools/list")).json()["result"]
         assert listed["cacheScope"] == "private"
 
-    def test_a_document_is_written_anew(self, stage: Stage):
+    def test_a_document_is_serialised_again(self, stage: Stage):
         """The server reads the gateway's own serialisation of what was judged."""
         site, server = stage
         document = mcp("tools/call", {"name": "echo", "arguments": {"text": "é"}})

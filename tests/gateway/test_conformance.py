@@ -48,7 +48,7 @@ ASKS = (
     " it would ask of a person or a model; what MCP 2026-07-28 has in their place passes"
 )
 RESUMES = (
-    "events are written anew and have no ids, so none can be asked for again: a call whose stream"
+    "events are new and have no ids, so none can be asked for again: a call whose stream"
     " broke has failed, and the suite warns of what is only recommended"
 )
 DIFFERENCES: Mapping[tuple[str, str], tuple[str, Collection[str]]] = {

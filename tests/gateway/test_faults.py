@@ -398,7 +398,7 @@ class TestClock:
         site.set_clock(-HOUR)
         assert site.call("echo", headers=headers).status_code == 401
         assert last(site)["status_detail"] == "token_expired"
-        # Also where the configuration is read anew meanwhile.
+        # Also where the configuration is read again meanwhile.
         site.process_reloads()
         assert site.call("echo", headers=headers).status_code == 401
 

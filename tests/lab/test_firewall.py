@@ -131,7 +131,7 @@ MEMORY, ROOM = 8, 64
 """Seconds and neighbours, for tests of what is remembered."""
 
 ASKED = "systemctl show --property=InvocationID ringfence-neighbours"
-"""Begins anew where all neighbours are asked at once."""
+"""Prints an id that changes when all neighbours are probed at once."""
 
 SHORT = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
 
@@ -367,7 +367,7 @@ def test_tables_of_others_stay_and_cannot_open_what_is_refused(hosts):
 
 
 def test_rules_that_lock_automation_out_are_undone(hosts):
-    """And neighbours are still who they were, and asked anew."""
+    """Neighbours are unchanged, and probed again."""
     good = hosts.rules("tools-1")
     neighbour = '"lo" . 192.0.2.1 . 02:00:00:00:00:09'
     hosts.shell("tools-1", f"nft add element arp ringfence known '{{ {neighbour} timeout 1h }}'")

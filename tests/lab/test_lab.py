@@ -348,7 +348,7 @@ def test_reset_makes_a_host_fresh_and_keeps_its_keys(running: Lab) -> None:
     assert subprocess.run(running.ssh("only", test[-1:]), check=False).returncode == 0
 
 
-def test_cut_host_is_unreachable_until_it_heals(running: Lab) -> None:
+def test_a_disconnected_host_is_unreachable_until_it_is_reconnected(running: Lab) -> None:
     running.disconnect("only")
     assert [status.state for status in running.status()] == ["disconnected"]
     assert not greeting_from(running, "client", address_of(running, 4))
@@ -480,7 +480,7 @@ def test_package_proxy_goes_with_the_last_lab(second_manifest: Path, release: st
     assert packages.PROXY.populated == bool(directories.labs())
 
 
-def test_fresh_up_begins_anew(second_manifest: Path, release: str) -> None:
+def test_fresh_up_starts_from_nothing(second_manifest: Path, release: str) -> None:
     lab = Lab(Environment.load(second_manifest), release)
     lab.up()
     lab.exec("only", ["touch", "/root/file"])

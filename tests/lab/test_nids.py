@@ -32,7 +32,7 @@ HOSTS = "sensor-1,siem-1"
 ROLES = "tls,siem,log_shipping,nids,firewall"
 ASK = "suricatasc -c {} /run/suricata/command.sock"
 HEALTH = 14789
-KNOCK = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {HEALTH}), 2)' 2>&-"
+OPEN = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {HEALTH}), 2)' 2>&-"
 ANSWERED, REFUSED = "0", "1"
 IN_FORCE = (
     "cd /var/lib/ringfence-nids/current && cat $(find . -type f | sort) "
@@ -220,7 +220,7 @@ class TestSensor:
             """Within half a minute: an answer takes a report."""
             site.on(
                 "sensor-1",
-                f"for try in $(seq 150); do {KNOCK}; [ $? = {expected} ] && exit; sleep 0.2; done; "
+                f"for try in $(seq 150); do {OPEN}; [ $? = {expected} ] && exit; sleep 0.2; done; "
                 "systemctl status ringfence-nids-health suricata; exit 1",
             )
 

@@ -670,7 +670,7 @@ BENIGN: dict[str, Callable[[], Packets]] = {
         20,
         lambda: [question(TOOLS, RESOLVER, name) for name in (NAME, PLAIN_NAME, *LONG_NAMES)],
     ),
-    "a way out": lambda: (
+    "egress": lambda: (
         named_tls(TOOLS, OUTSIDE, NAME)
         + http(TOOLS, OUTSIDE, 80, f"GET / HTTP/1.1\nHost: {PLAIN_NAME}")
     ),

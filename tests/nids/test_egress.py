@@ -35,7 +35,7 @@ drop tcp any any -> any any (msg:"aws:drop_established"; flow:established; dsize
 """AWS's default for a connection that no rule passes, once it carries data: `egress.DEFAULTS`."""
 INLINE = ("--simulate-ips", "--set", "stream.inline=yes")
 """The inline mode of a firewall: it inspects the data before it forwards the packet."""
-WAY_OUT = {1200015, 1200016, 1200017}
+EGRESS = {1200015, 1200016, 1200017}
 
 pytestmark = pytest.mark.skipif(
     unavailable() is not None, reason=f"no Suricata here: {unavailable()}"
@@ -104,7 +104,7 @@ def verdicts(
             number_at(event["timestamp"])
             for event in suricata.inspect(folder, folder / "all.pcap", *placed)
             if event["event_type"] == "alert"
-            and (engine == "firewall" or event["alert"]["signature_id"] in WAY_OUT)
+            and (engine == "firewall" or event["alert"]["signature_id"] in EGRESS)
         }
         found[engine] = {name: n not in stopped for n, name in enumerate(CASES)}
     return found

@@ -1,4 +1,4 @@
-"""Checks of the way out: each passes on our account and is seen to fail, on an account without a
+"""Checks of egress: each passes on our account and is seen to fail, on an account without a
 firewall and on ours with exactly its property broken. moto has no rules and policies of Network
 Firewall: their checks are tried on answers as AWS gives them."""
 

@@ -330,7 +330,7 @@ def connections_are_looked_for_in_another_network(aws: Aws, out: Exports) -> Non
 
 
 @BROKEN.by("usual_flows_raise_no_alarm")
-def knocks_from_outside_raise_alarms(aws: Aws, out: Exports) -> None:
+def probes_from_outside_raise_alarms(aws: Aws, out: Exports) -> None:
     _pattern(aws, out, "pkt_srcaddr=10.40.*", "pkt_srcaddr")
 
 

@@ -116,7 +116,7 @@ class TestBackend:
         with pytest.raises(EndedError, match="Connection refused"):
             backend.run("true")
 
-    def test_a_connection_that_ended_is_opened_anew(self, ssh: Path, backend: SshBackend):
+    def test_a_connection_that_ended_is_opened_again(self, ssh: Path, backend: SshBackend):
         with pytest.raises(EndedError):
             backend.run("kill -9 $PPID")
         assert backend.run("echo again").stdout == "again\n"

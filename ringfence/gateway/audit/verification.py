@@ -3,7 +3,7 @@
 Every line is an event with `unmapped.chain`: {writer, sequence, previous}. Each file begins with an
 anchor: an event that names the last line of the file before, whichever process wrote it. So a line
 that was removed, changed or moved shows by itself. A chain cannot show that its last lines are
-missing, or that all of it was written anew: the copy at the collector does. `last` of a report is
+missing, or that all of it was rewritten: the copy at the collector does. `last` of a report is
 what to look for there.
 """
 

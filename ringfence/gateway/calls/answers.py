@@ -95,7 +95,7 @@ class Answers:
         return results.put_back(inspected.document, aside)
 
     async def events(self, exchange: Exchange, reply: Reply) -> AsyncGenerator[bytes, None]:
-        """The events of a reply, whole and serialised anew; the last one is the answer."""
+        """The events of a reply, whole and serialised again; the last one is the answer."""
         call, identity = exchange.identified()
         parser = sse.Parser(self._limits.result_bytes)
         stream = StreamInspector(

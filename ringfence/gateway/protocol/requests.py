@@ -55,7 +55,7 @@ class Call:
     name: str | None
     """Name of a tool or prompt, URI (or URI template) of a resource; None: the server itself."""
     document: dict[str, Any]
-    """The document that goes upstream, serialised anew."""
+    """The document that goes upstream, serialised again."""
     session: str | None = None
     """Older versions: the client's Mcp-Session-Id."""
     resources: tuple[str, ...] = ()

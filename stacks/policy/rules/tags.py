@@ -13,7 +13,7 @@ SCOPE, GROUP = "ringfence:scope", "ringfence:group"
 """The names of `ringfence/cloud/tags.py`, which a published pack does not have beside it."""
 
 EGRESS = "egress"
-"""Group of an environment's way out, which may have a gateway: it filters by domain."""
+"""Group of an environment's egress, which may have a gateway: it filters by domain."""
 WORKLOADS = ("host-", "server-")
 """How groups of hosts and of MCP servers begin."""
 CONTROL_ID = re.compile(r"[A-Z]{3}-\d{2}")
@@ -122,7 +122,7 @@ def classified(_: str, properties: Properties) -> Iterator[str]:
 
 
 def is_egress(properties: Properties) -> bool:
-    """A component of an environment's declared way out."""
+    """Tell whether a resource is part of an environment's declared egress."""
     return bool(tag(properties, ENVIRONMENT)) and tag(properties, GROUP) == EGRESS
 
 

@@ -245,7 +245,7 @@ def test_usual_flows_raise_no_alarm(cloud: Cloud, environment: Environment):
         "an accepted connection": ("ACCEPT", here, there, "tcp", "opening"),
         "a late packet": ("REJECT", here, there, "tcp", "late"),
         "an answer that nobody waits for": ("REJECT", there, here, "tcp", "answer"),
-        "a knock from outside": ("REJECT", OUTSIDE, there, "tcp", "opening"),
+        "a probe from outside": ("REJECT", OUTSIDE, there, "tcp", "opening"),
         "a group's address": ("REJECT", here, MULTICAST, "udp"),
         "a minute without packets": ("-", "-", "-", "-"),
     }
