@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ringfence.manifest.model import Environment
 from ringfence.rehearsal.record import Rehearsal
 from ringfence.report import NotApplicable, UnverifiedError
@@ -116,3 +118,17 @@ class Broken(dict[str, tuple[Change, set[str]]]):
             return change
 
         return register
+
+
+def test_a_broken_property_turns_exactly_its_checks_red(
+    breakage: str, request: pytest.FixtureRequest, rehearsal: Rehearsal, environment: Environment
+) -> None:
+    """Try a breakage of the module that imports this; `conftest` supplies their names."""
+    change, expected = request.module.BROKEN[breakage]
+    failed = failing_once(change, request.module.CHECKS, rehearsal, environment)
+    assert failed.keys() == expected, failed
+
+
+def test_every_check_is_broken_by_something(request: pytest.FixtureRequest) -> None:
+    broken = set().union(*(expected for _, expected in request.module.BROKEN.values()))
+    assert broken == request.module.CHECKS.keys()

@@ -19,6 +19,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the test of breakages once for each that the module declares."""
+    if "breakage" in metafunc.fixturenames:
+        metafunc.parametrize("breakage", list(vars(metafunc.module)["BROKEN"]))
+
+
 @pytest.fixture(scope="session")
 def environment() -> Environment:
     return Environment.load(EXAMPLE)

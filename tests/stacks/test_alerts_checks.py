@@ -8,8 +8,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 
 from ringfence.cloud.event_alerts import event_alerts, flow_alarms
 from ringfence.cloud.tags import ENVIRONMENT
@@ -240,16 +247,3 @@ def a_changed_policy_goes_unnoticed(aws: Aws, out: Exports) -> None:
 @BROKEN.by("changed_guards_of_secrets_call_somebody")
 def failed_rotations_go_unnoticed(aws: Aws, out: Exports) -> None:
     aws("events").disable_rule(Name=_rule(aws, "rotation")["Name"])
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()

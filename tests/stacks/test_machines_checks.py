@@ -6,8 +6,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 from generated import documents, manifest
 from hypothesis import HealthCheck, given, settings
 from moto.autoscaling.models import autoscaling_backends
@@ -301,16 +308,3 @@ def a_host_runs_twice(aws: Aws, out: Exports) -> None:
             }
         ],
     )
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()

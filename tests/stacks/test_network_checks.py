@@ -6,8 +6,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 
 from ringfence.cloud.tags import DATA_CLASS, ENVIRONMENT, SEGMENT
 from ringfence.manifest.model import Environment
@@ -362,16 +369,3 @@ def a_key_may_be_used_directly(aws: Aws, out: Exports) -> None:
     wide = {"Effect": "Allow", "Principal": root, "Action": "kms:Decrypt", "Resource": "*"}
     policy["Statement"].append(wide)
     kms.put_key_policy(KeyId=key, PolicyName="default", Policy=json.dumps(policy))
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()

@@ -3,8 +3,16 @@ fail, on an account with defaults and on ours with exactly its property broken."
 
 from __future__ import annotations
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once, inapplicable
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    inapplicable,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 from generated import BASE, manifest
 
 from ringfence.cloud.tags import ENVIRONMENT, GROUP
@@ -187,16 +195,3 @@ def a_load_balancer_has_no_group(aws: Aws, out: Exports) -> None:
         Scheme="internal",
         Subnets=[*out["subnet_ids"]["edge"].values()],
     )
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()

@@ -6,8 +6,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once, inapplicable
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    inapplicable,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 from generated import BASE, documents, loaded, manifest
 from hypothesis import HealthCheck, given, settings
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
@@ -259,16 +267,3 @@ def silence_is_taken_for_good_news(aws: Aws, out: Exports) -> None:
 def the_alarm_is_silenced(aws: Aws, out: Exports) -> None:
     name = _alarm(aws, "secrets-overdue")["AlarmName"]
     aws("cloudwatch").disable_alarm_actions(AlarmNames=[name])
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()

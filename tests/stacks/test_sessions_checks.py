@@ -7,8 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-from breaking import Aws, Broken, Exports, checks, failing, failing_once
+from breaking import (  # noqa: F401 - collected here
+    Aws,
+    Broken,
+    Exports,
+    checks,
+    failing,
+    test_a_broken_property_turns_exactly_its_checks_red,
+    test_every_check_is_broken_by_something,
+)
 
 from ringfence.cloud.sessions import PREFERENCES
 from ringfence.cloud.tags import ENVIRONMENT
@@ -272,16 +279,3 @@ def sessions_are_forgotten_in_a_month(aws: Aws, out: Exports) -> None:
 def the_log_is_under_a_lesser_key(aws: Aws, out: Exports) -> None:
     aws("logs").create_log_group(logGroupName="payments-prod-x", kmsKeyId=out["key_arns"]["public"])
     _inputs(aws, out["session_document"], cloudWatchLogGroupName="payments-prod-x")
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_property_turns_exactly_its_checks_red(
-    name: str, rehearsal: Rehearsal, environment: Environment
-) -> None:
-    change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
-
-
-def test_every_check_is_broken_by_something() -> None:
-    assert set().union(*(named for _, named in BROKEN.values())) == CHECKS.keys()
