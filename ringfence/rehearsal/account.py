@@ -1,7 +1,7 @@
 """An emulated AWS account: moto, inside this process.
 
 Several may exist side by side (an account with defaults beside a hardened one): moto
-tells accounts apart by credentials, and a role assumed in another account gives those.
+distinguishes accounts by credentials, which come from a role assumed in the account.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moto.macie2.models import macie2_backends
 _NUMBERS = count(100_000_000_001)
 # moto lists a service's methods for each call: a tenth of the time that a stack takes.
 responses.__dict__["method_names_from_class"] = cache(utils.method_names_from_class)
-# What botocore reads from its data files, half a second of JSON, once for all accounts.
+# botocore reads half a second of JSON: once for all accounts.
 _LOADER = create_loader()
 
 
@@ -37,7 +37,7 @@ class Account:
     _clients: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def client(self, service: str) -> Any:
-        """A boto3 client; typed as Any, since boto3 makes its clients from data."""
+        """Return a boto3 client, typed as Any because boto3 builds its clients from data."""
         if service not in self._clients:
             make: Any = self.session.client
             self._clients[service] = make(service)
@@ -50,8 +50,8 @@ class Account:
 
 @contextmanager
 def emulated(region: str) -> Iterator[Account]:
-    """A fresh account with what AWS gives to a new one (a default VPC), until the end."""
-    # 500 images, parsed for every region and account, that no stack here asks for.
+    """Yield a new account with AWS's defaults, such as a default VPC."""
+    # moto would parse 500 images per region and account, which no stack here uses.
     with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
         number = str(next(_NUMBERS))
         macie2_backends[number][region].disable_macie()  # moto begins with it, AWS does not

@@ -1,4 +1,4 @@
-"""`ringfence rehearse`: provision an environment's stack in an emulated AWS, and show it."""
+"""`ringfence rehearse`: provisions a stack in an emulated AWS account and shows the result."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--export",
         type=Path,
         metavar="PLAN.json",
-        help="also write it as a Terraform plan, which scanners read (checkov -f PLAN.json "
+        help="also write a Terraform plan for scanners (checkov -f PLAN.json "
         "--framework terraform_plan)",
     )
     parser.add_argument(
         "--diagram",
         type=Path,
         metavar="PAGE.html",
-        help="also draw the environment: its network, hosts, and the connections between them",
+        help="also draw the environment: network, hosts and connections",
     )
     parser.add_argument(
         "--serve",
         action="store_true",
-        help="keep the account, and let any AWS tool look at it over loopback, until Ctrl-C",
+        help="serve the account to AWS tools on loopback, until Ctrl-C",
     )
 
 
 class UnwritableError(Exception):
-    """A file cannot be written where it was asked for."""
+    """A file cannot be written."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: it can be provisioned; 1: it cannot, and why; 2: the input or the machine is unusable."""
+    """Return 0 for success, 1 if the stack cannot be provisioned, 2 for unusable input."""
     try:
-        # Pulumi and moto are an extra: whoever has no AWS does not install them.
+        # Pulumi and moto are in the extra `aws`, which may be missing.
         import moto  # noqa: F401
         import pulumi_aws  # noqa: F401
     except ModuleNotFoundError as error:
         print(
-            f"there is no Python package {error.name}; install it: pip install 'ringfence[aws]'",
+            f"Python package {error.name} is missing; install it: pip install 'ringfence[aws]'",
             file=sys.stderr,
         )
         return 2
     from ringfence.manifest.model import Environment
-    from ringfence.rehearsal import bill, plan, tree
     from ringfence.rehearsal.architecture import page
     from ringfence.rehearsal.architecture.picture import NothingToDrawError
     from ringfence.rehearsal.engine.stacks import NotProvisionableError, rehearsed_stack
+    from ringfence.rehearsal.output import bill, plan, tree
     from ringfence.rehearsal.record import RehearsalError
 
     environment = Environment.load(args.environment)
@@ -93,7 +93,7 @@ def _serve(account: Account) -> None:
 
     with served(account) as variables:
         print(f"\nThe account is served until Ctrl-C, to a shell with\n{exports(variables)}")
-        sys.stdout.flush()  # whoever reads this through a pipe waits for it
+        sys.stdout.flush()  # a reader of a pipe waits for it
         with suppress(KeyboardInterrupt):
             Event().wait()
 
@@ -102,6 +102,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UnwritableError(
-            f"{path}: {error.strerror}; name a file that can be written"
-        ) from error
+        raise UnwritableError(f"{path}: {error.strerror}; name a writable file") from error

@@ -18,18 +18,18 @@ References = Mapping[str, Mapping[str, Any]]
 
 
 class RehearsalError(Exception):
-    """The stack cannot be provisioned like this; the message says where and what to do."""
+    """The stack cannot be provisioned; the message says where, and what to do."""
 
 
 class Status(StrEnum):
     """How far the emulation goes for a resource."""
 
     MOTO = "moto"
-    """A real object of the emulated AWS."""
+    """Created in the emulated account."""
     RECORDED = "recorded"
-    """Its inputs are kept, nothing emulates it: never counted as verified."""
+    """Recorded only: nothing emulates it, and it never counts as verified."""
     NONE = "none"
-    """Nothing of AWS: a component, or a provider."""
+    """No AWS resource: a component or a provider."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A rehearsed account for every AWS tool: on loopback, as long as somebody wants to look at it."""
+"""Serves a rehearsed account to AWS tools, on loopback."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def served(account: Account) -> Iterator[Mapping[str, str]]:
     moto tells accounts apart by credentials: these are the ones of the rehearsed account, and
     worth nothing elsewhere.
     """
-    # It would write a line for every request between what the user types.
+    # It would print a line per request between the user's commands.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
         credentials = account.session.get_credentials()
-        assert credentials  # the session was made with them
+        assert credentials  # the session has them
         keys = credentials.get_frozen_credentials()
         yield {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
@@ -41,5 +41,5 @@ def served(account: Account) -> Iterator[Mapping[str, str]]:
 
 
 def exports(variables: Mapping[str, str]) -> str:
-    """Lines for a shell."""
+    """Format the variables for a shell."""
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.rehearsal import plan
+from ringfence.rehearsal.output import plan
 from ringfence.rehearsal.record import Rehearsal, Resource
 
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"

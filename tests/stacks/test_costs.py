@@ -9,18 +9,18 @@ import pytest
 
 from ringfence.cloud import cost, prices
 from ringfence.manifest.model import Environment
-from ringfence.rehearsal import bill
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.handlers import registry
+from ringfence.rehearsal.output import bill
 from ringfence.rehearsal.record import Rehearsal
 
 
 @pytest.mark.parametrize("token", sorted(registry.TYPES))
 def test_every_type_that_is_rehearsed_has_a_price_or_is_free(token: str) -> None:
-    """Whoever adds a type to a stack prices it."""
+    """A type of a stack without a price would be missing from the bill."""
     assert token in cost.PRICED or token in cost.FREE, (
-        f"{token}: enter it in PRICED of ringfence/cloud/cost.py, with its figures in prices.yaml, "
-        "or in FREE if AWS asks nothing for it"
+        f"{token}: add it to PRICED in ringfence/cloud/cost.py, with its figures in prices.yaml, "
+        "or to FREE if AWS charges nothing for it"
     )
 
 
@@ -67,10 +67,10 @@ def test_footnotes_stand_only_where_they_are_needed() -> None:
     assert "0.00 USD a month in us-east-1 before tax;" in shown[0]
 
 
-def test_what_has_no_price_is_told() -> None:
+def test_a_missing_price_is_reported() -> None:
     line = cost.Line("hosts, x9.gigantic", 2, "hour", None, 0, ())
     shown = bill.render(cost.Estimate("us-east-1", (line,), ())).splitlines()
-    assert "before tax, not counting what has no price (1);" in shown[0]
+    assert "before tax, excluding 1 without a price;" in shown[0]
     assert shown[1] == "  no price  hosts, x9.gigantic  2"
 
 

@@ -190,7 +190,7 @@ def test_what_leads_outside_has_a_band_of_its_own(
         "2 NAT gateways",
         "internet gateway",
     ]
-    assert "no way to the internet" not in shown.notes
+    assert "no route to the internet" not in shown.notes
     drawing = layout.of(shown, arrows.drawn(environment))
     frames = {frame.key: frame for frame in drawing.frames}
     assert frames[picture.EGRESS].x > frames["segment data"].right
@@ -304,9 +304,7 @@ def test_an_unwritable_path_is_one_clear_error(
 ) -> None:
     path = tmp_path / "nowhere" / "page.html"
     assert cli.main(["rehearse", str(EXAMPLE), "--diagram", str(path)]) == 2
-    assert capsys.readouterr().err == (
-        f"{path}: No such file or directory; name a file that can be written\n"
-    )
+    assert capsys.readouterr().err == (f"{path}: No such file or directory; name a writable file\n")
 
 
 def test_a_stack_without_network_is_told(
@@ -315,6 +313,6 @@ def test_a_stack_without_network_is_told(
     path = tmp_path / "page.html"
     command = ["rehearse", str(EXAMPLE), "--stack", "account", "--diagram", str(path)]
     assert cli.main(command) == 2
-    said = "payments-prod: there is no VPC to draw; name the stack of an environment\n"
+    said = "payments-prod: the stack has no VPC; draw the stack of an environment\n"
     assert capsys.readouterr().err == said
     assert not path.exists()

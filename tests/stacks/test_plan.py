@@ -12,8 +12,8 @@ import pytest
 from example import EXAMPLE
 
 from ringfence import cli
-from ringfence.rehearsal import plan, terraform
 from ringfence.rehearsal.handlers import registry
+from ringfence.rehearsal.output import plan, terraform
 from ringfence.rehearsal.record import Rehearsal, RehearsalError, Status
 
 NAMES = (
@@ -107,8 +107,8 @@ def test_an_unknown_type_is_refused(rehearsal: Rehearsal) -> None:
     with pytest.raises(RehearsalError) as refused:
         plan.document(replace(rehearsal, resources=(strange,)))
     assert str(refused.value) == (
-        "aws:ec2/quantumVpc:QuantumVpc has no name in Terraform here, and would be missing in "
-        "the plan; add it to TYPES in ringfence/rehearsal/terraform.py"
+        "aws:ec2/quantumVpc:QuantumVpc has no Terraform name, and would be missing in "
+        "the plan; add it to TYPES in ringfence/rehearsal/output/terraform.py"
     )
 
 
@@ -234,5 +234,5 @@ def test_a_plan_that_cannot_be_written_is_told(
     given = ["rehearse", str(EXAMPLE), "--stack", "account", "--export"]
     assert cli.main([*given, str(nowhere)]) == 2
     assert capsys.readouterr().err == (
-        f"{nowhere}: No such file or directory; name a file that can be written\n"
+        f"{nowhere}: No such file or directory; name a writable file\n"
     )

@@ -78,7 +78,7 @@ def test_a_program_reads_outputs_of_other_stacks() -> None:
 
     shared = {"organization/account/main": {"detector_id": "12ab"}}
     assert rehearse(program, references=shared).exports == {"detector": "12ab"}
-    with pytest.raises(RehearsalError, match="nothing was rehearsed under the name organization/"):
+    with pytest.raises(RehearsalError, match="the program refers to stack organization/"):
         rehearse(program)
 
 
@@ -201,7 +201,7 @@ def test_transforms_are_refused() -> None:
         vpc()
 
     for program in (on_a_resource, on_the_stack):
-        with pytest.raises(RehearsalError, match="has transforms, which the engine runs"):
+        with pytest.raises(RehearsalError, match="has transforms, which a rehearsal does not run"):
             rehearse(program)
 
 

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from ringfence import cli
-from ringfence.rehearsal import tree
+from ringfence.rehearsal.output import tree
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_it_shows_what_environments_share(capsys: pytest.CaptureFixture[str]) ->
 def test_an_environment_without_provisioning_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["rehearse", LAB]) == 2
     assert capsys.readouterr().err == (
-        "lab: nothing of it is provisioned; add provisioning.aws to rehearse it\n"
+        "lab: provisioning.aws is missing; add it to rehearse the environment\n"
     )
 
 
@@ -87,7 +87,7 @@ def test_a_missing_extra_is_told(
     monkeypatch.setitem(sys.modules, "moto", None)
     assert cli.main(["rehearse", EXAMPLE]) == 2
     said = capsys.readouterr().err
-    assert said == "there is no Python package moto; install it: pip install 'ringfence[aws]'\n"
+    assert said == "Python package moto is missing; install it: pip install 'ringfence[aws]'\n"
 
 
 def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal) -> None:

@@ -1,4 +1,4 @@
-"""The picture as one HTML page that needs nothing beside itself: no script, no font, no network."""
+"""The picture as one self-contained HTML page, without scripts or fonts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ringfence.cloud.groups import infrastructure
 from ringfence.drawing import layout, templates
 from ringfence.manifest.model import Egress, Environment, Flow, Host
-from ringfence.rehearsal import bill, tree
 from ringfence.rehearsal.architecture import arrows, picture
+from ringfence.rehearsal.output import bill, tree
 from ringfence.rehearsal.record import Rehearsal
 
 _templates = templates.beside(__file__)
@@ -32,7 +32,7 @@ def render(rehearsal: Rehearsal, environment: Environment) -> str:
         drawing=drawing,
         kinds=tuple(dict.fromkeys(line.kind for line in drawing.lines)),
         reasons=tuple(dict.fromkeys(_reasons(environment))),
-        of_everyone=tuple(_of_everyone(environment)),
+        common=tuple(_common(environment)),
         services=picture.services(rehearsal),
         summary=tree.summary(rehearsal).rpartition(";")[0],
         cost=bill.total(bill.of(rehearsal)),
@@ -62,7 +62,7 @@ def _outward(egress: Egress) -> str:
     return str(egress.domain or egress.cidr)
 
 
-def _of_everyone(environment: Environment) -> Iterator[Reason]:
+def _common(environment: Environment) -> Iterator[Reason]:
     """Yield the flows that are not drawn, since they start at every host."""
     summed = arrows.summed(environment)
     every = "every host"

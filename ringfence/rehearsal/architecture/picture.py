@@ -36,7 +36,7 @@ OUTWARD = {
     "NAT gateway": "aws:ec2/natGateway:NatGateway",
     "internet gateway": "aws:ec2/internetGateway:InternetGateway",
 }
-"""In the order in which a packet meets them."""
+"""In the order of a packet's path."""
 
 
 class NothingToDrawError(Exception):
@@ -47,7 +47,7 @@ def of(rehearsal: Rehearsal, environment: Environment) -> Picture:
     found = rehearsal.of_type(VPC)
     if not found:
         raise NothingToDrawError(
-            f"{rehearsal.stack}: there is no VPC to draw; name the stack of an environment"
+            f"{rehearsal.stack}: the stack has no VPC; draw the stack of an environment"
         )
     return Picture(
         environment.name,
@@ -72,7 +72,7 @@ def services(rehearsal: Rehearsal) -> tuple[tuple[str, int, int], ...]:
 
 def _notes(rehearsal: Rehearsal) -> Iterator[str]:
     if not rehearsal.of_type(OUTWARD["internet gateway"]):
-        yield "no way to the internet"
+        yield "no route to the internet"
     gateways = [e for e in rehearsal.of_type(ENDPOINT) if e.inputs["vpcEndpointType"] == "Gateway"]
     if gateways:
         yield f"gateway endpoints: {', '.join(map(_service, gateways))}{_mark(gateways)}"
@@ -255,7 +255,7 @@ def _names(
         count = "every other name" if "*" in names else f"{len(names)} names"
         yield f"{rule.inputs['action'].lower()} {count}"
     for query in queries:
-        yield "every question is logged"
+        yield "every query is logged"
         yield from _kept(rehearsal, query.inputs["destinationArn"])
 
 
@@ -265,7 +265,7 @@ def _kept(rehearsal: Rehearsal, arn: str | None) -> Iterator[str]:
 
 def _logged(groups: Iterable[Resource]) -> Iterator[str]:
     for group in groups:
-        key = "own key" if group.inputs.get("kmsKeyId") else "no key of ours"
+        key = "own key" if group.inputs.get("kmsKeyId") else "AWS's key"
         yield f"log kept {group.inputs.get('retentionInDays', 'for ever')} days, {key}"
 
 

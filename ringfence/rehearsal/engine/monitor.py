@@ -1,4 +1,4 @@
-"""The side of Pulumi's engine that a program registers its resources with."""
+"""The part of Pulumi's engine with which a program registers its resources."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ Made = dict[tuple[str, str, str], Created]
 
 
 class Emulation(Mocks):
-    """Answers each registration with an object of the emulated account: the one that it has been
-    answered with before, in an earlier run of the program."""
+    """Answers each registration with an object of the emulated account, the same in each run."""
 
     def __init__(self, account: Account, references: References, made: Made) -> None:
         self._account = account
@@ -39,12 +38,12 @@ class Emulation(Mocks):
             return self._reference(inputs["name"])
         if args.typ == "pulumi:providers:aws" and "defaultTags" in inputs:
             raise RehearsalError(
-                f"provider {args.name}: default_tags are the provider's work and would be missing "
-                "here; give every resource its tags (ringfence.cloud.tags)"
+                f"provider {args.name}: a rehearsal ignores default_tags; "
+                "give every resource its tags (ringfence.cloud.tags)"
             )
         entry = registry.entry(args.typ, custom=args.custom is not False)
         if entry.create is None:
-            # An id of its own: a resource that refers to it must not find an unknown one.
+            # A resource that refers to it needs a known id.
             return f"{args.name}-{entry.status}", inputs
         key = (args.typ, args.name, json.dumps(inputs, sort_keys=True, default=vars))
         if key not in self._made:
@@ -62,7 +61,7 @@ class Emulation(Mocks):
             outputs = dict(self._references[stack])
         except KeyError:
             raise RehearsalError(
-                f"nothing was rehearsed under the name {stack}, which the program refers to"
+                f"the program refers to stack {stack}, which was not rehearsed"
             ) from None
         return stack, {"name": stack, "outputs": outputs, "secretOutputNames": []}
 
@@ -71,11 +70,10 @@ class Emulation(Mocks):
 
 
 class Monitor(MockMonitor):
-    """Keeps what `MockMonitor` drops (exports, parents), and refuses what it lets pass.
+    """Records exports and parents, and refuses what `MockMonitor` accepts and an engine does not.
 
-    It lets two resources with one URN pass, of which an engine would make one; transforms,
-    which it does not run; and an output that nobody supplies, which is None in an update and
-    unknown in a preview.
+    These are: two resources with one URN; transforms, which `MockMonitor` does not run; and an
+    output without a value, which is None in an update and unknown in a preview.
     """
 
     def __init__(self, account: Account, references: References, made: Made) -> None:
@@ -83,7 +81,7 @@ class Monitor(MockMonitor):
         self.exports: Mapping[str, Any] = {}
         self._records: dict[str, Resource] = {}
         self._outputs: dict[str, Mapping[str, Any]] = {}
-        # Registrations come from several threads; an account made in one order is easier to read.
+        # Registrations come from several threads; one order is easier to read.
         self._one_at_a_time = Lock()
 
     @property
@@ -139,8 +137,7 @@ class Monitor(MockMonitor):
 
 
 def plain(value: Any) -> Any:
-    """A value as it was before it crossed Pulumi's wire: numbers arrive as floats there, and
-    secrets wrapped."""
+    """Restore a value from Pulumi's wire format, with floats for numbers and wrapped secrets."""
     if rpc.is_rpc_secret(value):
         return plain(rpc.unwrap_rpc_secret(value))
     if isinstance(value, dict):
@@ -154,8 +151,7 @@ def plain(value: Any) -> Any:
 
 def _transforms(what: str) -> RehearsalError:
     return RehearsalError(
-        f"{what} has transforms, which the engine runs and a rehearsal does not; "
-        "declare what they would change"
+        f"{what} has transforms, which a rehearsal does not run; declare their result"
     )
 
 
@@ -168,8 +164,8 @@ def _with_outputs(record: Resource, outputs: Mapping[str, Any] | None) -> Resour
 def _refuse_unknown(properties: Struct, what: str) -> None:
     if unknown := sorted(set(_unknown(properties))):
         raise RehearsalError(
-            f"{what} {', '.join(unknown)} is unknown: it reads an output that nothing supplies; "
-            "let the resource's handler in ringfence/rehearsal return that output"
+            f"{what} {', '.join(unknown)} is unknown: it reads an output without a value; "
+            "make the resource's handler in ringfence/rehearsal/handlers return that output"
         )
 
 

@@ -35,21 +35,21 @@ class Settings:
 def run(
     program: Program, monitor: Monitor, settings: Settings, *, seconds: float, preview: bool
 ) -> None:
-    """Run a program to its end. Raises what the program raises, or `RehearsalError`.
+    """Run a program to its end. Raise the program's exception, or `RehearsalError`.
 
-    Everything Pulumi keeps between resources is held in context variables: a context of
-    its own leaves nothing to the next run. A thread of its own can be abandoned, which is
-    the only way to end a program that blocks its event loop.
+    Pulumi keeps its state in context variables: a separate context leaves nothing to the next
+    run. A separate thread can be abandoned, the only way to end a program that blocks its event
+    loop.
     """
     raised: list[BaseException] = []
 
     async def rehearsed() -> None:
-        # MockSettings brings a new rpc_manager, but no new set of pending outputs.
+        # MockSettings has a new rpc_manager, but not a new set of pending outputs.
         SETTINGS.outputs = set()  # pyright: ignore[reportAttributeAccessIssue]
         set_mocks(monitor.mocks, settings.project, settings.stack, preview, monitor=monitor)
         set_all_config(dict(settings.config))
         await wait_for_rpcs()
-        # The stack that set_mocks makes is finished: what a program exports would reach nobody.
+        # The stack from set_mocks is complete: exports of the program would be lost.
         set_root_resource(None)  # pyright: ignore[reportArgumentType]
         await run_in_stack(lambda: _call(program))
 
@@ -59,8 +59,7 @@ def run(
         except BaseException as error:
             raised.append(error)
 
-    # A loop exists from the first line on: set_mocks registers a resource, and without one it
-    # would make a loop that nobody runs.
+    # set_mocks registers a resource; without a running loop it would create one that nobody runs.
     thread = Thread(target=copy_context().run, args=(body,), name="rehearsal", daemon=True)
     thread.start()
     thread.join(seconds + 1)
@@ -68,7 +67,7 @@ def run(
         last = monitor.records[-1].urn if monitor.records else "none"
         raise RehearsalError(
             f"the program did not end within {seconds:g} s; its last resource was {last}; "
-            "look for an output that is awaited and never resolved"
+            "search for an output that the program awaits and nothing resolves"
         )
     if raised:
         raise raised[0]

@@ -1,4 +1,4 @@
-"""A program from its first resource to its exports."""
+"""Rehearses a program, from its first resource to its exports."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ def rehearsed(
     account: Account | None = None,
     references: References | None = None,
 ) -> Iterator[Rehearsal]:
-    """The program, provisioned; the account lives until the end of the `with` block.
+    """Provision the program and yield the result; the account exists until the block ends.
 
-    In a new account, or in one where another program was rehearsed before.
-
-    It runs as a preview first: only there a missing output is unknown, which is refused, rather
-    than None, which nobody notices. The second run finds the objects that the first one made.
+    Without `account`, create a new one. The program first runs as a preview: only a preview marks a
+    missing output as unknown, which is refused. The second run finds the objects of the first.
     """
     begun = time.monotonic()
     settings = Settings(project, stack, config or {})

@@ -17,7 +17,7 @@ from ringfence.rehearsal.record import Rehearsal, RehearsalError
 
 
 class NotProvisionableError(RehearsalError):
-    """The manifest asks for nothing of AWS, or for more than it gives."""
+    """The manifest provisions nothing in AWS, or exceeds a quota."""
 
 
 @contextmanager
@@ -28,18 +28,18 @@ def rehearsed_stack(
     preview: bool = True,
     shared: Rehearsal | None = None,
 ) -> Iterator[Rehearsal]:
-    """The very program that `pulumi up` runs in `stacks/`, for this environment.
+    """Rehearse the program that `pulumi up` runs in `stacks/`, for this environment.
 
-    The stack of an environment refers to that of its account, which is rehearsed first, in the
-    same account, unless `shared` is it.
+    The stack of an environment refers to the stack of its account: rehearse that first, in the same
+    account, unless `shared` is its rehearsal.
     """
     place = environment.provisioning
     if place is None:
         raise NotProvisionableError(
-            f"{environment.name}: nothing of it is provisioned; add provisioning.aws to rehearse it"
+            f"{environment.name}: provisioning.aws is missing; add it to rehearse the environment"
         )
-    if too_much := quotas.exceeded(environment):
-        raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in too_much))
+    if exceeded := quotas.exceeded(environment):
+        raise NotProvisionableError("\n".join(f"{environment.path}: {each}" for each in exceeded))
     if stack == "environment" and shared is None:
         with (
             rehearsed_stack(environment, "account", preview=False) as shared,

@@ -1,4 +1,4 @@
-"""Network load balancers, and endpoint services before them."""
+"""Network load balancers and endpoint services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENFORCED = "enforceSecurityGroupInboundRulesOnPrivateLinkTraffic"
 
 def load_balancer(aws: Account, name: str, inputs: Inputs) -> Created:
     if inputs.get("loadBalancerType") != "network":
-        raise RehearsalError(f"{name}: only network load balancers are rehearsed")
+        raise RehearsalError(f"{name}: a rehearsal supports network load balancers only")
     client, groups = aws.client("elbv2"), inputs.get("securityGroups", [])
     (made,) = client.create_load_balancer(
         Name=physical(name, inputs, LONGEST),
@@ -27,7 +27,7 @@ def load_balancer(aws: Account, name: str, inputs: Inputs) -> Created:
     )["LoadBalancers"]
     arn = made["LoadBalancerArn"]
     if ENFORCED in inputs:
-        # moto takes it, and does not keep it.
+        # moto accepts it without effect.
         client.set_security_groups(
             LoadBalancerArn=arn,
             SecurityGroups=groups,

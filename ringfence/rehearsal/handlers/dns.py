@@ -1,4 +1,4 @@
-"""Logs of the questions to Route 53 Resolver. moto has nothing of its firewall."""
+"""Query logs of Route 53 Resolver. moto does not emulate its DNS Firewall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Network Firewall, NAT gateways and their addresses. moto has no rule groups and no policies."""
+"""Network Firewall, NAT gateways and their addresses. moto emulates no rule groups or policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda functions, the rules that start them, and the queues for what fails."""
+"""Lambda functions, the rules that start them, and queues for failed events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def function(aws: Account, name: str, inputs: Inputs) -> Created:
 def _zipped(name: str, code: object) -> bytes:
     """As the provider uploads it."""
     if not isinstance(code, AssetArchive):
-        raise RehearsalError(f"{name}: its code is no AssetArchive; name the files it consists of")
+        raise RehearsalError(f"{name}: its code is no AssetArchive; list its files in one")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, asset in code.assets.items():

@@ -1,4 +1,4 @@
-"""IAM, and who one is."""
+"""IAM, and the identity of the caller."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def role_policy_attachment(aws: Account, name: str, inputs: Inputs) -> Created:
 
 
 def _offer(aws: Account, arn: str) -> None:
-    """AWS's own policies are in every account; moto reads all 1,400 of them, in a second, or none.
+    """Add one of AWS's managed policies to the account.
 
-    So the one that is asked for is put where moto would have put it.
+    Every account has them. moto loads all 1,400, in a second, or none.
     """
     present = iam_backends[aws.id]["aws"].managed_policies
     name = arn.rsplit("/", 1)[1]

@@ -1,4 +1,4 @@
-"""CloudWatch Logs, and the flow logs that are written there."""
+"""CloudWatch Logs and flow logs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def metric_filter(aws: Account, name: str, inputs: Inputs) -> Created:
 
 def flow_log(aws: Account, name: str, inputs: Inputs) -> Created:
     if "vpcId" not in inputs:
-        raise RehearsalError(f"{name}: only flow logs of a VPC are rehearsed; name its vpc_id")
+        raise RehearsalError(f"{name}: a rehearsal supports flow logs of a VPC only; set vpc_id")
     to_logs = inputs.get("logDestinationType", "cloud-watch-logs") == "cloud-watch-logs"
     # moto looks for the log group by its name, and reports a delivery error without one.
     group = {"LogGroupName": inputs["logDestination"].split(":")[6]} if to_logs else {}

@@ -1,4 +1,4 @@
-"""Launch templates, Auto Scaling groups and what they start."""
+"""Launch templates, Auto Scaling groups and their instances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets and filters of traffic mirroring. moto has no rules of filters."""
+"""Targets and filters of traffic mirroring. moto emulates no filter rules."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def default_vpc(aws: Account, name: str, inputs: Inputs) -> Created:
     filters = [{"Name": "is-default", "Values": ["true"]}]
     found = [vpc["VpcId"] for vpc in ec2.describe_vpcs(Filters=filters)["Vpcs"]]
     if not found:
-        raise RehearsalError(f"{name}: the emulated account has no default VPC to take over")
+        raise RehearsalError(f"{name}: the emulated account has no default VPC")
     if named := tags(inputs):
         ec2.create_tags(Resources=found, Tags=named)
     return Created(found[0], _outputs(aws, found[0]))
@@ -206,7 +206,7 @@ def security_group(aws: Account, name: str, inputs: Inputs) -> Created:
 def default_security_group(aws: Account, name: str, inputs: Inputs) -> Created:
     """The provider takes it over: every rule goes."""
     if inputs.get("ingress") or inputs.get("egress"):
-        raise RehearsalError(f"{name}: the default security group is for nobody; give it no rules")
+        raise RehearsalError(f"{name}: a default security group must have no rules; remove them")
     ec2 = aws.client("ec2")
     filters = {"vpc-id": inputs["vpcId"], "group-name": "default"}
     (found,) = ec2.describe_security_groups(
@@ -237,7 +237,7 @@ def egress_rule(aws: Account, _: str, inputs: Inputs) -> Created:
 
 
 def _rule(aws: Account, inputs: Inputs, authorize: Any) -> Created:
-    said = {"Description": inputs["description"]} if "description" in inputs else {}
+    text = {"Description": inputs["description"]} if "description" in inputs else {}
     peers = {
         "IpRanges": ("CidrIp", inputs.get("cidrIpv4")),
         "UserIdGroupPairs": ("GroupId", inputs.get("referencedSecurityGroupId")),
@@ -245,7 +245,7 @@ def _rule(aws: Account, inputs: Inputs, authorize: Any) -> Created:
     }
     permission = {
         "IpProtocol": inputs["ipProtocol"],
-        **{kind: [{key: peer, **said}] for kind, (key, peer) in peers.items() if peer},
+        **{kind: [{key: peer, **text}] for kind, (key, peer) in peers.items() if peer},
     }
     if "fromPort" in inputs:
         permission |= {"FromPort": inputs["fromPort"], "ToPort": inputs["toPort"]}

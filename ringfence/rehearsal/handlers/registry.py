@@ -1,4 +1,4 @@
-"""Which resource types can be rehearsed, and how far."""
+"""Resource types that a rehearsal supports, and their status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
 
 
 RECORDED: tuple[str, ...] = (
-    # moto 5.2.5 has nothing, or only a shell, for these.
+    # moto 5.2.5 does not emulate these, or only in part.
     "aws:accessanalyzer/analyzer:Analyzer",
     "aws:ebs/snapshotBlockPublicAccess:SnapshotBlockPublicAccess",
     "aws:ec2/imageBlockPublicAccess:ImageBlockPublicAccess",
@@ -77,8 +77,8 @@ def entry(token: str, *, custom: bool) -> Entry:
         return TYPES[token]
     except KeyError:
         raise RehearsalError(
-            f"{token} cannot be rehearsed; add a handler to its module in ringfence/rehearsal, "
-            "or its name to RECORDED in registry.py if moto does not know it"
+            f"{token} cannot be rehearsed; add a handler in ringfence/rehearsal/handlers, "
+            "or its name to RECORDED in registry.py if moto does not emulate it"
         ) from None
 
 
@@ -87,6 +87,6 @@ def function(token: str) -> Look:
         return FUNCTIONS[token]
     except KeyError:
         raise RehearsalError(
-            f"{token} cannot be rehearsed; add it to FUNCTIONS of its module in "
-            "ringfence/rehearsal, or compute its answer in the stack"
+            f"{token} cannot be rehearsed; add it to FUNCTIONS of a module in "
+            "ringfence/rehearsal/handlers, or compute its result in the stack"
         ) from None

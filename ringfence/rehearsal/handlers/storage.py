@@ -1,4 +1,4 @@
-"""S3 buckets, the account's block of public access, and what disks are encrypted with."""
+"""S3 buckets, the account's public access block, and default encryption of disks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUBLIC_ACCESS = (
 
 def bucket(aws: Account, name: str, inputs: Inputs) -> Created:
     s3 = aws.client("s3")
-    # Names of buckets are unique among all accounts, of which a run rehearses several.
+    # Bucket names are unique across accounts, and a run rehearses several.
     unique = sha256(f"{aws.id}/{name}".encode()).hexdigest()[:7]
     made = physical(name, {"name": inputs.get("bucket") or f"{name}-{unique}"}, 63)
     elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": aws.region}}

@@ -17,7 +17,7 @@ _OPERATORS = {
     "endsWiths": "EndsWith",
     "notEndsWiths": "NotEndsWith",
 }
-"""The provider has the plural, AWS does not."""
+"""The provider's plurals, and AWS's names."""
 
 
 def trail(aws: Account, name: str, inputs: Inputs) -> Created:
@@ -41,7 +41,7 @@ def trail(aws: Account, name: str, inputs: Inputs) -> Created:
         client.put_event_selectors(
             TrailName=made["Name"], AdvancedEventSelectors=[_selector(each) for each in selectors]
         )
-    # The provider starts it unless told otherwise; AWS by itself does not.
+    # The provider starts logging by default; AWS does not.
     if inputs.get("enableLogging", True):
         client.start_logging(Name=made["Name"])
     arn = made["TrailARN"]

@@ -12,8 +12,8 @@ RULES: tuple[Rule, ...] = (
         "no-gateway-out",
         "NET-01",
         "No gateway leads from a network to the internet.",
-        "Use VPC endpoints; declare what must go out in the manifest, whose egress component "
-        f"carries the tag {tags.GROUP}={tags.EGRESS}.",
+        "Use VPC endpoints; declare egress in the manifest, whose egress component has the tag "
+        f"{tags.GROUP}={tags.EGRESS}.",
         network.GATEWAYS,
         network.leads_out,
     ),
@@ -21,7 +21,7 @@ RULES: tuple[Rule, ...] = (
         "no-public-address",
         "NET-03",
         "Nothing has a public address.",
-        "Remove the address; people come in through Session Manager, callers by PrivateLink.",
+        "Remove the address; people connect by Session Manager, callers by PrivateLink.",
         (*network.ADDRESSES, *network.PUBLIC, *network.LOAD_BALANCERS, network.FUNCTION_URL),
         network.has_public_address,
     ),
@@ -68,7 +68,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "endpoint-service-admits-by-name",
         "NET-03",
-        "An endpoint service connects whom somebody accepted.",
+        "An endpoint service connects accepted principals only.",
         "Set acceptanceRequired and name the principals.",
         network.ENDPOINT_SERVICES,
         network.service_accepts_anybody,
@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "metadata-needs-session",
         "IAM-07",
-        "Credentials of a host are given to sessions on that host only (IMDSv2).",
+        "A host issues its credentials to sessions on that host only (IMDSv2).",
         "Set httpTokens to required and httpPutResponseHopLimit to 1.",
         machines.WITH_METADATA,
         machines.metadata_without_session,
@@ -95,12 +95,12 @@ RULES: tuple[Rule, ...] = (
         "No key pair opens a host.",
         "Remove it; the host trusts the environment's SSH authority and Session Manager.",
         machines.WITH_KEYS,
-        machines.logged_in_to_by_key,
+        machines.has_key_pair,
     ),
     Rule(
         "encrypted-with-own-key",
         "DAT-02",
-        "What holds data encrypts it under a customer's key.",
+        "Resources that hold data encrypt it under a customer's key.",
         "Turn encryption on and name the key of the data's class.",
         encryption.ENCRYPTED,
         encryption.unencrypted,
@@ -148,8 +148,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no-broad-managed-policy",
         "IAM-07",
-        "No policy of AWS's that allows a whole service is attached.",
-        "Write a policy of the actions that are used.",
+        "No attached AWS policy allows a whole service.",
+        "Write a policy with the actions that are used.",
         access.ATTACHMENTS,
         access.attaches_broad_policies,
     ),
@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no-resource-for-anybody",
         "IAM-07",
-        "No policy of a resource allows something to anybody.",
+        "No resource policy allows anything to everybody.",
         "Name the principals, or demand aws:SourceAccount, aws:SourceArn or aws:PrincipalOrgID.",
         access.ANYBODY,
         access.serves_anybody,
@@ -191,7 +191,7 @@ RULES: tuple[Rule, ...] = (
         "Logs are kept as long as their class says.",
         "Set retentionInDays.",
         (records.LOG_GROUP,),
-        records.kept_for_ever,
+        records.kept_forever,
     ),
     Rule(
         "record-is-complete",
@@ -212,7 +212,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "tagged",
         "IAM-04",
-        "Every resource says whose it is and which control it serves.",
+        "Every resource names its owner and the control that it serves.",
         f"Tag it {tags.ENVIRONMENT} (or {tags.SCOPE}=account) and {tags.CONTROL}.",
         tags.TAGGED,
         tags.owned,
@@ -220,7 +220,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "data-is-classified",
         "DAT-01",
-        "What holds data says of which class.",
+        "Resources that hold data name its class.",
         f"Tag it {tags.DATA_CLASS}.",
         tags.HOLD_DATA,
         tags.classified,
@@ -232,9 +232,9 @@ STACK_RULES: tuple[StackRule, ...] = (
     StackRule(
         "no-route-out",
         "NET-01",
-        "No route leads to an internet gateway of elsewhere.",
+        "No route leads to an internet gateway outside the stack.",
         "Remove the route; use VPC endpoints or the environment's egress component.",
-        network.ways_out,
+        network.routes_out,
     ),
     StackRule(
         "network-has-flow-log",

@@ -1,4 +1,4 @@
-"""Who may do what: nothing at all for anybody, and no more than it takes for each (IAM-07)."""
+"""Permissions: none for everybody, and the least for each principal (IAM-07)."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ WITHOUT_RESOURCES = frozenset(
         *("sts:GetCallerIdentity", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
     }
 )
-"""Actions that AWS offers for the whole account only; a test holds it against its definitions."""
+"""Actions without narrower resources; a test compares them with AWS's definitions."""
 RESOURCE_TAG = "resourcetag/"
-"""In condition keys that hold a statement to resources by their tags."""
+"""Part of condition keys that restrict a statement to resources by their tags."""
 
 ATTACHMENTS = (
     "aws:iam/groupPolicyAttachment:GroupPolicyAttachment",
@@ -49,7 +49,7 @@ ATTACHMENTS = (
     "aws:iam/userPolicyAttachment:UserPolicyAttachment",
 )
 BROAD = ("AdministratorAccess", "PowerUserAccess", "FullAccess")
-"""How names of AWS's own policies end that allow all of a service, or of all."""
+"""Ends of the names of AWS policies that allow a whole service, or everything."""
 
 RESOURCE_POLICIES: Mapping[str, str] = {
     "aws:ecr/repositoryPolicy:RepositoryPolicy": "policy",
@@ -72,7 +72,7 @@ WHO = frozenset(
         *("aws:sourcearn", "aws:sourceorgid", "aws:sourceowner", "kms:calleraccount"),
     }
 )
-"""Keys of conditions that say whose a caller is."""
+"""Condition keys that identify the caller's account."""
 
 BLOCKS = (
     "aws:s3/accountPublicAccessBlock:AccountPublicAccessBlock",
@@ -85,7 +85,7 @@ SHARING: Mapping[str, str] = {
     "aws:ebs/snapshotBlockPublicAccess:SnapshotBlockPublicAccess": "unblocked",
     "aws:ec2/imageBlockPublicAccess:ImageBlockPublicAccess": "unblocked",
 }
-"""States that let snapshots and images be shared with everybody."""
+"""States that permit public snapshots and images."""
 MADE_PUBLIC = (*BLOCKS, *WITH_ACL, *SHARING)
 
 ACCESS_KEY = "aws:iam/accessKey:AccessKey"
@@ -101,11 +101,11 @@ def allows_everything(_: str, properties: Properties) -> Iterator[str]:
 def _wildcards(statement: Statement) -> Iterator[str]:
     actions = texts(statement.get("Action"))
     if statement.get("NotAction") is not None:
-        yield f"{label(statement)} allows every action but some"
+        yield f"{label(statement)} allows every action except some"
     if wild := [action for action in actions if "*" in action]:
         yield f"{label(statement)} allows {', '.join(wild)}"
     if statement.get("NotResource") is not None:
-        yield f"{label(statement)} allows it on every resource but some"
+        yield f"{label(statement)} allows it on every resource except some"
     if "*" in texts(statement.get("Resource")) and not _cannot_be_narrower(statement, actions):
         yield f"{label(statement)} allows {', '.join(actions)} on every resource"
 
@@ -119,7 +119,7 @@ def _cannot_be_narrower(statement: Statement, actions: Sequence[str]) -> bool:
 def attaches_broad_policies(_: str, properties: Properties) -> Iterator[str]:
     for arn in (properties.get("policyArn"), *items(properties.get("managedPolicyArns"))):
         if arn is not None and ":aws:policy/" in str(arn) and str(arn).endswith(BROAD):
-            yield f"{arn} allows more than anybody needs"
+            yield f"{arn} allows more than needed"
 
 
 def lacks_boundary(_: str, properties: Properties) -> Iterator[str]:
@@ -133,11 +133,11 @@ def serves_anybody(kind: str, properties: Properties) -> Iterator[str]:
         return
     for statement in allowing(properties.get(RESOURCE_POLICIES[kind])):
         if is_for_anybody(statement) and not limits(statement, WHO):
-            yield f"{label(statement)} allows it to anybody"
+            yield f"{label(statement)} allows it to everybody"
 
 
 def _invoked_by_anybody(properties: Properties) -> Iterator[str]:
-    """A service acts for every account: it has to be said for which."""
+    """A service acts for every account, so a permission must name one."""
     principal = properties.get("principal")
     known = ("sourceAccount", "sourceArn", "principalOrgId")
     wide = principal == "*" or str(principal).endswith(".amazonaws.com")
@@ -157,4 +157,4 @@ def may_be_made_public(kind: str, properties: Properties) -> Iterator[str]:
 
 
 def never_expires(_: str, __: Properties) -> Iterator[str]:
-    yield "an access key is valid until somebody notices that it was stolen"
+    yield "an access key never expires, even after it was stolen"

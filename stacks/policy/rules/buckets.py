@@ -20,7 +20,7 @@ def may_be_made_public(stack: Sequence[Declared]) -> Iterator[tuple[Declared, st
     blocked = _buckets(stack, BLOCK, "bucket")
     for bucket in stack:
         if bucket.type == BUCKET and bucket.urn not in blocked:
-            yield bucket, "no block of public access stands beside it"
+            yield bucket, "the stack has no public access block for it"
 
 
 def unencrypted(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
@@ -34,7 +34,7 @@ def unencrypted(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
         if bucket.type != BUCKET or bucket.urn in logs:
             continue
         if bucket.urn not in configured:
-            yield bucket, "no encryption under a key of one's own is configured beside it"
+            yield bucket, "the stack configures no encryption under a customer's key for it"
         for configuration in configured.get(bucket.urn, ()):
             for violation in _without_own_key(configuration.properties):
                 yield bucket, violation

@@ -40,7 +40,7 @@ ENCRYPTED = tuple(dict.fromkeys((*KEYS, *SWITCHES, PARAMETER)))
 
 TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 WITHOUT_KEYS = ("aws:ec2/launchConfiguration:LaunchConfiguration",)
-"""Its disks take the account's default key, and cannot name another."""
+"""Its disks use the account's default key and cannot name another."""
 
 KEY = "aws:kms/key:Key"
 KEY_POLICIES = (KEY, "aws:kms/keyPolicy:KeyPolicy")
@@ -53,7 +53,7 @@ CONTEXT = "kms:encryptioncontext:"
 LISTENERS = ("aws:alb/listener:Listener", "aws:lb/listener:Listener")
 CLASSIC = "aws:elb/loadBalancer:LoadBalancer"
 TLS13_ONLY = "ELBSecurityPolicy-TLS13-1-3-"
-"""How policies that know no older version begin.
+"""Start of the names of policies without older versions.
 
 https://docs.aws.amazon.com/elasticloadbalancing/latest/application/describe-ssl-policies.html
 """
@@ -69,18 +69,18 @@ def unencrypted(kind: str, properties: Properties) -> Iterator[str]:
 
 
 def without_own_key(name: str, key: Any) -> Iterator[str]:
-    """A key that a preview does not know yet is one that the stack makes."""
+    """Report a missing key. A key that a preview does not know yet comes from the stack."""
     if key is None or (isinstance(key, str) and not key):
         yield f"{name} is absent"
     elif isinstance(key, str) and "alias/aws/" in key:
-        yield f"{name} is {key}, a key of AWS's, whose policy nobody here decides"
+        yield f"{name} is {key}, an AWS key whose policy the account cannot change"
 
 
 def disks_unencrypted(kind: str, properties: Properties) -> Iterator[str]:
     disks = list(_disks(properties))
     first = disks if kind == TEMPLATE else properties.get("rootBlockDevice")
     if not first and not is_left_to_a_template(properties, "rootBlockDevice"):
-        yield "its first disk is not declared, so its image decides"
+        yield "its root disk is not declared, so the image decides"
     for name, disk in disks:
         if not is_true(disk.get("encrypted")):
             yield f"{name}.encrypted is not true"
@@ -117,10 +117,10 @@ def key_serves_directly(kind: str, properties: Properties) -> Iterator[str]:
         return
     policy = properties.get("policy")
     if policy is None:
-        yield "it has no policy, and AWS's own leaves every use to IAM"
+        yield "it has no policy, and AWS's default leaves every use to IAM"
     for statement in allowing(policy):
         if _uses(statement) and not _is_through_a_service(statement):
-            yield f"{label(statement)} lets it be used without a service"
+            yield f"{label(statement)} permits use without a service"
 
 
 def _uses(statement: Statement) -> bool:
@@ -144,11 +144,11 @@ def older_than_tls13(kind: str, properties: Properties) -> Iterator[str]:
         for listener in items(properties.get("listeners")):
             protocol = str(listener.get("lbProtocol")).upper()
             if protocol != "TCP":
-                yield f"a classic load balancer speaks {protocol} without TLS 1.3"
+                yield f"a classic load balancer offers {protocol} without TLS 1.3"
         return
     protocol = properties.get("protocol")
     if protocol == "HTTP":
-        yield "it answers in clear text"
+        yield "it accepts clear text"
     elif protocol in ("HTTPS", "TLS"):
         policy = properties.get("sslPolicy")
         if policy is None or not policy.startswith(TLS13_ONLY):

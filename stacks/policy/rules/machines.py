@@ -1,4 +1,4 @@
-"""Hosts whose credentials need a session (IAM-07), and where no key of somebody's fits (IAM-05)."""
+"""Hosts: credentials need a session (IAM-07), and no key pair logs in (IAM-05)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_left_to_a_template(properties: Properties, name: str) -> bool:
 
 
 def metadata_without_session(kind: str, properties: Properties) -> Iterator[str]:
-    """A hop more, and a container's or proxy's request reaches the host's credentials."""
+    """Refuse more than one hop: containers and proxies could read the host's credentials."""
     if is_left_to_a_template(properties, "metadataOptions"):
         return
     within = "" if kind == DEFAULTS else "metadataOptions."
@@ -36,8 +36,8 @@ def metadata_without_session(kind: str, properties: Properties) -> Iterator[str]
         yield f"{within}httpPutResponseHopLimit is " + ("absent" if hops is None else f"{hops:g}")
 
 
-def logged_in_to_by_key(kind: str, properties: Properties) -> Iterator[str]:
+def has_key_pair(kind: str, properties: Properties) -> Iterator[str]:
     if kind == KEY_PAIR:
-        yield "a key pair opens hosts to whoever has a copy"
+        yield "everybody with a copy of the key pair can log in to hosts"
     elif properties.get("keyName") is not None:
-        yield "keyName puts a key into the host that is nobody's"
+        yield "keyName installs a key that belongs to no person"

@@ -1,4 +1,4 @@
-"""Nothing leads to the internet or from it (NET-01, NET-03); what flows is recorded (NET-05)."""
+"""No connection to or from the internet (NET-01, NET-03); flows are recorded (NET-05)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATEWAYS = (
     "aws:ec2/internetGateway:InternetGateway",
     "aws:ec2/natGateway:NatGateway",
 )
-WAYS_OUT: Mapping[str, tuple[str, ...]] = {
+ROUTES_OUT: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/defaultRouteTable:DefaultRouteTable": ("routes",),
     "aws:ec2/internetGatewayAttachment:InternetGatewayAttachment": ("internetGatewayId",),
     "aws:ec2/route:Route": (
@@ -60,7 +60,7 @@ GROUPS = (
 EGRESS_RULE = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 CIDRS = ("cidrBlocks", "ipv6CidrBlocks", "cidrIpv4", "cidrIpv6")
 SHORTEST = {4: 8, 6: 16}
-"""Prefixes of the largest networks that are still somebody's. 0.0.0.0/1 is half of everybody."""
+"""Shortest prefixes that belong to one organisation. 0.0.0.0/1 is half of the internet."""
 PRIVATE_IPV6 = IPv6Network("fc00::/7")
 DEFAULT_GROUP = "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup"
 
@@ -74,13 +74,13 @@ ACLS = (
 ENDPOINT = "aws:ec2/vpcEndpoint:VpcEndpoint"
 ENDPOINTS = (ENDPOINT, "aws:ec2/vpcEndpointPolicy:VpcEndpointPolicy")
 WITHOUT_POLICY = "com.amazonaws.vpce."
-"""How names of other people's endpoint services begin, which take no policy.
+"""Start of the names of other accounts' endpoint services, which accept no policy.
 
 https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-access.html
 """
 OWN = ("aws:principalaccount", "aws:resourceaccount")
 AGENT_BUCKET = "arn:aws:s3:::amazon-ssm-"
-"""AWS's own, of which hosts read the SSM agent."""
+"""AWS's bucket of the SSM agent, which hosts read."""
 ENDPOINT_SERVICE = "aws:ec2/vpcEndpointService:VpcEndpointService"
 ENDPOINT_SERVICES = (
     ENDPOINT_SERVICE,
@@ -96,17 +96,17 @@ def leads_out(kind: str, properties: Properties) -> Iterator[str]:
         yield f"a {kind.rpartition(':')[2]} leads out of the network"
 
 
-def ways_out(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
+def routes_out(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
     """Through a gateway of elsewhere. One of this stack is judged by itself."""
     gateways = [each for each in stack if each.type in GATEWAYS]
     known = {each.urn for each in gateways}
     ids = [each.properties.get("id") for each in gateways]
     for resource in stack:
-        for name in WAYS_OUT.get(resource.type, ()):
+        for name in ROUTES_OUT.get(resource.type, ()):
             if resource.references.get(name, frozenset()) & known:
                 continue
             for gateway in _gateway_ids(resource.properties.get(name)):
-                # A table that was refreshed has the routes that stand beside it.
+                # A refreshed table includes the routes that the stack declares separately.
                 if not any(isinstance(each, str) and each == gateway for each in ids):
                     yield resource, f"it leads out of the network, to {gateway}"
 
@@ -139,11 +139,11 @@ def has_public_address(kind: str, properties: Properties) -> Iterator[str]:
     ):
         yield "it faces the internet: internal is not true"
     if kind == FUNCTION_URL and properties.get("authorizationType") == "NONE":
-        yield "anybody may call it: authorizationType is NONE"
+        yield "everybody may call it: authorizationType is NONE"
 
 
 def open_to_everybody(kind: str, properties: Properties) -> Iterator[str]:
-    if kind == EGRESS_RULE and is_egress(properties):  # to a firewall, which holds the names
+    if kind == EGRESS_RULE and is_egress(properties):  # to a firewall, which filters by name
         return
     for block in (properties, *items(properties.get("ingress")), *items(properties.get("egress"))):
         for name in CIDRS:
@@ -153,7 +153,7 @@ def open_to_everybody(kind: str, properties: Properties) -> Iterator[str]:
 
 
 def is_everywhere(cidr: object) -> bool:
-    """AWS refuses what is no network."""
+    """Decide whether a network is too large. AWS refuses malformed ones."""
     try:
         network = ip_network(str(cidr), strict=False)
     except ValueError:
@@ -166,7 +166,7 @@ def is_everywhere(cidr: object) -> bool:
 def default_group_allows(_: str, properties: Properties) -> Iterator[str]:
     for direction in ("ingress", "egress"):
         if list(items(properties.get(direction))):
-            yield f"{direction} has rules, which hold where no group is named"
+            yield f"{direction} has rules, which apply where no group is named"
 
 
 def acl_allows_everything(kind: str, properties: Properties) -> Iterator[str]:
@@ -198,7 +198,7 @@ def endpoint_serves_others(kind: str, properties: Properties) -> Iterator[str]:
         yield "it has no policy, and AWS's own allows everything"
     for statement in allowing(policy):
         if not _is_held_to_an_account(statement):
-            yield f"{label(statement)} is not held to an account"
+            yield f"{label(statement)} is not restricted to an account"
 
 
 def _is_held_to_an_account(statement: Statement) -> bool:
@@ -212,10 +212,10 @@ def _is_held_to_an_account(statement: Statement) -> bool:
 
 def service_accepts_anybody(kind: str, properties: Properties) -> Iterator[str]:
     if kind == ENDPOINT_SERVICE and not is_true(properties.get("acceptanceRequired")):
-        yield "whoever asks is connected: acceptanceRequired is not true"
+        yield "every request is accepted: acceptanceRequired is not true"
     principals = (*items(properties.get("allowedPrincipals")), properties.get("principalArn"))
     if "*" in principals:
-        yield "anybody may ask to be connected"
+        yield "everybody may request a connection"
 
 
 def flows_unrecorded(_: str, properties: Properties) -> Iterator[str]:

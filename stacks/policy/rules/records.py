@@ -19,11 +19,11 @@ OFF: Mapping[str, tuple[str, object]] = {
 """Values that turn a detection off."""
 
 
-def kept_for_ever(_: str, properties: Properties) -> Iterator[str]:
+def kept_forever(_: str, properties: Properties) -> Iterator[str]:
     """CloudWatch keeps what has no time for ever, which no class of data asks for."""
     days = properties.get("retentionInDays")
     if days is None or days == 0:
-        yield "retentionInDays is absent: it is kept for ever"
+        yield "retentionInDays is absent: the log is kept forever"
 
 
 def incomplete(kind: str, properties: Properties) -> Iterator[str]:

@@ -110,7 +110,7 @@ def tag(properties: Properties, name: str) -> Any:
 
 def owned(_: str, properties: Properties) -> Iterator[str]:
     if not tag(properties, ENVIRONMENT) and tag(properties, SCOPE) != "account":
-        yield f"it belongs to nobody: neither {ENVIRONMENT} nor {SCOPE}=account is among its tags"
+        yield f"it has no owner: tags {ENVIRONMENT} and {SCOPE}=account are absent"
     control = tag(properties, CONTROL)
     if not control or not CONTROL_ID.fullmatch(control):
         yield f"tag {CONTROL} names no control: {control or 'it is absent'}"

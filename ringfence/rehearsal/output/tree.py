@@ -1,4 +1,4 @@
-"""A rehearsal as a person reads it: what would be created, under what, and how far it was tried."""
+"""A rehearsal as a tree: the resources to create, their parents, and their status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ringfence.rehearsal.engine.monitor import STACK
 from ringfence.rehearsal.record import Rehearsal, Resource, Status
 
 MARKS = {Status.MOTO: "+", Status.RECORDED: "?", Status.NONE: " "}
-"""`?` stands before what nothing emulates: it was recorded, not tried."""
+"""`?` marks a resource that nothing emulates: it was only recorded."""
 
 
 def render(rehearsal: Rehearsal, exports: bool = True) -> str:

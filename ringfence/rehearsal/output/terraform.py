@@ -2,7 +2,7 @@
 
 Pulumi's SDK says which properties are nested and whether once or often; the rest is the
 bridge's rule for names, https://github.com/pulumi/pulumi-terraform-bridge: camel case, and
-a plural where Terraform repeats a block. What departs from the rule is in the tables.
+a plural where Terraform repeats a block. The tables list exceptions.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ RENAMED: Mapping[tuple[str, str], str] = {
     ("aws_lambda_permission", "function"): "function_name",
     ("aws_sns_topic_subscription", "topic"): "topic_arn",
 }
-"""Attributes that Pulumi gave a name of its own."""
+"""Attributes that Pulumi renames."""
 _ENDINGS = (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("ss", "ss"), ("s", ""))
 
 
@@ -240,8 +240,8 @@ def type_of(token: str) -> str:
         return TYPES[token]
     except KeyError:
         raise RehearsalError(
-            f"{token} has no name in Terraform here, and would be missing in the plan; "
-            "add it to TYPES in ringfence/rehearsal/terraform.py"
+            f"{token} has no Terraform name, and would be missing in the plan; "
+            "add it to TYPES in ringfence/rehearsal/output/terraform.py"
         ) from None
 
 

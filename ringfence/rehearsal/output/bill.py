@@ -1,4 +1,4 @@
-"""An estimate of costs as a person reads it."""
+"""An estimate of costs as text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ringfence.cloud.cost import Estimate, Line, Option
 from ringfence.cloud.prices import Figure
 from ringfence.rehearsal.record import Rehearsal
 
-DEAR = 0.05
-"""Share of the sum from which on a line is worth a word on what decides on it."""
+HIGH = 0.05
+"""Minimum share of the sum for a line whose manifest keys the bill names."""
 
 
 def of(rehearsal: Rehearsal) -> Estimate:
@@ -23,10 +23,10 @@ def render(estimate: Estimate) -> str:
 
 def total(estimate: Estimate) -> str:
     lacking = len(estimate.unpriced)
-    without = f", not counting what has no price ({lacking})" if lacking else ""
+    without = f", excluding {lacking} without a price" if lacking else ""
     return (
         f"{estimate.monthly:,.2f} USD a month in {estimate.region} before tax{without}; "
-        f"what depends on use comes on top; prices read on {prices.table().read}"
+        f"use costs extra; prices read on {prices.table().read}"
     )
 
 
@@ -40,9 +40,9 @@ def _lines(estimate: Estimate) -> Iterator[str]:
     for rate in estimate.rates:
         mark = _mark(rate.figure, estimate.region)
         yield f"{usd(rate.figure.usd):>10}{mark:2} per {rate.unit}: {rate.what}"
-    if dear := [line for line in estimate.fixed if line.options and _is_dear(line, estimate)]:
-        yield "What decides on the dear lines, in the manifest:"
-        for line in dear:
+    if high := [line for line in estimate.fixed if line.options and _is_high(line, estimate)]:
+        yield "Keys of the manifest that decide on the highest costs:"
+        for line in high:
             yield f"  {line.what}: {'; '.join(map(_option, line.options))}"
     yield from _footnotes(estimate)
 
@@ -56,13 +56,13 @@ def _fixed(line: Line, width: int, region: str) -> str:
 
 
 def usd(amount: float) -> str:
-    """With cents, and with further digits only where the price has them."""
+    """Format with cents, and with further digits only where the price has them."""
     whole, _, rest = f"{amount:,.7f}".partition(".")
     return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
-def _is_dear(line: Line, estimate: Estimate) -> bool:
-    return line.monthly >= DEAR * estimate.monthly
+def _is_high(line: Line, estimate: Estimate) -> bool:
+    return line.monthly >= HIGH * estimate.monthly
 
 
 def _option(option: Option) -> str:
@@ -77,6 +77,6 @@ def _footnotes(estimate: Estimate) -> Iterator[str]:
     figures = [each.figure for each in (*estimate.fixed, *estimate.rates) if each.figure]
     fallback = prices.table().fallback
     if any(figure.region != estimate.region for figure in figures):
-        yield f"* price of {fallback}; the table has none of {estimate.region}"
+        yield f"* price of {fallback}; the table has none for {estimate.region}"
     for source in {figure.source for figure in figures if not figure.source.reread}:
         yield f"? {source.title}"

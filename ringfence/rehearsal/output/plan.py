@@ -1,10 +1,10 @@
-"""A rehearsal as a Terraform plan, which scanners read that know nothing of Pulumi.
+"""A rehearsal as a Terraform plan, for scanners that cannot read Pulumi.
 
 https://developer.hashicorp.com/terraform/internals/json-format
 
-As in a plan that Terraform makes, what another resource will supply is unknown and stands
-as a reference: by these a scanner connects a bucket with its versioning. A policy is
-rendered in full, where Terraform's would be unknown with the first ARN in it.
+As in Terraform's plans, a value that another resource supplies is unknown and appears as a
+reference: a scanner needs it to connect a bucket with its versioning. Unlike Terraform's, a policy
+appears in full: there, one ARN in it would make it unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence.rehearsal import terraform
+from ringfence.rehearsal.output import terraform
 from ringfence.rehearsal.record import Rehearsal, RehearsalError, Resource, Status
 
 PROVIDER = "registry.terraform.io/hashicorp/aws"
@@ -22,7 +22,7 @@ PROVIDER = "registry.terraform.io/hashicorp/aws"
 
 @dataclass(frozen=True)
 class _Split:
-    """Properties, as a plan tells them in three places."""
+    """Properties, split into the three places of a plan."""
 
     values: dict[str, Any] = field(default_factory=dict)
     unknown: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def _addresses(rehearsal: Rehearsal) -> dict[str, str]:
         if address in taken:
             raise RehearsalError(
                 f"{resource.type} {resource.name}: two resources of this type have this name, "
-                "which a plan cannot tell apart; give one of them another name"
+                "which a plan cannot distinguish; give one of them another name"
             )
         taken.add(address)
         found[resource.urn] = address
@@ -130,7 +130,7 @@ def _add_value(
     texts = list(_texts(value))
     found = [origin for text in texts if (origin := origins.of(text, urns))]
     if found:
-        # The attribute before its resource, as Terraform has them.
+        # Terraform lists the attribute before its resource.
         pairs = [each for origin in found for each in (origin, origin.rsplit(".", 1)[0])]
         split.expressions[name] = {"references": list(dict.fromkeys(pairs))}
     elif urns:
