@@ -8,7 +8,7 @@ from ringfence.cloud.services import GATEWAY_ENDPOINTS, interface_endpoints
 from ringfence.manifest.model import DataClass, Environment
 
 QUERY_CLASS: DataClass = "internal"
-"""As for flow logs: queries name both ends and contain no data."""
+"""Class of flow logs: queries name both ends and contain no data."""
 EVERYTHING = "*"
 ALLOW_PRIORITY, BLOCK_PRIORITY = 100, 200
 GROUP_PRIORITY = 101

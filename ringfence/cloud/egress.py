@@ -19,7 +19,7 @@ from ringfence.manifest.model import DataClass, Environment, Segment
 GROUP_NAME = "egress"
 """Tag of gateways, addresses and route tables for egress; the policy pack refuses others."""
 LOG_CLASS: DataClass = "internal"
-"""As for flow logs: the log names both ends and contains no data."""
+"""Class of flow logs: the log names both ends and contains no data."""
 LOG_TYPES = ("ALERT", "FLOW")
 HTTP = 80
 """The firewall expects TLS on every other port."""

@@ -12,10 +12,10 @@ from ringfence.cloud import acls, groups
 from ringfence.manifest.model import Environment
 
 RULES_PER_GROUP = 60
-"""For each direction."""
+"""Quota per direction."""
 GROUPS_PER_INTERFACE = 5
 ENTRIES_PER_ACL = 20
-"""For each direction."""
+"""Quota per direction."""
 
 
 def exceeded(environment: Environment) -> tuple[str, ...]:

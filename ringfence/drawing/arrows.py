@@ -1,4 +1,4 @@
-"""Ways as arrows: what one line can say is drawn once."""
+"""Merges paths into arrows, so that one line stands for several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ringfence.manifest.model import Environment
 
 
 def merged(environment: Environment, paths: Iterable[Path]) -> tuple[Arrow, ...]:
-    """Every path is in one arrow."""
+    """Merge paths; each is in exactly one arrow."""
     return tuple(sorted(_merged(environment, paths), key=lambda a: (a.target, a.ports, a.sources)))
 
 
@@ -33,7 +33,7 @@ def _by_target(paths: Iterable[Path]) -> dict[tuple[str, str], list[Path]]:
 
 
 def _by_sources(environment: Environment, paths: list[Path]) -> dict[tuple[str, ...], list[Path]]:
-    """A segment stands for its hosts; other hosts of one segment go together."""
+    """Group paths by source. A segment stands for its hosts; its other hosts are merged."""
     segments = {path.source for path in paths if path.source.startswith("segment ")}
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
@@ -50,7 +50,7 @@ def _by_segment(
     ports: str,
     targets: dict[str, list[Path]],
 ) -> Iterable[Arrow]:
-    """Where all hosts of a segment are reached, and others too, an arrow leads to the segment."""
+    """Lead an arrow to a segment if all its hosts are targets, among others."""
     left = dict(targets)
     for segment in environment.segments.values():
         hosts = {f"host {h.name}" for h in environment.hosts.values() if h.segment == segment}

@@ -1,4 +1,4 @@
-"""Lines of a picture as SVG has them."""
+"""Lines of a picture as SVG paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BEND = 4
 
 
 def curve(points: tuple[Point, ...]) -> str:
-    """A line with round corners."""
+    """Return the path of a line with round corners."""
     first, *middle, last = points
     parts = [f"M{first[0]:g} {first[1]:g}"]
     for before, corner, after in zip(points, middle, points[2:], strict=False):

@@ -1,9 +1,9 @@
-"""Where everything of a picture is drawn: rows and columns of boxes, and channels between them.
+"""Layout of a picture: rows and columns of boxes, and channels between them (decision drawing).
 
-Callers of tools, gateways, servers and data stand side by side, in the direction of a call;
-management above, monitoring below, what leads outside to the right. Arrows run in channels: one
-left of every column, one between rows, with a track for each set of sources. So no two arrows lie
-on each other, none crosses a box that it does not lead to, and none crosses a text.
+Callers, gateways, servers and data are side by side, in the direction of a call; management is
+above, monitoring below, egress on the right. Arrows run in channels: one left of every column, one
+between rows, with a track for each set of sources. So no two arrows overlap, and no arrow crosses
+a text or a box that it does not lead to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ringfence.cloud.flows import CALLERS
 from ringfence.drawing.picture import EGRESS, ROUTER, Arrow, Block, Node, Picture
 
 GRID = 8
-"""Boxes and heads of arrows stand on it, tails and half of the tracks between."""
+"""Boxes and heads of arrows are on the grid; tails and half of the tracks between."""
 HALF = GRID // 2
 LINE = 2 * GRID
 WIDTH = 25 * GRID
@@ -31,7 +31,7 @@ ROWS = {"management": ABOVE, ROUTER: ABOVE, "monitoring": BELOW}
 PER_ROW = 4
 """Boxes side by side in management and monitoring."""
 TALL = 6
-"""Boxes on each other before a column is split; later columns are higher than wide."""
+"""Boxes in one column before it is split; later columns are taller than wide."""
 
 CHARACTER = {"title": 7.7, "mono": 6.7, "small": 6.6}
 """Upper bounds of a character's width, in the sizes of the page."""
@@ -99,7 +99,7 @@ def of(picture: Picture, arrows: Sequence[Arrow]) -> Drawing:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A channel of a row: the one left of the column of this number."""
+    """A channel of a row: the one left of the column with this number."""
 
     row: int
     channel: int
@@ -107,7 +107,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Place:
-    """Place of a box, or of the frame of a block, before anything is measured."""
+    """Place of a box, or of the frame of a block, in rows and columns."""
 
     row: int
     first: int
@@ -139,7 +139,7 @@ class _Net:
     arrows: list[Arrow] = field(default_factory=list)
     slots: list[_Slot] = field(default_factory=list)
     crossing: _Slot | None = None
-    """Where it gets from above the columns to below them."""
+    """Channel in which the line passes the columns."""
 
     @property
     def key(self) -> _Key:
@@ -172,10 +172,10 @@ class _Layout:
         self._frames: dict[str, Box] = {}
         self._texts: list[Text] = []
 
-    # What stands in which column.
+    # Columns of boxes.
 
     def _unknown(self, arrows: Iterable[Arrow]) -> tuple[Node, ...]:
-        """Ends that the stack has nothing for stand outside."""
+        """Return the nodes outside, with one for each end that is no block and no node."""
         known = {block.key for block in self._picture.blocks}
         known |= {node.key for block in self._picture.blocks for node in block.nodes}
         known |= {node.key for node in self._picture.outside}
@@ -233,7 +233,7 @@ class _Layout:
                 self._places[node.key] = _Place(BESIDE, column, column)
                 self._kinds[node.key] = "outside"
 
-    # Which channels an arrow runs through.
+    # Channels of arrows.
 
     def _wire(self, arrows: Iterable[Arrow]) -> tuple[_Net, ...]:
         nets: dict[_Key, _Net] = {}
@@ -259,7 +259,7 @@ class _Layout:
 
     @cached_property
     def _inside(self) -> dict[int, int]:
-        """The first channel inside of the network, by row."""
+        """Return the first channel inside the network, by row."""
         beside = self._rows[BESIDE]
         return {ABOVE: 0, BESIDE: int(bool(beside) and beside[0].outside), BELOW: 0}
 
@@ -296,10 +296,10 @@ class _Layout:
         y = top + 5 * GRID
         title = fitted(self._picture.title, "title", WIDTH)
         self._text(left + PAD, top + 3 * GRID, title, "title", WIDTH)
-        said = " · ".join(self._picture.notes)
+        notes = " · ".join(self._picture.notes)
         beyond = max(20 * GRID, len(title) * CHARACTER["title"] + LINE)
         room = right - left - beyond - LINE
-        self._text(left + PAD + beyond, top + 3 * GRID, said, "small", room)
+        self._text(left + PAD + beyond, top + 3 * GRID, notes, "small", room)
         y = self._flat(ABOVE, y, right - 3 * GRID)
         levels = {0: y + GRID}
         y = self._columns(y + self._level_height(0))
@@ -327,7 +327,7 @@ class _Layout:
         return GRID * len(self._levels[level]) + GRID
 
     def _measure(self, row: int, x: float) -> float:
-        """Places columns and tracks; where the last channel ends inside of the network."""
+        """Place columns and tracks; return the end of the last channel inside the network."""
         columns, inside = self._rows[row], x
         for number in range(len(columns) + 1):
             slot = _Slot(row, number)
@@ -344,14 +344,14 @@ class _Layout:
         return inside
 
     def _channelled(self, slot: _Slot, x: float) -> float:
-        """Places the tracks of a channel; where it ends."""
+        """Place the tracks of a channel; return its end."""
         shift = HALF if slot.row == BESIDE else 0
         for number, net in enumerate(self._tracks[slot]):
             self._x[slot, net.key] = x + GRID + GRID * number + shift
         return x + self._channel(slot)
 
     def _flat(self, row: int, top: float, right: float) -> float:
-        """Management, or monitoring: blocks side by side."""
+        """Place the blocks of management or monitoring side by side."""
         blocks = [b for b in self._picture.blocks if ROWS.get(b.purpose) == row]
         if not blocks:
             return top
@@ -499,11 +499,11 @@ class _Layout:
             }
             for arrow in net.arrows:
                 for source in net.sources:
-                    points = self._way(net, source, arrow, heights)
+                    points = self._route(net, source, arrow, heights)
                     kind = arrow.kind or self._kinds[source]
                     yield Line(arrow, tuple(_turns(points)), kind)
 
-    def _way(
+    def _route(
         self, net: _Net, source: str, arrow: Arrow, heights: dict[int, float]
     ) -> Iterator[Point]:
         end = self._box(arrow.target)
@@ -555,7 +555,7 @@ class _Layout:
 
 
 def _turns(points: Iterable[Point]) -> Iterator[Point]:
-    """Without points that change nothing."""
+    """Remove points within straight stretches."""
     kept: list[Point] = []
     for point in points:
         if kept and kept[-1] == point:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from ringfence.cloud.flows import Path
 
 EGRESS = "egress"
-"""Stands beside the purposes of segments: the subnets of what leads outside."""
+"""Purpose of the block of egress, beside the purposes of segments."""
 ROUTER = "router"
-"""Stands there too: what is between segments."""
+"""Purpose of the block between segments."""
 
 
 @dataclass(frozen=True)
 class Node:
     key: str
-    """As flows name their ends, where flows lead to it."""
+    """Name of the end in flows, if flows lead to it."""
     kind: str
     title: str
     lines: tuple[str, ...] = ()
@@ -62,9 +62,9 @@ class Arrow:
     ports: str
     paths: tuple[Path, ...] = ()
     every: bool = False
-    """To each host of the segment that is its target."""
+    """The arrow stands for arrows to each host of the target segment."""
     kind: str = ""
-    """How it is drawn, where that is not as everything that comes from its segment."""
+    """Kind of the line, if it differs from the purpose of the source segment."""
 
     @property
     def origin(self) -> str:
@@ -78,7 +78,7 @@ class Arrow:
 
 
 def wrapped(words: Iterable[str], width: int = 26) -> tuple[str, ...]:
-    """As lines of a box."""
+    """Wrap words into lines of a box."""
     lines: list[str] = []
     for word in words:
         if lines and len(f"{lines[-1]}, {word}") < width:

@@ -1,4 +1,4 @@
-"""Pages around a picture: HTML that needs nothing beside itself."""
+"""Templates of self-contained HTML pages with a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ringfence.drawing.curve import curve
 
 
 def beside(module: str) -> jinja2.Environment:
-    """Templates in the folder of a module, which may use those in this one."""
+    """Load templates from a module's folder, and those in this folder that they include."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(module).parent, Path(__file__).parent]),
         autoescape=True,

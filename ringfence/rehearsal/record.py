@@ -22,7 +22,7 @@ class RehearsalError(Exception):
 
 
 class Status(StrEnum):
-    """How far the emulation goes for a resource."""
+    """Extent of the emulation of a resource."""
 
     MOTO = "moto"
     """Created in the emulated account."""

@@ -36,7 +36,7 @@ OUTWARD = {
     "NAT gateway": "aws:ec2/natGateway:NatGateway",
     "internet gateway": "aws:ec2/internetGateway:InternetGateway",
 }
-"""In the order of a packet's path."""
+"""Resources in the order of a packet's path."""
 
 
 class NothingToDrawError(Exception):
@@ -135,7 +135,7 @@ def _nodes(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str
 
 
 def _hosts(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str, Node]]:
-    """As templates, and as groups where their instances are another's concern."""
+    """Yield hosts from launch templates, or from security groups where a stack has no templates."""
     templates = {_tag(t, tags.GROUP): t for t in rehearsal.of_type(TEMPLATE)}
     groups = {_tag(g, tags.GROUP): g for g in rehearsal.of_type(GROUP)}
     for host in environment.hosts.values():

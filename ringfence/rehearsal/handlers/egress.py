@@ -30,7 +30,7 @@ def nat_gateway(aws: Account, _: str, inputs: Inputs) -> Created:
 
 
 def firewall(aws: Account, name: str, inputs: Inputs) -> Created:
-    """With an endpoint in every subnet, which AWS makes with it and moto does not."""
+    """Create a firewall and its endpoint in every subnet, which moto omits."""
     key, called = inputs.get("encryptionConfiguration", {}), physical(name, inputs)
     made = aws.client("network-firewall").create_firewall(
         FirewallName=called,

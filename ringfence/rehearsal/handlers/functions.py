@@ -47,7 +47,7 @@ def function(aws: Account, name: str, inputs: Inputs) -> Created:
 
 
 def _zipped(name: str, code: object) -> bytes:
-    """As the provider uploads it."""
+    """Build the archive that the provider uploads."""
     if not isinstance(code, AssetArchive):
         raise RehearsalError(f"{name}: its code is no AssetArchive; list its files in one")
     packed = io.BytesIO()

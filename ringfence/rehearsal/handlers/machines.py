@@ -67,8 +67,11 @@ def _request(value: Any, key: str = "") -> Any:
 
 
 def group(aws: Account, name: str, inputs: Inputs) -> Created:
-    """With what it starts. moto starts from a template without its interfaces, profile and
-    metadata options; so its data are given to EC2 one by one, and the result to the group."""
+    """Create a group and its instances.
+
+    A group of moto ignores the template's interfaces, profile and metadata options. So start the
+    instances by EC2 from the template's data, and attach them to the group.
+    """
     client, named = aws.client("autoscaling"), physical(name, inputs, 255)
     template = _request(inputs["launchTemplate"])
     given = {"LaunchTemplateId": template["Id"], "Version": template["Version"]}

@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, Look] = {**identity.FUNCTIONS}
 
 
 def entry(token: str, *, custom: bool) -> Entry:
-    """How a type is rehearsed. Raises `RehearsalError` for a type that nobody entered here."""
+    """Return the entry of a type. Raise `RehearsalError` for an unknown type."""
     if not custom or token.startswith("pulumi:providers:"):
         return Entry(Status.NONE)
     try:

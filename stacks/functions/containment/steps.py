@@ -256,7 +256,7 @@ CONTAINMENT: tuple[tuple[str, Step], ...] = (
     ("protection", protect),
     ("snapshots", take_snapshots),
 )
-"""In order of urgency."""
+"""Steps in order of urgency."""
 RELEASE: tuple[tuple[str, Step], ...] = (
     ("credentials", allow_new_credentials),
     ("profile", attach_profile),

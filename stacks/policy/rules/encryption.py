@@ -24,7 +24,7 @@ KEYS: Mapping[str, str] = {
     "aws:sns/topic:Topic": "kmsMasterKeyId",
     "aws:sqs/queue:Queue": "kmsMasterKeyId",
 }
-"""Where the key is named. Without it AWS takes none, or one of its own for everybody's data."""
+"""Property that names the key. Without it, AWS uses none, or a key that accounts share."""
 SWITCHES: Mapping[str, str] = {
     "aws:dynamodb/table:Table": "serverSideEncryption.enabled",
     "aws:ebs/encryptionByDefault:EncryptionByDefault": "enabled",

@@ -54,9 +54,9 @@ def condition_keys(statement: Statement) -> frozenset[str]:
 
 
 def limits(statement: Statement, keys: frozenset[str]) -> bool:
-    """Whether a condition demands one of these keys, with a value that is not everything.
+    """Decide whether a condition demands one of these keys, with a value that is not everything.
 
-    `…IfExists` and `ForAllValues` hold where the key is absent, and a negation does for nearly all.
+    `…IfExists` and `ForAllValues` match an absent key, and a negation matches nearly every value.
     """
     for each, wanted in conditions(statement).items():
         operator, key = each.split(" ", 1)

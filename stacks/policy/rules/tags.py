@@ -15,7 +15,7 @@ SCOPE, GROUP = "ringfence:scope", "ringfence:group"
 EGRESS = "egress"
 """Group of an environment's egress, which may have a gateway: it filters by domain."""
 WORKLOADS = ("host-", "server-")
-"""How groups of hosts and of MCP servers begin."""
+"""Start of the names of groups of hosts and of MCP servers."""
 CONTROL_ID = re.compile(r"[A-Z]{3}-\d{2}")
 
 TAGGED = (
