@@ -156,7 +156,7 @@ def _flow(draw: st.DrawFn, hosts: dict[str, Any], servers: list[str]) -> dict[st
             st.sampled_from(["tcp", "udp"]),
         ),
     )
-    return {"from": source, "to": draw(targets), "why": "somebody said so"}
+    return {"from": source, "to": draw(targets), "why": "a reason"}
 
 
 def _is_around(flow: dict[str, Any], hosts: dict[str, Any]) -> bool:

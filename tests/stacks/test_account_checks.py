@@ -124,10 +124,10 @@ def _document(*statements: Mapping[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def test_an_empty_account_is_told_what_to_do(environment: Environment) -> None:
+def test_an_empty_account_names_what_to_do(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment, emulated=True))
-    assert said["test_every_region_is_recorded"] == (
+        failed = failing(CHECKS, Cloud(account.session, environment, emulated=True))
+    assert failed["test_every_region_is_recorded"] == (
         "no trail records the account; run pulumi up in stacks/account"
     )
     vacuous = {
@@ -138,7 +138,7 @@ def test_an_empty_account_is_told_what_to_do(environment: Environment) -> None:
         "test_services_act_for_this_account_only",
         "test_keys_of_the_account_serve_through_services_only",
     }
-    assert said.keys() >= EMULATED - vacuous - {"test_default_network_leads_nowhere"}
+    assert failed.keys() >= EMULATED - vacuous - {"test_default_network_leads_nowhere"}
 
 
 BROKEN = Broken()
@@ -579,8 +579,8 @@ def test_a_broken_property_turns_exactly_its_checks_red(
     name: str, account: Rehearsal, environment: Environment
 ) -> None:
     change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, account, environment)
-    assert said.keys() == expected, said
+    failed = failing_once(change, CHECKS, account, environment)
+    assert failed.keys() == expected, failed
 
 
 def test_every_check_is_broken_by_something() -> None:
@@ -704,9 +704,9 @@ def test_what_is_not_emulated_is_decided_by_what_aws_answers(
         stub.add_response(operation, answer)
         stub.activate()
     name = f"test_{check}"
-    said = failing({name: CHECKS[name]}, cloud)
-    assert says in said.get(name, "")
-    assert bool(said) is bool(says)
+    failed = failing({name: CHECKS[name]}, cloud)
+    assert says in failed.get(name, "")
+    assert bool(failed) is bool(says)
 
 
 def test_everything_recorded_is_decided_once_and_refused_once() -> None:

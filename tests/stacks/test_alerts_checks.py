@@ -49,11 +49,11 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
     assert passing == set()
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
-    assert {*said.values()} == {"payments-prod has no topic for alerts; run pulumi up"}
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
+    assert {*failed.values()} == {"payments-prod has no topic for alerts; run pulumi up"}
 
 
 def test_flows_are_counted_where_the_format_has_their_fields(environment: Environment) -> None:

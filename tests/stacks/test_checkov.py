@@ -110,7 +110,7 @@ ACCEPTED = (
     Accepted(
         "CKV_AWS_116",
         "aws_lambda_function.payments-prod-mirroring",
-        "what fails is told to people, and the next run does what a failed one did not",
+        "an alarm reports a failure, and the next run repeats the work",
     ),
     Accepted(
         "CKV_AWS_173",

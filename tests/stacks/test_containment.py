@@ -96,10 +96,10 @@ class Estate:
         names = [each["Name"] for each in self.aws("ssm").describe_parameters()["Parameters"]]
         return f"/ringfence/payments-prod/containment/{self.instance}" in names
 
-    def told(self) -> list[str]:
+    def notifications(self) -> list[str]:
         """Return what the topic has sent since the last call."""
         sqs = self.aws("sqs")
-        url = sqs.get_queue_url(QueueName="told")["QueueUrl"]
+        url = sqs.get_queue_url(QueueName="notifications")["QueueUrl"]
         found: list[str] = []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -133,9 +133,9 @@ def place() -> Iterator[Rehearsal]:
         client("ec2").register_image(
             Name="debian-13", RootDeviceName="/dev/xvda", BlockDeviceMappings=[root]
         )
-        client("sqs").create_queue(QueueName="told")
+        client("sqs").create_queue(QueueName="notifications")
         topic = rehearsal.exports["alerts_topic_arn"]
-        queue = rehearsal.account.arn("sqs", "told")
+        queue = rehearsal.account.arn("sqs", "notifications")
         client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
         yield rehearsal
 
@@ -144,7 +144,7 @@ def place() -> Iterator[Rehearsal]:
 def estate(place: Rehearsal) -> Estate:
     instance = _instance(place, [OURS])
     made = Estate(place, instance, _second_interface(place, instance))
-    made.told()
+    made.notifications()
     return made
 
 
@@ -218,8 +218,8 @@ def refused(estate: Estate, service: str, operation: str) -> Iterator[None]:
     """AWS refuses one call, as it does when it is down or a permission is missing."""
 
     def refuse(**_: Any) -> None:
-        said = {"Error": {"Code": "InternalError", "Message": "AWS is down"}}
-        raise ClientError(said, operation)
+        answer = {"Error": {"Code": "InternalError", "Message": "AWS is down"}}
+        raise ClientError(answer, operation)
 
     hooks, name = estate.aws(service).meta.events, f"before-call.{service}.{operation}"
     hooks.register(name, refuse)
@@ -281,9 +281,9 @@ def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate)
     assert estate.decides(like, before, OTHER_ROLE) is Decision.ALLOWED
 
 
-def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> None:
+def test_a_notification_names_the_steps_and_the_release(estate: Estate) -> None:
     estate.sends(estate.samples.guardduty(estate.instance))
-    (message,) = estate.told()
+    (message,) = estate.notifications()
     assert f"Instance {estate.instance} of payments-prod was contained." in message
     assert "CryptoCurrency:EC2/BitcoinTool.B!DNS (8), reported by GuardDuty" in message
     for snapshot in estate.snapshots():
@@ -300,13 +300,13 @@ def test_somebody_is_told_what_was_done_and_how_to_undo_it(estate: Estate) -> No
 def test_a_second_event_changes_nothing(estate: Estate) -> None:
     """EventBridge delivers at least once, and a finding is sent again whenever it is updated."""
     estate.sends(event := estate.samples.guardduty(estate.instance))
-    estate.told()
+    estate.notifications()
     state, snapshots = estate.state(), estate.snapshots()
     assert estate.sends(event) == [{}]
     assert estate.sends({**event, "id": "another"}) == [{}]
     assert estate.state() == state
     assert estate.snapshots() == snapshots
-    assert estate.told() == []
+    assert estate.notifications() == []
 
 
 def test_what_somebody_opened_again_is_shut_again(estate: Estate) -> None:
@@ -330,7 +330,7 @@ def test_release_puts_everything_back(estate: Estate) -> None:
     assert done.keys() == {"credentials", "profile", "protection", "network"}
     assert estate.state() == before
     assert not estate.recorded()
-    assert "was released." in estate.told()[-1]
+    assert "was released." in estate.notifications()[-1]
     assert len(estate.snapshots()) == 2  # evidence stays
     assert estate.sends(release) == [{}]
 
@@ -403,7 +403,7 @@ def test_an_instance_is_left_alone(
         assert estate.groups(instance) == groups
         assert estate.found(instance)["IamInstanceProfile"]
     assert estate.snapshots() == []
-    assert estate.told() == []
+    assert estate.notifications() == []
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["outcome"] == "ignored"
 
 
@@ -459,7 +459,7 @@ def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
     assert quarantined(estate)
     assert (step == "snapshots") == (not estate.snapshots())
     assert (step == "profile") == (estate.state()["profile"] is not None)
-    messages = estate.told()
+    messages = estate.notifications()
     assert bool(messages) == (step != "notification")
     assert all(f"FAILED: {step}" in message for message in messages)
     marked = estate.state()["tags"].get("ringfence:containment", "")
@@ -472,9 +472,9 @@ def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
     event = estate.samples.guardduty(estate.instance)
     with refused(estate, *STEPS[step]), pytest.raises(IncompleteError):
         estate.sends(event)
-    estate.told()
+    estate.notifications()
     estate.sends(event)
-    (message,) = estate.told()
+    (message,) = estate.notifications()
     assert "was contained.\n" in message
     assert len(estate.snapshots()) == 2
     state = estate.state()
@@ -499,7 +499,7 @@ def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
     event = estate.samples.guardduty(estate.instance)
     with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteError):
         estate.sends(event)
-    (message,) = estate.told()
+    (message,) = estate.notifications()
     assert estate.place.exports["group_ids"]["server-time"] in message
     for again in (event, estate.samples.request(estate.instance, kind=containment.RELEASE)):
         with pytest.raises(IncompleteError, match="its original state is not recorded"):

@@ -52,8 +52,8 @@ def test_the_bill_says_what_it_rests_on(rehearsal: Rehearsal) -> None:
     shown = bill.render(estimate).splitlines()
     assert shown[0].startswith(f"Cost: {estimate.monthly:,.2f} USD a month in eu-central-1 ")
     assert f"prices read on {prices.table().read}" in shown[0]
-    for line, told in zip(estimate.fixed, shown[1:], strict=False):
-        assert told.startswith(f"{line.monthly:>10,.2f}  {line.what}")
+    for line, text in zip(estimate.fixed, shown[1:], strict=False):
+        assert text.startswith(f"{line.monthly:>10,.2f}  {line.what}")
     assert any("interface endpoints: provisioning.aws.zones (" in line for line in shown)
     assert shown[-2:] == [
         "* price of us-east-1; the table has none of eu-central-1",

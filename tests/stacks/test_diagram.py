@@ -307,12 +307,12 @@ def test_an_unwritable_path_is_one_clear_error(
     assert capsys.readouterr().err == (f"{path}: No such file or directory; name a writable file\n")
 
 
-def test_a_stack_without_network_is_told(
+def test_a_stack_without_network_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "page.html"
     command = ["rehearse", str(EXAMPLE), "--stack", "account", "--diagram", str(path)]
     assert cli.main(command) == 2
-    said = "payments-prod: the stack has no VPC; draw the stack of an environment\n"
-    assert capsys.readouterr().err == said
+    message = "payments-prod: the stack has no VPC; draw the stack of an environment\n"
+    assert capsys.readouterr().err == message
     assert not path.exists()

@@ -38,8 +38,8 @@ def test_an_account_with_defaults_fails_everything(environment: Environment) -> 
         (vpc,) = ec2.describe_vpcs()["Vpcs"]
         mine = {"Key": ENVIRONMENT, "Value": environment.name}
         ec2.create_tags(Resources=[vpc["VpcId"]], Tags=[mine])
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
 
 
 BROKEN = Broken()
@@ -62,8 +62,8 @@ def test_a_broken_property_turns_exactly_its_checks_red(
     name: str, rehearsal: Rehearsal, environment: Environment
 ) -> None:
     change, expected = BROKEN[name]
-    said = failing_once(change, CHECKS, rehearsal, environment)
-    assert said.keys() == expected, said
+    failed = failing_once(change, CHECKS, rehearsal, environment)
+    assert failed.keys() == expected, failed
 
 
 def test_every_check_is_broken_by_something() -> None:
@@ -118,7 +118,9 @@ def declared(rehearsal: Rehearsal) -> dict[str, Any]:
     }
 
 
-def said_of(answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Environment) -> set[str]:
+def failing_with(
+    answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Environment
+) -> set[str]:
     cloud = Cloud(rehearsal.account.session, environment)
     make = cloud.client
 
@@ -131,14 +133,14 @@ def said_of(answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Envir
 
 
 def test_what_the_stack_declares_passes(rehearsal: Rehearsal, environment: Environment) -> None:
-    assert said_of(declared(rehearsal), rehearsal, environment) == set()
+    assert failing_with(declared(rehearsal), rehearsal, environment) == set()
 
 
 def test_no_firewall_fails(rehearsal: Rehearsal, environment: Environment) -> None:
     none = {"list_firewall_rule_group_associations": {"FirewallRuleGroupAssociations": []}}
     answers = {**declared(rehearsal), **none}
     expected = {"test_unknown_names_are_not_answered"}
-    assert said_of(answers, rehearsal, environment) == expected
+    assert failing_with(answers, rehearsal, environment) == expected
 
 
 def test_an_asterisk_too_many_fails(rehearsal: Rehearsal, environment: Environment) -> None:
@@ -146,13 +148,13 @@ def test_an_asterisk_too_many_fails(rehearsal: Rehearsal, environment: Environme
     for found in answers["list_firewall_domains"].values():
         found["Domains"].append("*.com.")
     expected = {"test_no_pattern_allows_everything"}
-    assert said_of(answers, rehearsal, environment) == expected
+    assert failing_with(answers, rehearsal, environment) == expected
 
 
 def test_open_on_failure_fails(rehearsal: Rehearsal, environment: Environment) -> None:
     answers = {**declared(rehearsal), "fail_open": "ENABLED"}
     expected = {"test_nothing_is_answered_without_the_firewall"}
-    assert said_of(answers, rehearsal, environment) == expected
+    assert failing_with(answers, rehearsal, environment) == expected
 
 
 def test_only_declared_names_are_allowed(rehearsal: Rehearsal) -> None:

@@ -45,9 +45,9 @@ def test_an_account_without_a_firewall_fails_everything(environment: Environment
         (vpc,) = ec2.describe_vpcs()["Vpcs"]
         mine = {"Key": ENVIRONMENT, "Value": environment.name}
         ec2.create_tags(Resources=[vpc["VpcId"]], Tags=[mine])
-        said = failing(ALL, Cloud(account.session, environment))
-    assert said.keys() == ALL.keys()
-    assert set(said.values()) == {"no egress firewall is there; run pulumi up"}
+        failed = failing(ALL, Cloud(account.session, environment))
+    assert failed.keys() == ALL.keys()
+    assert set(failed.values()) == {"no egress firewall is there; run pulumi up"}
 
 
 def test_without_declared_domains_there_is_no_egress() -> None:
@@ -174,8 +174,8 @@ def _log(aws: Aws, change: Callable[[list[Any]], list[Any]]) -> None:
     client = aws("network-firewall")
     (firewall,) = client.list_firewalls()["Firewalls"]
     arn = firewall["FirewallArn"]
-    said = client.describe_logging_configuration(FirewallArn=arn)["LoggingConfiguration"]
-    kept = change(said["LogDestinationConfigs"])
+    logging = client.describe_logging_configuration(FirewallArn=arn)["LoggingConfiguration"]
+    kept = change(logging["LogDestinationConfigs"])
     client.update_logging_configuration(
         FirewallArn=arn, LoggingConfiguration={"LogDestinationConfigs": kept}
     )
@@ -201,8 +201,8 @@ def test_a_broken_property_turns_exactly_its_checks_red(
     name: str, rehearsal: Rehearsal, environment: Environment
 ) -> None:
     change, expected = BROKEN[name]
-    said = failing_once(change, {**NETWORK, **ALL}, rehearsal, environment)
-    assert said.keys() == expected, said
+    failed = failing_once(change, {**NETWORK, **ALL}, rehearsal, environment)
+    assert failed.keys() == expected, failed
 
 
 def test_every_check_is_broken_by_something() -> None:
@@ -236,13 +236,15 @@ def declared(rehearsal: Rehearsal) -> tuple[dict[str, Any], Any, Any]:
     """Answers by ARN, and of those the policy and the source of rules."""
     (policy,) = rehearsal.of_type("aws:networkfirewall/firewallPolicy:FirewallPolicy")
     (group,) = rehearsal.of_type("aws:networkfirewall/ruleGroup:RuleGroup")
-    said = _capitals(deepcopy(policy.inputs["firewallPolicy"]))
-    said["StatefulRuleGroupReferences"] = said.pop("StatefulRuleGroupReferences")
+    described = _capitals(deepcopy(policy.inputs["firewallPolicy"]))
+    described["StatefulRuleGroupReferences"] = described.pop("StatefulRuleGroupReferences")
     source = _capitals(deepcopy(group.inputs["ruleGroup"]["rulesSource"]))
-    return {policy.id: said, group.id: source}, said, source
+    return {policy.id: described, group.id: source}, described, source
 
 
-def said_of(answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Environment) -> set[str]:
+def failing_with(
+    answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Environment
+) -> set[str]:
     cloud = Cloud(rehearsal.account.session, environment)
     make = cloud.client
 
@@ -257,7 +259,7 @@ def said_of(answers: Mapping[str, Any], rehearsal: Rehearsal, environment: Envir
 
 def test_what_the_stack_declares_passes(rehearsal: Rehearsal, environment: Environment) -> None:
     answers, *_ = declared(rehearsal)
-    assert said_of(answers, rehearsal, environment) == set()
+    assert failing_with(answers, rehearsal, environment) == set()
 
 
 @pytest.mark.parametrize(
@@ -272,13 +274,13 @@ def test_a_rule_that_lets_more_out_fails(
 ) -> None:
     answers, _, source = declared(rehearsal)
     source["RulesString"] += f"\n{rule}"
-    assert said_of(answers, rehearsal, environment) == {"test_only_declared_names_are_let_out"}
+    assert failing_with(answers, rehearsal, environment) == {"test_only_declared_names_are_let_out"}
 
 
 def test_a_missing_rule_fails(rehearsal: Rehearsal, environment: Environment) -> None:
     answers, _, source = declared(rehearsal)
     source["RulesString"] = "# nothing"
-    assert said_of(answers, rehearsal, environment) == {"test_only_declared_names_are_let_out"}
+    assert failing_with(answers, rehearsal, environment) == {"test_only_declared_names_are_let_out"}
 
 
 def test_a_list_of_domains_beside_the_rules_fails(
@@ -287,8 +289,8 @@ def test_a_list_of_domains_beside_the_rules_fails(
     answers, policy, _ = declared(rehearsal)
     policy["StatefulRuleGroupReferences"].append({"ResourceArn": "other"})
     other = {"RulesSourceList": {"Targets": [".com"], "GeneratedRulesType": "ALLOWLIST"}}
-    said = said_of({**answers, "other": other}, rehearsal, environment)
-    assert said == {"test_only_declared_names_are_let_out"}
+    failed = failing_with({**answers, "other": other}, rehearsal, environment)
+    assert failed == {"test_only_declared_names_are_let_out"}
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,7 @@ def test_a_policy_that_lets_the_rest_through_fails(
 ) -> None:
     answers, policy, _ = declared(rehearsal)
     policy[key] = value
-    assert said_of(answers, rehearsal, environment) == {"test_everything_else_is_dropped"}
+    assert failing_with(answers, rehearsal, environment) == {"test_everything_else_is_dropped"}
 
 
 def test_rules_are_those_a_reader_expects(environment: Environment) -> None:

@@ -93,12 +93,12 @@ def _tags(tags: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
     names = ", ".join(environment.hosts)
-    assert said["test_no_key_pair_opens_a_host"] == (
+    assert failed["test_no_key_pair_opens_a_host"] == (
         f"nothing runs as {names}, and nothing will; run pulumi up"
     )
 

@@ -56,11 +56,11 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
     }
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated("eu-central-1") as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
-    assert said["test_segments_are_apart"].endswith(
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
+    assert failed["test_segments_are_apart"].endswith(
         "has no VPC of payments-prod in eu-central-1 (tag ringfence:environment); "
         "provision it: pulumi up"
     )

@@ -99,8 +99,8 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
 
 def test_without_a_sensor_the_control_is_not_fulfilled() -> None:
     with manifest(BASE) as environment, rehearsed_stack(environment, preview=False) as made:
-        said = failing(CHECKS, Cloud(made.account.session, environment))
-    assert "test_a_sensor_is_declared" in said
+        failed = failing(CHECKS, Cloud(made.account.session, environment))
+    assert "test_a_sensor_is_declared" in failed
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_a_filter_must_take_everything(
             return [found]
 
     with emulated("eu-central-1") as account:
-        said = failing(
+        failed = failing(
             {"test_all_traffic_is_mirrored": EVERYTHING}, Answering(account.session, environment)
         )
-    assert (said == {}) == passes
+    assert (failed == {}) == passes
 
 
 BROKEN = Broken()
@@ -201,8 +201,8 @@ def test_a_broken_property_turns_exactly_its_checks_red(name: str) -> None:
     change, expected = BROKEN[name]
     with running() as (made, environment):
         change(made.account.client, made.exports)
-        said = failing(CHECKS, Cloud(made.account.session, environment))
-    assert said.keys() == expected, said
+        failed = failing(CHECKS, Cloud(made.account.session, environment))
+    assert failed.keys() == expected, failed
 
 
 def test_every_check_is_broken_by_something() -> None:
@@ -215,15 +215,15 @@ def test_tags_are_those_of_the_stack() -> None:
     assert (handler.ENVIRONMENT, handler.GROUP, handler.CONTROL) == (ENVIRONMENT, GROUP, CONTROL)
 
 
-def test_the_function_is_told_what_the_stack_made() -> None:
+def test_the_function_gets_what_the_stack_made() -> None:
     with running() as (made, _):
         (function,) = (
             each
             for each in made.of_type("aws:lambda/function:Function")
             if each.inputs["handler"] == "mirroring.handler.handle"
         )
-        told = handler.Settings.read(function.inputs["environment"]["variables"])
-        assert told == settings(made.exports)
+        deployed = handler.Settings.read(function.inputs["environment"]["variables"])
+        assert deployed == settings(made.exports)
 
 
 def test_a_second_run_starts_nothing() -> None:
@@ -278,11 +278,11 @@ def test_the_role_mirrors_this_network_to_these_sensors_only() -> None:
         (Request(mirror, arn("traffic-mirror-session", "*")), False),
         (Request("ec2:DeleteTrafficMirrorSession", arn("traffic-mirror-session", "tms-1")), False),
     ]
-    said = [
+    decisions = [
         decide(request, [json.loads(policy.inputs["policy"])]) is Decision.ALLOWED
         for request, _ in asked
     ]
-    assert said == [allowed for _, allowed in asked]
+    assert decisions == [allowed for _, allowed in asked]
 
 
 class _Refusing:

@@ -227,7 +227,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"{created} resources to create" in capsys.readouterr().out
 
 
-def test_a_plan_that_cannot_be_written_is_told(
+def test_a_plan_that_cannot_be_written_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = tmp_path / "missing" / "plan.json"

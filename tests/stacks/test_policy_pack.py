@@ -153,14 +153,14 @@ def test_a_preview_of_our_stack_is_let_through(
             return [previewed(each) for each in found]
         return UNKNOWN if isinstance(found, str) and any(each in found for each in made) else found
 
-    said = [
+    diagnostics = [
         (each.type, diagnostic.policyName, diagnostic.enforcementLevel)
         for each in rehearsal.resources
         for diagnostic in ask(pack, each.type, previewed(each.inputs)).diagnostics
     ]
     # Policies with ARNs in them.
-    assert {level for _, _, level in said} == {proto.ADVISORY}
-    assert {(kind, rule) for kind, rule, _ in said} == {
+    assert {level for _, _, level in diagnostics} == {proto.ADVISORY}
+    assert {(kind, rule) for kind, rule, _ in diagnostics} == {
         ("aws:iam/policy:Policy", "no-wildcard-permission"),
         ("aws:iam/rolePolicy:RolePolicy", "no-wildcard-permission"),
         ("aws:sns/topicPolicy:TopicPolicy", "no-resource-for-anybody"),
@@ -181,10 +181,10 @@ def test_what_a_preview_does_not_know_is_said_and_asked_again(
     pack: analyzer_pb2_grpc.AnalyzerStub,
 ) -> None:
     answer = ask(pack, "aws:kms/key:Key", {**RESOURCE_KEY, "policy": UNKNOWN})
-    said = {each.policyName: each for each in answer.diagnostics}
-    assert said.keys() == {"key-serves-through-services", "no-resource-for-anybody"}
-    assert {each.enforcementLevel for each in said.values()} == {proto.ADVISORY}
-    assert ".policy can't be known during preview" in said["no-resource-for-anybody"].message
+    diagnostics = {each.policyName: each for each in answer.diagnostics}
+    assert diagnostics.keys() == {"key-serves-through-services", "no-resource-for-anybody"}
+    assert {each.enforcementLevel for each in diagnostics.values()} == {proto.ADVISORY}
+    assert ".policy can't be known during preview" in diagnostics["no-resource-for-anybody"].message
 
 
 def test_a_policy_in_a_secret_is_read(pack: analyzer_pb2_grpc.AnalyzerStub) -> None:

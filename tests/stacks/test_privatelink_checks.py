@@ -53,10 +53,10 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
     }
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
 
 
 def test_without_links_only_the_absence_of_others_is_verified() -> None:
@@ -77,8 +77,8 @@ def test_what_is_offered_undeclared_is_noticed() -> None:
         subnets = [*out["subnet_ids"]["edge"].values()]
         groups = [out["group_ids"]["host-edge-1"]]
         _publish(aws, "else", subnets, "internal", groups, ACCEPTED)
-        said = failing(CHECKS, Cloud(made.account.session, environment))
-    assert said.keys() == {
+        failed = failing(CHECKS, Cloud(made.account.session, environment))
+    assert failed.keys() == {
         "test_gateway_is_published_as_declared",
         "test_only_accepted_principals_may_connect",
     }

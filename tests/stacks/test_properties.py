@@ -145,13 +145,13 @@ def test_too_many_rules_are_reported_before_the_first_resource() -> None:
         rehearsed_stack(environment),
     ):
         pass
-    place, said = str(refused.value).split(": ", 1)
+    place, message = str(refused.value).split(": ", 1)
     assert place.endswith("environment.yaml")
-    assert said.startswith("hosts.edge-1: 70 egress rules; AWS allows 60 per security group; ")
+    assert message.startswith("hosts.edge-1: 70 egress rules; AWS allows 60 per security group; ")
 
 
 def test_too_many_segments_are_reported() -> None:
     assert quotas.exceeded(loaded(many_segments(8))) == ()
-    said = quotas.exceeded(loaded(many_segments(20)))
-    assert said[0].startswith("network.segments.edge: 2")
-    assert said[0].endswith("AWS allows 20 per ACL; declare flows with fewer segments")
+    messages = quotas.exceeded(loaded(many_segments(20)))
+    assert messages[0].startswith("network.segments.edge: 2")
+    assert messages[0].endswith("AWS allows 20 per ACL; declare flows with fewer segments")

@@ -105,8 +105,10 @@ def test_ansible_reaches_every_host_through_session_manager(
 @pytest.mark.usefixtures("shell")
 def test_what_this_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    said = " ".join(listed().stderr.split())
-    assert "no session-manager-plugin; install the AWS CLI and its Session Manager plugin" in said
+    message = " ".join(listed().stderr.split())
+    assert (
+        "no session-manager-plugin; install the AWS CLI and its Session Manager plugin" in message
+    )
 
 
 @pytest.mark.usefixtures("shell")
@@ -140,9 +142,9 @@ def test_where_nothing_runs_every_missing_host_is_named(
         _set(monkeypatch, variables)
         result = listed()
     assert result.returncode != 0
-    said = " ".join(result.stderr.split())
+    message = " ".join(result.stderr.split())
     names = ", ".join(environment.hosts)
-    assert f"no instance in {REGION} runs as {names} of payments-prod; run pulumi up" in said
+    assert f"no instance in {REGION} runs as {names} of payments-prod; run pulumi up" in message
 
 
 def test_without_credentials_one_error_says_so(
@@ -213,7 +215,7 @@ class TestLocated:
         assert {("10.40.0.0/22", 443), ("169.254.169.254/32", 80)} <= outbound
 
     def test_hosts_admit_their_load_balancer_and_others_do_not(self, located: Environment) -> None:
-        """From its own segment, on the ports that it is told: callers and its health checks."""
+        """The balancer connects from its own segment, to ports for callers and health checks."""
         places = {
             (host.name, str(rule.network), rule.protocol, rule.port)
             for host in located.hosts.values()
@@ -244,8 +246,8 @@ class TestLocated:
                 assert ((path.protocol, path.first) in admitted) != copies, path
 
     def test_the_sensor_answers_where_it_is_asked(self, located: Environment) -> None:
-        told = inventory.variables(located, located.hosts["sensor-1"])
-        assert told["nids_health_port"] == HEALTH == HEALTH_PORT
+        variables = inventory.variables(located, located.hosts["sensor-1"])
+        assert variables["nids_health_port"] == HEALTH == HEALTH_PORT
 
     def test_what_was_not_found_stays_without_an_address(self, environment: Environment) -> None:
         one = {"edge-1": provisioned.Instance("i-1", IPv4Address("10.40.8.4"))}

@@ -26,12 +26,12 @@ def test_possible_flows_are_the_declared_ones(
 
 def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> None:
     """The example's flows are written by hand, so that two wrong derivations cannot agree."""
-    said = {str(path) for path in declared(environment) if not path.target.startswith("service")}
+    paths = {str(path) for path in declared(environment) if not path.target.startswith("service")}
     everyone = {
         *("host edge-1", "host tools-1", "host ledger-db-1", "host sensor-1"),
         "host mcp-ledger",
     }
-    assert said == {
+    assert paths == {
         "segment clients -> host edge-1 tcp/443",
         "host edge-1 -> host tools-1 tcp/8441",
         "host edge-1 -> host mcp-ledger tcp/8442",

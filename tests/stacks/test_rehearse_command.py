@@ -86,8 +86,8 @@ def test_a_missing_extra_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "moto", None)
     assert cli.main(["rehearse", EXAMPLE]) == 2
-    said = capsys.readouterr().err
-    assert said == "Python package moto is missing; install it: pip install 'ringfence[aws]'\n"
+    message = capsys.readouterr().err
+    assert message == "Python package moto is missing; install it: pip install 'ringfence[aws]'\n"
 
 
 def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal) -> None:

@@ -31,12 +31,12 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
     assert failing(CHECKS, Cloud(rehearsal.account.session, environment, emulated=True)) == {}
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated("eu-central-1") as account:
-        said = failing(CHECKS, Cloud(account.session, environment, emulated=True))
-    assert said.keys() == CHECKS.keys()
+        failed = failing(CHECKS, Cloud(account.session, environment, emulated=True))
+    assert failed.keys() == CHECKS.keys()
     message = "payments-prod has no function that contains; run pulumi up"
-    assert set(said.values()) == {message}
+    assert set(failed.values()) == {message}
 
 
 def test_a_function_made_by_hand_fails_everything_that_can_fail(environment: Environment) -> None:

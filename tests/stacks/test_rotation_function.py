@@ -204,10 +204,10 @@ def test_no_value_is_logged(
     arn = vault.secret(OLD)
     vault.rotate(arn)
     out, err = capfd.readouterr()
-    said = out + err + caplog.text
-    assert said.count(f"of {arn}") == len(STEPS)
-    assert vault.value(arn) not in said
-    assert OLD not in said
+    output = out + err + caplog.text
+    assert output.count(f"of {arn}") == len(STEPS)
+    assert vault.value(arn) not in output
+    assert OLD not in output
 
 
 def _age(vault: Vault, now: datetime = NOW) -> dict[str, Any]:

@@ -54,11 +54,11 @@ def _secret(aws: Aws, environment: str, name: str, **given: str) -> None:
     )
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
-    missing = said[min(name for name in said if name.startswith("test_every"))]
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
+    missing = failed[min(name for name in failed if name.startswith("test_every"))]
     assert missing == (
         "Secrets Manager does not hold ledger.ledger-password, ledger.rates-api-key; run pulumi up"
     )

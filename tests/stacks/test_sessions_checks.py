@@ -73,11 +73,11 @@ def _document(*statements: Mapping[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def test_an_empty_account_is_told_what_is_missing(environment: Environment) -> None:
+def test_an_empty_account_names_what_is_missing(environment: Environment) -> None:
     with emulated(REGION) as account:
-        said = failing(CHECKS, Cloud(account.session, environment))
-    assert said.keys() == CHECKS.keys()
-    assert {*said.values()} == {
+        failed = failing(CHECKS, Cloud(account.session, environment))
+    assert failed.keys() == CHECKS.keys()
+    assert {*failed.values()} == {
         "payments-prod has no document for sessions; run pulumi up",
         "payments-prod has no role operators; run pulumi up",
     }
