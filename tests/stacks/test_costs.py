@@ -47,7 +47,7 @@ def test_the_example_by_hand(environment: Environment, rehearsal: Rehearsal) -> 
     assert 100 < estimate.monthly < 5000
 
 
-def test_the_bill_says_what_it_rests_on(rehearsal: Rehearsal) -> None:
+def test_the_bill_names_its_sources(rehearsal: Rehearsal) -> None:
     estimate = bill.of(rehearsal)
     shown = bill.render(estimate).splitlines()
     assert shown[0].startswith(f"Cost: {estimate.monthly:,.2f} USD a month in eu-central-1 ")
@@ -56,7 +56,7 @@ def test_the_bill_says_what_it_rests_on(rehearsal: Rehearsal) -> None:
         assert text.startswith(f"{line.monthly:>10,.2f}  {line.what}")
     assert any("interface endpoints: provisioning.aws.zones (" in line for line in shown)
     assert shown[-2:] == [
-        "* price of us-east-1; the table has none of eu-central-1",
+        "* price of us-east-1; the table has none for eu-central-1",
         "? AWS price list as generally published, not re-read",
     ]
 

@@ -209,7 +209,7 @@ def test_tags_that_only_the_provider_would_give_are_refused() -> None:
     def program() -> None:
         aws.Provider("aws", default_tags={"tags": {"environment": "test"}})
 
-    with pytest.raises(RehearsalError, match="provider aws: default_tags are the provider's work"):
+    with pytest.raises(RehearsalError, match="provider aws: a rehearsal ignores default_tags"):
         rehearse(program)
 
 
