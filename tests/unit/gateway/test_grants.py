@@ -803,10 +803,10 @@ class TestAnApproval:
             NOW + HALF_AN_HOUR,
             (("carol", person("carol").thumbprint), ("dana", person("dana").thumbprint)),
         )
-        assert (receipt.step, claimed.actor, claimed.new) == ("requested", "carol", True)
+        assert (receipt.step, receipt.actor, receipt.new) == ("requested", "carol", True)
         assert (approved.step, approved.actor, approved.principal) == ("approved", "dana", "carol")
         assert (
-            json.loads(json.dumps(approved.as_json()))["request_digest"] == claimed.request_digest
+            json.loads(json.dumps(approved.as_json()))["request_digest"] == receipt.request_digest
         )
         assert gateway.reported == []
 
