@@ -61,7 +61,7 @@ def test_a_gateway_stands_in_front_of_every_server():
     ],
     ids=["server", "tool", "JSON", "object"],
 )
-def test_wrong_usage_is_told_in_one_line(
+def test_wrong_usage_takes_one_line(
     manifest: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ):
     assert main(["call", "--environment", str(manifest), "--as", "carol", *arguments]) == 2
@@ -70,12 +70,12 @@ def test_wrong_usage_is_told_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_an_unknown_principal_is_told(manifest: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_principal_is_reported(manifest: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["call", "--environment", str(manifest), "--as", "mallory", "time", "x"]) == 2
     assert "it has: carol" in capsys.readouterr().err
 
 
-def test_a_server_that_does_not_run_is_told(manifest: Path):
+def test_a_server_that_does_not_run_is_reported(manifest: Path):
     environment = Environment.load(manifest)
     carol = environment.principals["carol"]
     server = environment.servers["time"]
@@ -126,7 +126,7 @@ def answered(status: int, message: object) -> str | None:
     return transport.refusal(httpx2.Response(status, json={"error": {"message": message}}))
 
 
-def test_a_refusal_is_told_in_the_words_of_who_refuses():
+def test_a_refusal_has_the_words_of_the_gateway():
     assert answered(403, "ask for a role") == "ask for a role (HTTP 403)"
     assert answered(403, "\x1b[2Jgood") == f"{transport.REFUSALS[403]} (HTTP 403)"
     assert transport.refusal(httpx2.Response(502, text="<html>")) == (
@@ -136,7 +136,7 @@ def test_a_refusal_is_told_in_the_words_of_who_refuses():
 
 
 def test_a_refused_token_comes_with_what_to_look_at():
-    said = answered(401, "the access token is not valid here, or not any more")
-    assert said is not None
+    reason = answered(401, "the access token is not valid here, or not any more")
+    assert reason is not None
     for each in ("revoked", "clocks", "playbook", "HTTP 401"):
-        assert each in said
+        assert each in reason

@@ -72,7 +72,7 @@ def test_named_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["validate"]])
-def test_wrong_use_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_reported(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(arguments)
     assert left.value.code == 2
@@ -83,9 +83,9 @@ def test_valid_and_invalid_manifests(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["validate", str(SMALL)]) == 0
     assert "valid: small (staging): 2 hosts, 1 MCP server, 2 tools" in capsys.readouterr().out
     assert cli.main(["validate", str(tmp_path / "none.yaml")]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.endswith("none.yaml: there is no such file; name an environment.yaml\n")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.endswith("none.yaml: there is no such file; name an environment.yaml\n")
 
 
 def test_only_the_verb_that_is_asked_for_is_imported() -> None:

@@ -100,8 +100,8 @@ def test_a_line_says_who_did_what_and_why_it_was_decided_so(
 ):
     log = written(tmp_path, FORWARDED, DENIED, READ, APPROVED, LISTED)
     assert main(["decisions", str(log), *options]) == 0
-    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert told == [LINES[name] for name in shown]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [LINES[name] for name in shown]
 
 
 def test_a_call_of_which_no_end_was_recorded_stands_out(

@@ -213,7 +213,7 @@ def test_a_list_needs_somebody_to_look(world: World):
     ],
     ids=["server", "tool", "principal", "not sensitive", "no role", "no approver"],
 )
-def test_what_cannot_be_asked_is_told_before_any_gateway_is(
+def test_a_useless_request_reaches_no_gateway(
     world: World, arguments: list[str], status: int, says: str
 ):
     got, out, err = world.run("request", *arguments, "--for", "30m", "--reason", REASON)
@@ -253,7 +253,7 @@ def test_reason_and_time_have_their_bounds(
         ("erin", "erin is neither its requester nor an approver"),
     ],
 )
-def test_who_may_not_approve_is_told_so(world: World, who: str, says: str):
+def test_an_error_names_the_approvers(world: World, who: str, says: str):
     id = world.ask()
     status, out, err = world.run("approve", id, "--as", who)
     assert (status, out) == (1, "")
@@ -301,7 +301,7 @@ def test_only_who_is_concerned_revokes(world: World):
 
 
 @pytest.mark.parametrize("step", ["approve", "revoke"])
-def test_an_unknown_id_is_told(world: World, step: str):
+def test_an_unknown_id_is_reported(world: World, step: str):
     status, _, err = world.run(step, "0" * 32, "--as", "dana")
     assert status == 1
     assert f"edge-1, edge-2 shows dana no request {'0' * 32}" in err
@@ -310,7 +310,7 @@ def test_an_unknown_id_is_told(world: World, step: str):
 @pytest.mark.parametrize(
     "id", ["../../etc/passwd", "0" * 31, "A" * 32, "--help-me", "0" * 32 + "\n"]
 )
-def test_what_is_no_id_is_told(world: World, id: str):
+def test_an_invalid_id_is_refused(world: World, id: str):
     status, _, _ = world.run("approve", id, "--as", "dana")
     assert status == 2
     assert not any(edge.received for edge in world.edges.values())
@@ -372,7 +372,7 @@ def test_without_any_gateway_nothing_is_asked_for(world: World):
     assert "edge-2  cannot be reached" in err
 
 
-def test_tls_that_fails_is_told_as_such(world: World):
+def test_a_failure_of_tls_is_named(world: World):
     error = httpx2.ConnectError("x")
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed")
     world.edges["edge-2"].fails = error
@@ -451,7 +451,7 @@ class TestAGatewayThatLies:
             assert "\x1b" not in err
 
 
-def test_an_environment_without_a_gateway_is_told(
+def test_an_environment_without_a_gateway_is_reported(
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -462,7 +462,7 @@ def test_an_environment_without_a_gateway_is_told(
     assert "no host in group edge" in capsys.readouterr().err
 
 
-def test_what_the_manifest_says_is_what_the_gateway_is_told(environment: Environment):
+def test_the_roster_from_the_manifest_is_that_of_the_gateway(environment: Environment):
     """Rendered for the gateway or taken from the manifest, the facts are the same."""
     authority = pki.authority_of(environment).bundle.encode()
     rendered = {

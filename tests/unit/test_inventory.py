@@ -74,9 +74,9 @@ def test_ansible_refuses_a_broken_manifest(tmp_path: Path) -> None:
     result = ansible_inventory("-i", str(path), "--list")
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
-    told = " ".join(result.stderr.split())
-    assert f"{path}:31:22: hosts.tools-1.segment: there is no segment 'server';" in told
-    assert f"{path}:39:11: servers.git.port: 0 is out of range; choose from 1 to 65535" in told
+    output = " ".join(result.stderr.split())
+    assert f"{path}:31:22: hosts.tools-1.segment: there is no segment 'server';" in output
+    assert f"{path}:39:11: servers.git.port: 0 is out of range; choose from 1 to 65535" in output
 
 
 def test_variables_belong_to_the_roles_of_the_host(lab: Environment) -> None:

@@ -153,7 +153,7 @@ def test_the_gateway_is_the_manifests(tmp_path: Path) -> None:
         (["carol", *ARGUMENTS, "--at-once"], "needs --rotate"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_what_is_wrong_takes_one_line(
     environment: Environment,
     arguments: list[str],
     says: str,
@@ -222,12 +222,12 @@ def test_rotation_before_its_time_overlaps_too_and_happens_once(
 ) -> None:
     first = kids(issuer.jwks(environment, time.time()))
     assert command(environment, "--rotate") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert command(environment, "--rotate") == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == output
     both = kids(issuer.jwks(environment, time.time()))
     assert (len(both), both[:1]) == (2, first)
-    assert said.startswith(f"{both[1]} signs from ")
+    assert output.startswith(f"{both[1]} signs from ")
 
 
 def test_after_a_leak_no_old_key_is_left(

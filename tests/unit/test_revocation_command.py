@@ -182,7 +182,7 @@ def test_where_gateways_differ_the_list_says_so(world: World):
         ((), 2, "required"),
     ],
 )
-def test_what_cannot_be_revoked_is_told_before_any_gateway_is(
+def test_an_invalid_revocation_reaches_no_gateway(
     world: World, subject: tuple[str, ...], status: int, says: str
 ):
     ended, out, err = world.revoke(*subject)
@@ -191,7 +191,7 @@ def test_what_cannot_be_revoked_is_told_before_any_gateway_is(
     assert [edge.received for edge in world.edges] == [[], []]
 
 
-def test_who_may_not_is_told_who_may(world: World):
+def test_an_error_names_the_responders(world: World):
     status, _, err = world.revoke("--principal", "dana", who="carol")
     assert status == 1
     assert "responders: dana" in err

@@ -86,7 +86,7 @@ def test_small_manifests_are_valid(check: Check) -> None:
 
 
 @pytest.mark.parametrize("case", BAD, ids=[case["name"].replace(" ", "-") for case in BAD])
-def test_each_fault_is_told(case: dict[str, Any], check: Check) -> None:
+def test_each_fault_is_reported(case: dict[str, Any], check: Check) -> None:
     assert check(faulty(case)) == case["problems"]
 
 
@@ -222,7 +222,7 @@ def test_devices_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
             assert "; name " in str(error.value)
 
 
-def test_unreadable_file_is_told(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "environment.yaml"
     path.write_text(SMALL)
     path.chmod(0)
@@ -235,23 +235,23 @@ def test_unreadable_file_is_told(tmp_path: Path) -> None:
 def test_key_files_are_read_where_they_exist(check: Check, tmp_path: Path) -> None:
     file = tmp_path / "alice.pub"
 
-    def told() -> list[str]:
+    def problems() -> list[str]:
         return [line.partition(": ")[2].partition(": ")[2] for line in check(SMALL)]
 
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     file.write_bytes(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" alice\n")
-    assert told() == []
+    assert problems() == []
     file.write_text("-----BEGIN OPENSSH " + "PRIVATE KEY-----\n")
-    assert told() == ["this is a private key; name the public one, 'alice.pub.pub'"]
+    assert problems() == ["this is a private key; name the public one, 'alice.pub.pub'"]
     file.write_text("# none\n")
-    assert told() == ["the key file holds no key; put a public key in it"]
+    assert problems() == ["the key file holds no key; put a public key in it"]
     file.write_text("ssh-ed25519 AAAA\n")
-    assert told() == [
+    assert problems() == [
         "the key is damaged, or not of the kind it names; copy the whole line of the .pub file"
     ]
     file.unlink()
     file.mkdir()
-    assert told() == ["the key file is a directory; name a .pub file"]
+    assert problems() == ["the key file is a directory; name a .pub file"]
 
 
 def test_provisioned_hosts_need_no_address(check: Check) -> None:
