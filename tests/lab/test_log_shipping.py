@@ -199,7 +199,7 @@ def test_a_full_disk_stops_the_record_and_loses_nothing(lab: Lab):
     try:
         run(lab, "siem-1", "systemctl", "restart", "rsyslog.service")
         generate(lab, "full", 0, count=500)
-        alarm = "no event is taken until there is a remedy"
+        alarm = "the collector accepts no events"
         wait_for(
             lambda: alarm in run(lab, "siem-1", "journalctl", "-b", "-p", "crit", "-o", "cat"),
             "the alarm",
