@@ -38,16 +38,6 @@ POOR_OPENINGS = {"Of", "By", "Whose", "What"}
 """A docstring begins with a verb or a noun."""
 QUOTING = {"docs/controls.md", "docs/glossary.md", "tests/unit/test_prose.py"}
 """Files that quote: the sources of checks, and refused words."""
-UNREVIEWED = (
-    "ringfence/gateway/audit/",
-    "ringfence/gateway/consent/",
-    "ringfence/gateway/inspection/",
-    "ringfence/gateway/pins/",
-    "ringfence/gateway/state/",
-    "tests/unit/gateway/",
-)
-"""Rooms whose names and docstrings are not linted yet."""
-
 CHECKS = {
     "archaism": True,
     "cliches": True,
@@ -108,7 +98,7 @@ def lint(path: Path) -> Iterator[str]:
     config = Config(max_errors=100, checks={**checks, "everywhere": True})
     for result in LintFile(str(name), prose(path.suffix, text)).lint(config):
         yield f"{name}:{result.pos[0]}: {result.check_result.message}"
-    if path.suffix == ".py" and not str(name).startswith(UNREVIEWED):
+    if path.suffix == ".py":
         for line, word, instead in poor_names(text):
             yield f"{name}:{line}: a name has '{word}'; write '{instead}' (docs/glossary.md)."
         for line, word in poor_openings(text):

@@ -26,7 +26,7 @@ class Attack:
     program: str
     arguments: Sequence[object]
     blocked_by: str
-    """What stops it, as the report says it; empty if nothing does."""
+    """Defence that stops it, as the report names it; empty if nothing does."""
     alerts: Sequence[str] = ()
     """Prefixes of alerts of which one must reach the collector; none if nothing detects it."""
     happened: tuple[str, str] | None = None

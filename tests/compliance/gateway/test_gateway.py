@@ -42,7 +42,7 @@ ECHOES = {
     "mcp-server-sqlite": ("read_query", lambda text: {"query": f"SELECT '{text}' AS probe"}),
     "mcp-server-time": ("get_current_time", lambda text: {"timezone": text}),
 }
-"""By package, a tool without effects that repeats its input, and its arguments."""
+"""Tool by package, without effects and repeating its input, and its arguments."""
 
 
 def sabotage_configuration(change: str, take: str = RELOAD) -> pytest.MarkDecorator:
