@@ -40,7 +40,7 @@ if [ ! -x $(1)/bin/pip ]; then
 fi
 endef
 
-.PHONY: help demo test fuzz lint lock clean clean-lab setup policy architecture release
+.PHONY: help demo test fuzz coverage mutation lint lock clean clean-lab setup policy architecture release
 help: ## Show the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -52,6 +52,15 @@ test: setup .venv/dev .venv/checkov/run .venv/conformance/run .venv/wheel/run po
 
 fuzz: setup .venv/dev ## Send the gateway requests at random, for MINUTES
 	@FUZZ_MINUTES=$(MINUTES) pytest tests/gateway/test_fuzz.py -s
+
+coverage: setup .venv/dev ## Measure what unit tests reach of the code that decides about access
+	@coverage run -m pytest -q $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["tool"]["mutmut"]["pytest_add_cli_args_test_selection"])')
+	coverage report
+
+mutation: setup .venv/dev ## Change that code in one place at a time: do unit tests notice? (hours)
+	@rm -rf mutants
+	python -m mutmut run --max-children "$$(nproc)"
+	python -m mutmut results
 
 lint: setup .venv/dev ## Check style, types and words
 	ruff check
@@ -146,4 +155,4 @@ clean-lab: ## Remove every lab: hosts, networks, files and identities
 	@if [ -x .venv/bin/ringfence ]; then ringfence lab down --all --purge; fi
 
 clean: clean-lab ## Remove what the other targets made
-	@rm -rf .venv dist $(POLICY)/.venv reports *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible
+	@rm -rf .venv dist $(POLICY)/.venv reports mutants .coverage *.egg-info .pytest_cache .ruff_cache .hypothesis .ansible

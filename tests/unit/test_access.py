@@ -262,3 +262,81 @@ def test_policies_of_resources() -> None:
 def test_a_trust_policy_has_no_resource() -> None:
     trust = policy({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"})
     assert granted([trust], Request("sts:AssumeRole", principal=ALICE)) is ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arn", "expected"),
+    [
+        ("arn:aws:logs:eu:1:log-group:a:*", "arn:aws:logs:eu:1:log-group:a:b:c", True),
+        ("arn:aws:logs:eu:1:log-group:a", "arn:aws:logs:eu:1:log-group:a:b", False),
+        ("arn:aws:logs:eu:1:log-group:*", "arn:aws:logs:eu:1", False),
+        ("arn:aws:logs:eu:1", "arn:aws:logs:eu:1", False),
+        ("arn:aws:iam::1:user/${aws:username}", "arn:aws:iam::1:user/alice", True),
+        ("arn:aws:iam::1:user/${aws:username}", "arn:aws:iam::1:user/bob", False),
+        ("arn:aws:iam::1:user/${aws:userid}", "arn:aws:iam::1:user/", False),
+    ],
+)
+def test_arns_are_compared_part_by_part(pattern: str, arn: str, expected: bool) -> None:
+    condition = {"ArnLike": {"aws:SourceArn": pattern}}
+    assert holds(condition, aws_SourceArn=arn, aws_username="alice") is expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        ("StringEquals", "team-alice-x", True),
+        ("StringEquals", "team-bob-x", False),
+        ("StringNotEquals", "team-alice-x", False),
+        ("StringEqualsIgnoreCase", "TEAM-ALICE-X", True),
+        ("StringLike", "team-alice-x", True),
+        ("StringLike", "alice-x", False),
+    ],
+)
+def test_conditions_have_variables(operator: str, value: str, expected: bool) -> None:
+    wanted = "team-${aws:username}-${aws:PrincipalTag/unit}"
+    context = {"aws_username": "alice", "aws_PrincipalTag/unit": "x"}
+    assert holds({operator: {"k:k": wanted}}, k_k=value, **context) is expected
+
+
+def test_a_condition_with_an_absent_variable_matches_nothing() -> None:
+    wanted = {"k:k": "team-${aws:username}"}
+    assert not holds({"StringEquals": wanted}, k_k="team-")
+    assert not holds({"StringEqualsIgnoreCase": wanted}, k_k="team-None")
+
+
+def test_without_a_quantifier_one_of_several_values_is_enough() -> None:
+    assert holds({"StringEquals": {"k:k": "a"}}, k_k=["c", "a"])
+    assert not holds({"StringNotEquals": {"k:k": "a"}}, k_k=["c", "a"])
+
+
+def test_a_wildcard_covers_line_breaks() -> None:
+    assert holds({"StringLike": {"k:k": "a*c"}}, k_k="a\nc")
+
+
+def test_unquoted_numbers_and_truth_values() -> None:
+    assert not holds({"Bool": {"k:k": False}}, k_k="true")
+    assert holds({"StringEquals": {"k:k": True}}, k_k="true")
+
+
+def test_a_policy_without_statements_allows_nothing() -> None:
+    assert granted([{"Version": "2012-10-17"}], Request("s3:GetObject")) is NOT_ALLOWED
+
+
+def test_a_resource_that_admits_everybody_allows_by_itself() -> None:
+    request = Request("s3:GetObject", "arn:aws:s3:::b/k", ALICE)
+    for principal in ("*", {"AWS": "*"}, {"AWS": ["x", ALICE.name]}):
+        assert decide(request, [], resource=policy(allow(Principal=principal))) is ALLOWED
+    other = policy(
+        allow(Principal={"AWS": "arn:aws:iam::111122223333:root"}),
+        allow("s3:Put*", Principal="*"),
+    )
+    assert decide(request, [], resource=other) is NOT_ALLOWED
+
+
+def test_a_resource_admits_a_service_without_policies_of_its_own() -> None:
+    request = Request("s3:PutObject", "arn:aws:s3:::b/k", TRAIL)
+    own = policy(allow("s3:PutObject", Principal={"Service": TRAIL.name}))
+    assert decide(request, [], resource=own) is ALLOWED
+    assert decide(request, [], resource=policy(allow(Principal={"AWS": ALICE.name}))) is NOT_ALLOWED
+    anonymous = Request("s3:PutObject", "arn:aws:s3:::b/k")
+    assert decide(anonymous, [], resource=policy(allow(Principal="*"))) is ALLOWED
