@@ -282,7 +282,9 @@ class TestFirstBoot:
         with manifest(BASE) as environment:
             environment.state.write_text("in the way")
             with (
-                pytest.raises(RehearsalError, match=r"\.state/ssh cannot be written .*authority"),
+                pytest.raises(
+                    RehearsalError, match=r"\.state/ssh cannot be written: .*keys are kept there"
+                ),
                 rehearsed_stack(environment, preview=False),
             ):
                 pass

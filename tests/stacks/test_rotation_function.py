@@ -181,15 +181,15 @@ def test_a_value_that_was_not_made_cannot_be_finished(vault: Vault) -> None:
     assert vault.value(arn) == OLD
 
 
-def test_what_secrets_manager_did_not_ask_for_is_refused(vault: Vault) -> None:
+def test_a_step_without_a_rotation_is_refused(vault: Vault) -> None:
     arn = vault.secret(OLD)
-    with pytest.raises(handler.RotationError, match="is not to be rotated"):
+    with pytest.raises(handler.RotationError, match=r"rotation of .* is not enabled"):
         vault.step(arn, str(uuid4()), "createSecret")
     vault.begin(arn)
-    with pytest.raises(handler.RotationError, match="is not the one that is being made"):
+    with pytest.raises(handler.RotationError, match="is neither current nor pending"):
         vault.step(arn, str(uuid4()), "createSecret")
     external = vault.secret(OLD, tagged={tags.ROTATION: "external"})
-    with pytest.raises(handler.RotationError, match="of the kind 'external'"):
+    with pytest.raises(handler.RotationError, match="has the kind 'external'"):
         vault.step(external, vault.begin(external), "createSecret")
     with pytest.raises(KeyError):
         vault.step(arn, vault.begin(arn), "revealSecret")
