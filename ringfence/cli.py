@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from ringfence.manifest.validation import ManifestError
+from ringfence.manifest.errors import ManifestError
 
 VERBS = {
     "validate": ("ringfence.manifest.validate", "check an environment.yaml"),

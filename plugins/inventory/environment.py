@@ -28,8 +28,8 @@ class InventoryModule(BaseInventoryPlugin):
             from ringfence.identity import ssh_authority
             from ringfence.identity.state import StateError
             from ringfence.inventory import provisioned
+            from ringfence.manifest.errors import ManifestError
             from ringfence.manifest.model import Environment
-            from ringfence.manifest.validation import ManifestError
         except ImportError as error:
             raise AnsibleParserError(
                 f"the inventory needs the Python package ringfence where Ansible runs: {error}"

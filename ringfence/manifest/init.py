@@ -12,8 +12,8 @@ from string import Template
 
 from ringfence import ROOT, SCHEMAS
 from ringfence.manifest import schema, validation
+from ringfence.manifest.errors import ManifestError
 from ringfence.manifest.schema import Schema
-from ringfence.manifest.validation import ManifestError
 from ringfence.manifest.validation.rules.accounts import reason_against
 from ringfence.manifest.validation.rules.keys import fault
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.manifest import validation
-from ringfence.manifest.validation import ManifestError
+from ringfence.manifest.errors import ManifestError
 from ringfence.manifest.validation.problem import Problem
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from ringfence.controls import catalogue as controls
 from ringfence.inventory import provisioned
+from ringfence.manifest.errors import ManifestError
 from ringfence.manifest.model import Environment, Host
-from ringfence.manifest.validation import ManifestError
 
 _ENVIRONMENT = pytest.StashKey[Environment]()
 _NOT_FOUND = pytest.StashKey[str]()

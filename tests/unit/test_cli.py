@@ -105,3 +105,9 @@ def test_only_the_verb_that_is_asked_for_is_imported() -> None:
         check=True,
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_start_imports_no_validator() -> None:
+    """Importing jsonschema can take more than a second, and most verbs load a manifest later."""
+    code = "import sys, ringfence.cli; sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.manifest.errors import ManifestError
 from ringfence.manifest.model import Environment, Secret
-from ringfence.manifest.validation import ManifestError
 
 SMALL = (Path(__file__).parent / "manifests" / "small.yaml").read_text()
 

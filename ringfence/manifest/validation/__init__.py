@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.manifest import defaults
+from ringfence.manifest.errors import ManifestError
 from ringfence.manifest.validation import conformance, rules
 from ringfence.manifest.validation.document import (
     MAX_VIOLATIONS,
@@ -20,14 +21,6 @@ from ringfence.manifest.validation.document import (
 )
 from ringfence.manifest.validation.problem import Problem, Violation, dotted
 from ringfence.manifest.validation.wording import quoted
-
-
-class ManifestError(ValueError):
-    """The manifest is not valid. As text: every problem on its own line."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, problems)))
 
 
 @dataclass(frozen=True)
