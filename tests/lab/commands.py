@@ -32,3 +32,14 @@ def run(
         )
         output.seek(0)
         return subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), "")
+
+
+def install_collection(directory: Path) -> Path:
+    """Build the collection, install it below `directory`, and return its own directory."""
+    built = run("ansible-galaxy", "collection", "build", ROOT, "--output-path", directory)
+    assert built.returncode == 0, built.stdout
+    (archive,) = directory.glob("ringfence-hardening-*.tar.gz")
+    install = ("collection", "install", "--offline", archive, "-p", directory)
+    installed = run("ansible-galaxy", *install, directory=directory)
+    assert installed.returncode == 0, installed.stdout
+    return directory / "ansible_collections/ringfence/hardening"

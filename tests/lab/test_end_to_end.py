@@ -15,7 +15,7 @@ import pytest
 
 from ringfence.lab import Lab
 from ringfence.manifest.model import Environment
-from tests.lab.commands import ROOT, run
+from tests.lab.commands import ROOT, install_collection, run
 
 EMBEDDED = ROOT / "inventories/lab"
 HARDEN = "playbooks/harden.yml"
@@ -111,18 +111,7 @@ class TestTrixie(FromOneFile):
     release, octet = "trixie", 221
 
     def test_the_collection_does_what_the_checkout_does(self, journey: Journey, tmp_path: Path):
-        for command in (
-            ("collection", "build", ROOT, "--output-path", tmp_path),
-            (
-                "collection",
-                "install",
-                tmp_path / "ringfence-hardening-0.1.0.tar.gz",
-                "-p",
-                tmp_path,
-            ),
-        ):
-            built = run("ansible-galaxy", *command)
-            assert built.returncode == 0, built.stdout
+        install_collection(tmp_path)
         ended = run(
             *("ansible-playbook", "-i", journey.manifest, "ringfence.hardening.harden"),
             directory=tmp_path,

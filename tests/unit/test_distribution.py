@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.commands import install_collection
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv" / "wheel"
 """Made by `make test`: the locked packages, without the checkout."""
@@ -77,6 +79,27 @@ class TestWheel:
         done = run(*check, cwd=tmp_path, status=2)
         assert "absent" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the installed collection."""
+    return install_collection(tmp_path_factory.mktemp("collection"))
+
+
+class TestCollection:
+    @pytest.mark.parametrize("part", ["plugins", "roles", "playbooks"])
+    def test_carries_every_file_that_runs(self, installed: Path, part: str) -> None:
+        listing = run("git", "ls-files", "--", part, cwd=ROOT).stdout.split()
+        assert listing
+        for name in listing:
+            assert (installed / name).read_bytes() == (ROOT / name).read_bytes(), name
+
+    def test_carries_nothing_else(self, installed: Path) -> None:
+        assert {each.name for each in installed.iterdir()} == {
+            *("FILES.json", "MANIFEST.json", "meta", "plugins", "roles", "playbooks", "docs"),
+            *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md"),
+        }
 
 
 def test_a_release_has_all_that_it_names(tmp_path: Path) -> None:
