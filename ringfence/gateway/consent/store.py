@@ -1,7 +1,7 @@
 """The store of just-in-time grants for sensitive tools: signed documents in, live grants out.
 
-Every process of a gateway reads the same directory and needs nothing else. What a document is
-worth `documents` decides, where it lies `files`, what of it is live `index` remembers.
+Every process of a gateway reads the same directory and needs nothing else. `documents` decides
+whether a document counts, `files` reads and writes it, `index` remembers what is live.
 
 In doubt there is no grant: a file that cannot be read, is not a file, or says something else than
 its name, grants nothing. Of a revocation the name alone counts, even if the content is lost: who

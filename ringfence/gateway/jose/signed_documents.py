@@ -6,9 +6,8 @@ none. Each kind has a `typ` of its own (RFC 8725, 3.11), so that one never passe
 Claims are the registered ones of RFC 7519 where there is one: `iss` is the signer's URI, `aud` the
 environment's.
 
-`verify` returns who signed what. Whether the signer may do that is for the kind of document to
-say: `consent/documents.py`, `tokens/revocation_documents.py`. All of it is pure, and refuses by
-raising `Refusal`.
+`verify` returns who signed what. `consent/documents.py` and `tokens/revocation_documents.py` decide
+whether the signer may do that. All functions are pure, and refuse by raising `Refusal`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The gateway's audit log and the collector's record of events are such chains. This module is all
 that their writers and verifiers share: role siem deploys the file, the gateway's package links to
-it. Standard library only. Where a line keeps its number and hash is for each log to say.
+it. Standard library only. Each log has its own format for the number and the hash.
 """
 
 from __future__ import annotations
