@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from ringfence import PACKAGE, ROOT
-from ringfence.controls import catalogue
+from ringfence.controls import catalogue, mappings
 from ringfence.controls.catalogue import Layer
 
 Kind = Literal["manifest", "enforcer", "check", "attack"]
@@ -35,6 +35,7 @@ LAYERS: Mapping[str, Layer] = {
     "roles/mcp_gateway": "gateway",
     "roles": "host",
     "ringfence/gateway": "gateway",
+    "ringfence/operator": "operations",
     "stacks": "cloud",
     "playbooks": "operations",
     "tests/compliance/cloud": "cloud",
@@ -87,7 +88,7 @@ def places(root: Path = ROOT) -> tuple[Place, ...]:
 
 def holes(root: Path = ROOT) -> Iterator[str]:
     """Each place that names an unknown control, and each control without what it claims."""
-    known = catalogue.load()
+    known, frameworks = catalogue.load(), mappings.load()
     tests_of_stacks = (root / "tests/stacks").is_dir()
     for place in places(root):
         if place.control not in known:
@@ -100,7 +101,12 @@ def holes(root: Path = ROOT) -> Iterator[str]:
         if control.implemented and not any(place.kind == "check" for place in found):
             yield f"{control.id} is called implemented, and no check verifies it"
         if control.implemented and not any(place.kind == "manifest" for place in found):
-            yield f"{control.id}: no key of the manifest names it"
+            yield (
+                f"{control.id}: no key of the manifest feeds it; "
+                f'add "{KEYWORD}" to one in schemas/environment.schema.json'
+            )
+        if not mappings.references(frameworks, control.id):
+            yield f"{control.id}: no statement in schemas/mappings names it"
         for place in found:
             if (
                 place.kind == "check"
@@ -157,12 +163,13 @@ def _playbooks(root: Path) -> Iterator[Place]:
 
 
 def _modules(root: Path) -> Iterator[Place]:
-    """Gateway stages and stack components."""
+    """Gateway stages, stack components, and commands of the operator."""
     # An installed wheel has the data below the package, and the code beside it.
     code = root if (root / "ringfence").is_dir() else PACKAGE.parent
-    gateway = ((path, code) for path in code.glob("ringfence/gateway/**/*.py"))
+    rooms = ("ringfence/gateway/**/*.py", "ringfence/operator/*.py")
+    package = ((path, code) for room in rooms for path in code.glob(room))
     stacks = ((path, root) for path in root.glob("stacks/**/*.py"))
-    for path, top in sorted([*gateway, *stacks]):
+    for path, top in sorted([*package, *stacks]):
         if ".venv" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")

@@ -19,6 +19,8 @@ from ringfence.identity.pki import Identity
 from ringfence.manifest.model import HTTPS, Environment, Host
 from ringfence.operator.errors import InputError
 
+CONTROLS = ("DAT-03",)
+
 SECONDS = 10
 """Time limit for the answer of a gateway."""
 MEDIA_TYPE = "application/jose"

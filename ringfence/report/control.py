@@ -52,22 +52,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 0: shown; 1: a control lacks what it claims; 2: bad input."""
-    known = catalogue.load()
-    if not args.ids and not args.all:
-        for control in known.values():
-            print(f"{control.id}  {control.title}")
-        return 0
-    ids = list(known) if args.all else [id_.upper() for id_ in args.ids]
-    if unknown := [id_ for id_ in ids if id_ not in known]:
-        nearest = difflib.get_close_matches(unknown[0], known, 1, 0)[0]
-        print(f"there is no control {unknown[0]}; did you mean {nearest}?", file=sys.stderr)
-        return 2
-    controls = [known[id_] for id_ in ids]
     try:
-        report = document.read(args.report) if args.report.exists() else None
-        shown = markdown(controls) if args.format == "markdown" else text(controls, report)
+        known = catalogue.load()
+        ids = list(known) if args.all else [id_.upper() for id_ in args.ids]
+        if unknown := [id_ for id_ in ids if id_ not in known]:
+            nearest = difflib.get_close_matches(unknown[0], known, 1, 0)[0]
+            print(f"there is no control {unknown[0]}; did you mean {nearest}?", file=sys.stderr)
+            return 2
+        controls = [known[id_] for id_ in ids]
+        if not controls:
+            shown = "".join(f"{control.id}  {control.title}\n" for control in known.values())
+        elif args.format == "markdown":
+            shown = markdown(controls)
+        else:
+            shown = text(controls, document.read(args.report) if args.report.exists() else None)
         holes = list(index.holes()) if args.all else []
-    except (document.ReportError, index.DeclarationError) as error:
+    except (catalogue.CatalogueError, document.ReportError, index.DeclarationError) as error:
         print(error, file=sys.stderr)
         return 2
     print(shown, end="")
