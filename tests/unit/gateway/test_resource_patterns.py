@@ -47,6 +47,7 @@ def patterns() -> ResourcePatterns:
         ("file:///logs/a", "file:///logs/**"),
         ("file:///logs/a/b/c", "file:///logs/**"),
         ("file:///logs/private/a.log", "file:///logs/**"),
+        ("file:///logs/a/public/a.log", "file:///logs/**"),
         ("file:///logs/a/private/a.log", "file:///logs/**/private/*.log"),
         ("file:///logs/a/b/private/.log", "file:///logs/**"),
         ("file:///logs", None),
@@ -200,3 +201,9 @@ def test_neither_long_uris_nor_many_wildcards_cost_time():
     for _ in range(20):
         assert patterns.match(fits) is None
     assert (time.process_time() - began) / 20 < 0.02
+
+
+def test_the_longest_uri_still_matches(patterns):
+    uri = "file:///docs/".ljust(LONGEST, "a")
+    assert patterns.match(uri) == "file:///docs/*"
+    assert patterns.match(f"{uri}a") is None
