@@ -170,7 +170,7 @@ def _modules(root: Path) -> Iterator[Place]:
     package = ((path, code) for room in rooms for path in code.glob(room))
     stacks = ((path, root) for path in root.glob("stacks/**/*.py"))
     for path, top in sorted([*package, *stacks]):
-        if ".venv" in path.parts:
+        if ".venv" in path.relative_to(top).parts:
             continue
         text = path.read_text(encoding="utf-8")
         if CONSTANT not in text:
