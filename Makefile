@@ -47,7 +47,7 @@ help: ## Show the targets
 demo: setup ## From one file to hardened, verified hosts
 	@bash demo.sh '$(ENVIRONMENT)' '$(RELEASE)'
 
-test: setup .venv/dev .venv/checkov/run .venv/conformance/run .venv/wheel/run policy ## Run every test that this machine can run
+test: setup .venv/dev .venv/checkov/run .venv/conformance/run .venv/wheel/run .venv/release/run policy ## Run every test that this machine can run
 	@pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 1200 --durations=25
 
 fuzz: setup .venv/dev ## Send the gateway requests at random, for MINUTES
@@ -116,7 +116,13 @@ setup: .venv/run
 	uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
 	touch $@
 
-release: .venv/dev ## Make dist/ for VERSION=X.Y.Z: changelog, wheel, collection, SBOM, checksums
+.venv/release/run: requirements-release.lock | .venv/dev
+	@echo '▸ installing what a bill of materials needs, apart, from $<'
+	uv venv --quiet --clear $(@D)
+	uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
+	touch $@
+
+release: .venv/dev .venv/release/run ## Make dist/ for VERSION=X.Y.Z: changelog, wheel, collection, SBOM, checksums
 	@[[ '$(VERSION)' =~ ^[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo 'say which: make release VERSION=X.Y.Z' >&2; exit 2; }
 	[ -z "$$(git status --porcelain)" ] || { echo 'commit or remove first what git status shows' >&2; exit 2; }
 	! git rev-parse -q --verify 'refs/tags/v$(VERSION)' >/dev/null || { echo 'there is a tag v$(VERSION) already' >&2; exit 2; }
@@ -126,7 +132,7 @@ release: .venv/dev ## Make dist/ for VERSION=X.Y.Z: changelog, wheel, collection
 	towncrier build --yes --version '$(VERSION)' >/dev/null
 	python -m hatchling build -t wheel -d dist >/dev/null
 	ansible-galaxy collection build --output-path dist >/dev/null
-	cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o 'dist/ringfence-$(VERSION).cdx.json' requirements.lock
+	PATH="$$PATH:.venv/release/bin" cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o 'dist/ringfence-$(VERSION).cdx.json' requirements.lock
 	(cd dist && sha256sum -- * >SHA256SUMS)
 	cat dist/SHA256SUMS
 	echo "to publish: git commit -am 'Release $(VERSION)' && git tag -s v$(VERSION) && git push --tags"
@@ -147,6 +153,8 @@ lock: .venv/dev ## Renew the lock files from pyproject.toml
 	  -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade --group checkov -o requirements-checkov.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --upgrade --group release -o requirements-release.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade --group policy -o $(POLICY)/requirements.txt
 	$(call npm,update) --package-lock-only --ignore-scripts --no-audit --no-fund --prefix $(CONFORMANCE)

@@ -103,10 +103,14 @@ class TestCollection:
 
 
 def test_a_release_has_all_that_it_names(tmp_path: Path) -> None:
+    bill = ROOT / ".venv" / "release"
+    if not (bill / "run").exists():
+        pytest.skip("nothing here makes a bill of materials; to have it: make .venv/release/run")
     run("git", "clone", "--quiet", "--no-local", ROOT, tmp_path / "clone", cwd=tmp_path)
     clone = tmp_path / "clone"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    make = ("make", "--no-print-directory", "-o", ".venv/dev", "release")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:{bill / 'bin'}"
+    made = ("-o", ".venv/dev", "-o", ".venv/release/run")
+    make = ("make", "--no-print-directory", *made, "release")
     assert "say which" in run(*make, cwd=clone, status=2, PATH=path).stderr
     (clone / "stray").touch()
     done = run(*make, "VERSION=9.8.7", cwd=clone, status=2, PATH=path)
@@ -120,8 +124,8 @@ def test_a_release_has_all_that_it_names(tmp_path: Path) -> None:
         "ringfence-hardening-9.8.7.tar.gz",
     ]
     run("sha256sum", "--check", "SHA256SUMS", cwd=clone / "dist")
-    bill = json.loads((clone / "dist" / "ringfence-9.8.7.cdx.json").read_text())
-    assert {"ansible-core", "cedarpy"} <= {each["name"] for each in bill["components"]}
+    materials = json.loads((clone / "dist" / "ringfence-9.8.7.cdx.json").read_text())
+    assert {"ansible-core", "cedarpy"} <= {each["name"] for each in materials["components"]}
     changelog = (clone / "CHANGELOG.md").read_text()
     assert "## 9.8.7 (" in changelog
     assert "`ringfence control` shows" in changelog

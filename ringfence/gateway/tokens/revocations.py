@@ -127,6 +127,7 @@ class Revocations:
                 }
                 new = self._put(entries, change, now)
                 if new:
+                    shared_files.sweep(self.path)
                     content = {"revoked": [asdict(each) for each in entries.values()]}
                     shared_files.replace(self.path, json.dumps(content, indent=1).encode())
         except OSError as error:

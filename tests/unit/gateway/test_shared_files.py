@@ -184,3 +184,12 @@ class TestDirectory:
         changes = directory.changes()
         assert changes is not None
         assert changes.changed == {"a.txt"}
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.json"
+    kept = {"revoked.json", ".revoked.json.lock", ".other.json.0123456789abcdef"}
+    for name in (*kept, ".revoked.json.0123456789abcdef"):
+        (tmp_path / name).touch()
+    shared_files.sweep(path)
+    assert set(names(tmp_path)) == kept
