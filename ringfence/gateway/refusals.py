@@ -170,14 +170,16 @@ REFUSALS: Mapping[str, Answer] = {
         403,
         FORBIDDEN,
         **_alike(
-            "no role of this principal allows that; request one that names it",
+            "no role of this principal allows this; ask an operator for a role that does",
             "no_policy forbidden policy_error unknown_principal unknown_server unknown_tool"
             " unknown_resource unknown_prompt unknown_subscription",
         ),
     ),
     # Consent: what a call lacks, and what is wrong with a signed document
     **_rows(
-        403, GRANT_NEEDED, no_grant="this tool is sensitive: another person has to agree first"
+        403,
+        GRANT_NEEDED,
+        no_grant="this tool is sensitive: another person must approve its use first",
     ),
     **_rows(400, INVALID_REQUEST, malformed_document="the document is not one that is signed here"),
     **_rows(

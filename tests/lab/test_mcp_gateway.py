@@ -161,7 +161,7 @@ class TestGateway:
 
     def test_a_sensitive_tool_takes_two_people(self, site: Site):
         create = ("sqlite", "create_table", '{"query": "create table ticket (a integer)"}')
-        assert "somebody else has to agree" in site.call("carol", *create).stderr
+        assert "another person must approve its use" in site.call("carol", *create).stderr
         reason = ("--for", "30m", "--reason", "a table for ticket 4711")
         asked = site.ringfence("grant", "request", *create[:2], "--as", "carol", *reason)
         assert asked.returncode == 0, asked.stderr
@@ -173,7 +173,7 @@ class TestGateway:
         assert site.ringfence("grant", "approve", found[0], "--as", "dana").returncode == 0
         assert "created" in site.call("carol", *create).stdout
         assert site.ringfence("grant", "revoke", found[0], "--as", "dana").returncode == 0
-        assert "somebody else has to agree" in site.call("carol", *create).stderr
+        assert "another person must approve its use" in site.call("carol", *create).stderr
 
     def test_who_is_revoked_is_cut_off_until_somebody_restores_it(self, site: Site):
         called = ("carol", "time", "get_current_time", '{"timezone": "UTC"}')

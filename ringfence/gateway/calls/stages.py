@@ -157,15 +157,15 @@ class Authorise(Stage):
         if decision.reason == "no_grant":
             raise Refusal(
                 "no_grant",
-                "this tool is sensitive: another person has to agree first; run: ringfence grant "
-                f"request {call.server} {call.name} --for 30m --reason '…'",
+                "this tool is sensitive: another person must approve its use first; run: "
+                f"ringfence grant request {call.server} {call.name} --for 30m --reason '…'",
             )
         if not decision.allowed:
             raise Refusal(decision.reason)
 
 
 class CheckDefinition(Stage):
-    """Hold the tool to its approved definition, and headers to the arguments they repeat."""
+    """Refuse a tool that differs from its pin, and headers that differ from their arguments."""
 
     name, controls = "pins", pins.CONTROLS
 
@@ -228,7 +228,7 @@ class LimitRate(Stage):
 
 
 class RecordDecision(Stage):
-    """Record that the call is let through; one that is not recorded is not made."""
+    """Record the decision first; without a record, no call is made."""
 
     name, controls = "audit", audit.CONTROLS
 
@@ -246,7 +246,7 @@ class RecordDecision(Stage):
 
 
 class Forward(Stage):
-    """Send the call to its server once, and bring back of the answer what the caller may see."""
+    """Send the call to its server once, and return the part of the answer the caller may see."""
 
     name, controls = "upstream", upstream.CONTROLS
 

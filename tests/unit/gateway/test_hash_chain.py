@@ -11,7 +11,7 @@ PREVIOUS = [GENESIS, *map(digest, LINES)]
 
 
 def breaks(*numbers: int, position: Position | None = None) -> list[Break]:
-    """What a verifier finds that reads these lines of an intact chain in this order."""
+    """Breaks that a verifier of an intact chain reports for these lines in this order."""
     position = position or Position()
     found = (position.follow(LINES[n], n, PREVIOUS[n]) for n in numbers)
     return [each for each in found if each]
