@@ -27,7 +27,7 @@ from ansible.plugins.filter.core import FilterModule
 from ansible.plugins.test.core import TestModule
 from scratch import ROOT, alone, report, say
 
-from ringfence.inventory.firewall import Rule
+from ringfence.inventory.firewall import FirewallRule
 
 ROLE = ROOT / "roles/firewall"
 SENDER, RECEIVER, PORT = "10.99.0.1", "10.99.0.2", 8441
@@ -55,10 +55,12 @@ def rules(count: int, way: str) -> list[dict[str, Any]]:
     """So many, of which only the last one is for the packets."""
     ours = SENDER if way == "inbound" else RECEIVER
     others = [
-        Rule(ip_network(f"10.98.{n // 250}.{n % 250 + 1}"), "tcp", 8000 + n % 7, f"server {n}")
+        FirewallRule(
+            ip_network(f"10.98.{n // 250}.{n % 250 + 1}"), "tcp", 8000 + n % 7, f"server {n}"
+        )
         for n in range(count - 1)
     ]
-    last = Rule(ip_network(ours), "udp", PORT, "the benchmark")
+    last = FirewallRule(ip_network(ours), "udp", PORT, "the benchmark")
     return [rule.as_variable() for rule in (*others, last)]
 
 

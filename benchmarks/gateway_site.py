@@ -27,7 +27,7 @@ from joserfc.jwk import ECKey
 
 from ringfence.gateway.pins import definitions as pins
 from ringfence.gateway.tokens import access_tokens
-from ringfence.identity.pki import Authority, Subject
+from ringfence.identity.pki import Authority, CertificateSubject
 
 ROOT = Path(__file__).parents[1]
 RESOURCE = "https://gateway.test"
@@ -214,7 +214,7 @@ class Site:
     def person(self, name: str) -> Person:
         if name not in self.people:
             key = ec.generate_private_key(ec.SECP256R1())
-            subject = Subject("principal", "test", name, name)
+            subject = CertificateSubject("principal", "test", name, name)
             request = (
                 x509.CertificateSigningRequestBuilder()
                 .subject_name(subject.distinguished_name)
@@ -306,7 +306,7 @@ def make_site(directory: Path, upstreams: Mapping[str, int]) -> Site:
     authority = Authority.create(directory / "ca.crt", directory / "ca.key", "test", "test")
     (directory / "ca.crt").write_text(authority.bundle)
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = Subject("host", "test", "edge-1", "edge-1.test", ("edge-1.test",))
+    subject = CertificateSubject("host", "test", "edge-1", "edge-1.test", ("edge-1.test",))
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(subject.distinguished_name)

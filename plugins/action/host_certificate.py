@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             return answer
 
         identity = args["subject"]
-        subject = pki.Subject(
+        subject = pki.CertificateSubject(
             "host",
             identity["environment"],
             identity["name"],

@@ -29,7 +29,7 @@ Key = tuple[Direction, Purpose, Protocol, IPv4Network]
 
 
 @dataclass(frozen=True)
-class Entry:
+class AclEntry:
     direction: Direction
     purpose: Purpose
     protocol: Protocol
@@ -60,11 +60,11 @@ def endpoints_segment(environment: Environment) -> Segment:
     return environment.segments_for("management")[0]
 
 
-def entries(environment: Environment, segment: Segment) -> tuple[Entry, ...]:
+def entries(environment: Environment, segment: Segment) -> tuple[AclEntry, ...]:
     return _entries(_flows(environment), segment.cidr)
 
 
-def egress_entries(environment: Environment) -> tuple[Entry, ...]:
+def egress_entries(environment: Environment) -> tuple[AclEntry, ...]:
     """Entries for the subnets of the firewall and the NAT gateways.
 
     Answers arrive at the NAT gateway's source ports: 1024 and higher.
@@ -83,7 +83,7 @@ def egress_entries(environment: Environment) -> tuple[Entry, ...]:
     return _entries(flows, own)
 
 
-def _entries(flows: Iterable[_Flow], own: IPv4Network) -> tuple[Entry, ...]:
+def _entries(flows: Iterable[_Flow], own: IPv4Network) -> tuple[AclEntry, ...]:
     ranges: dict[Key, tuple[int, int]] = {}
 
     def add(key: Key, first: int, last: int) -> None:
@@ -101,7 +101,7 @@ def _entries(flows: Iterable[_Flow], own: IPv4Network) -> tuple[Entry, ...]:
                 add(("ingress", "answers", flow.protocol, flow.target), *flow.answers)
     numbers = _numbers(sorted(ranges, key=str))
     return tuple(
-        Entry(direction, purpose, protocol, first, last, network, numbers[key])
+        AclEntry(direction, purpose, protocol, first, last, network, numbers[key])
         for key, (first, last) in ranges.items()
         for direction, purpose, protocol, network in (key,)
     )

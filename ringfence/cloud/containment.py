@@ -118,7 +118,7 @@ def records(environment: Environment) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ContainmentResources:
     """The function's account and region, and the ids and ARNs of the resources it uses."""
 
     account: str
@@ -139,7 +139,7 @@ class Place:
         return f"arn:aws:iam::{self.account}:{resource}"
 
 
-def permissions(environment: Environment, place: Place, *, control: str) -> str:
+def permissions(environment: Environment, place: ContainmentResources, *, control: str) -> str:
     """Permissions of the function: its steps and their reversal, on the environment's resources.
 
     Snapshots need no permission on KMS: a snapshot uses the data key of its encrypted disk.
@@ -159,7 +159,7 @@ def _owned(environment: Environment) -> dict[str, str]:
     return {f"aws:ResourceTag/{ENVIRONMENT}": environment.name}
 
 
-def _reading(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _reading(environment: Environment, place: ContainmentResources) -> tuple[Statement, ...]:
     return (
         {
             "Sid": "Look",
@@ -183,7 +183,7 @@ def _reading(environment: Environment, place: Place) -> tuple[Statement, ...]:
     )
 
 
-def _network(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _network(environment: Environment, place: ContainmentResources) -> tuple[Statement, ...]:
     """The whole VPC belongs to the environment. The most important step must not depend on the tag
     of an interface."""
     return (
@@ -214,7 +214,9 @@ def _network(environment: Environment, place: Place) -> tuple[Statement, ...]:
     )
 
 
-def _evidence(environment: Environment, place: Place, control: str) -> tuple[Statement, ...]:
+def _evidence(
+    environment: Environment, place: ContainmentResources, control: str
+) -> tuple[Statement, ...]:
     return (
         {
             "Sid": "Protect",
@@ -276,7 +278,7 @@ def _evidence(environment: Environment, place: Place, control: str) -> tuple[Sta
     )
 
 
-def _credentials(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _credentials(environment: Environment, place: ContainmentResources) -> tuple[Statement, ...]:
     path = workloads_path(environment)
     roles, profiles = place.iam(f"role{path}*"), place.iam(f"instance-profile{path}*")
     bounded = (
@@ -318,7 +320,7 @@ def _credentials(environment: Environment, place: Place) -> tuple[Statement, ...
     )
 
 
-def _records(environment: Environment, place: Place) -> tuple[Statement, ...]:
+def _records(environment: Environment, place: ContainmentResources) -> tuple[Statement, ...]:
     names = f"parameter{records(environment)}*"
     return (
         {
@@ -330,7 +332,7 @@ def _records(environment: Environment, place: Place) -> tuple[Statement, ...]:
     )
 
 
-def _reporting(place: Place) -> tuple[Statement, ...]:
+def _reporting(place: ContainmentResources) -> tuple[Statement, ...]:
     through = [f"{service}.{place.region}.amazonaws.com" for service in ("lambda", "sns", "sqs")]
     return (
         publishing(place.topic),

@@ -20,7 +20,7 @@ class CostError(LookupError):
     """A resource has no known price."""
 
 
-class Declared(Protocol):
+class PricedResource(Protocol):
     @property
     def type(self) -> str: ...
     @property
@@ -47,7 +47,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Line:
+class CostLine:
     what: str
     count: float
     unit: str
@@ -59,7 +59,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Rate:
+class PriceRate:
     what: str
     unit: str
     figure: Figure
@@ -68,25 +68,25 @@ class Rate:
 @dataclass(frozen=True)
 class Estimate:
     region: str
-    fixed: tuple[Line, ...]
+    fixed: tuple[CostLine, ...]
     """Sorted by cost, highest first."""
-    rates: tuple[Rate, ...]
+    rates: tuple[PriceRate, ...]
 
     @property
     def monthly(self) -> float:
         return sum(line.monthly for line in self.fixed)
 
     @property
-    def unpriced(self) -> tuple[Line, ...]:
+    def unpriced(self) -> tuple[CostLine, ...]:
         return tuple(line for line in self.fixed if line.figure is None)
 
 
-Templates = Mapping[str, Declared]
+Templates = Mapping[str, PricedResource]
 """Launch templates of a stack by id."""
-Pricing = Callable[[Declared, Templates], Iterator[Item]]
+Pricing = Callable[[PricedResource, Templates], Iterator[Item]]
 
 
-def estimate(resources: Iterable[Declared], region: str) -> Estimate:
+def estimate(resources: Iterable[PricedResource], region: str) -> Estimate:
     """Raise `CostError` for an AWS type that is neither in `PRICED` nor in `FREE`."""
     resources = [each for each in resources if each.type.startswith("aws:")]
     templates = {each.id: each for each in resources if each.type == LAUNCH_TEMPLATE}
@@ -104,14 +104,14 @@ def estimate(resources: Iterable[Declared], region: str) -> Estimate:
         if is_instance:
             fixed.append(_machines(key, count, region, ids))
         elif key not in table.prices:
-            fixed.append(Line(key, count, "month", None, 0, ids))
+            fixed.append(CostLine(key, count, "month", None, 0, ids))
         elif (price := table.prices[key]).usage:
-            rates.append(Rate(price.what, price.unit, table.figure(key, region)))
+            rates.append(PriceRate(price.what, price.unit, table.figure(key, region)))
         elif count:
             figure = table.figure(key, region)
             monthly = count * figure.usd * (table.hours if price.is_hourly else 1)
             options = OPTIONS.get(key, ())
-            fixed.append(Line(price.what, count, price.unit, figure, monthly, ids, options))
+            fixed.append(CostLine(price.what, count, price.unit, figure, monthly, ids, options))
     order = {price.what: number for number, price in enumerate(table.prices.values())}
     return Estimate(
         region,
@@ -120,7 +120,7 @@ def estimate(resources: Iterable[Declared], region: str) -> Estimate:
     )
 
 
-def items(resource: Declared, templates: Templates) -> Iterator[Item]:
+def items(resource: PricedResource, templates: Templates) -> Iterator[Item]:
     if resource.type in PRICED:
         yield from PRICED[resource.type](resource, templates)
     elif resource.type not in FREE:
@@ -130,7 +130,7 @@ def items(resource: Declared, templates: Templates) -> Iterator[Item]:
         )
 
 
-def _control(resource: Declared) -> str | None:
+def _control(resource: PricedResource) -> str | None:
     """Read the control tag. An Auto Scaling group has a list of tags, others have a mapping."""
     tags = resource.inputs.get("tags") or {}
     if not isinstance(tags, Mapping):
@@ -138,22 +138,22 @@ def _control(resource: Declared) -> str | None:
     return tags.get(CONTROL)
 
 
-def _machines(kind: str, count: float, region: str, controls: tuple[str, ...]) -> Line:
+def _machines(kind: str, count: float, region: str, controls: tuple[str, ...]) -> CostLine:
     figure, hours = prices.table().instance(kind, region), prices.table().hours
     monthly = count * figure.usd * hours if figure else 0
-    return Line(f"hosts, {kind}", count, "hour", figure, monthly, controls, OPTIONS["hosts"])
+    return CostLine(f"hosts, {kind}", count, "hour", figure, monthly, controls, OPTIONS["hosts"])
 
 
 def _each(*keys: str) -> Pricing:
     """Price each resource the same, whatever its inputs."""
 
-    def pricing(_: Declared, __: Templates) -> Iterator[Item]:
+    def pricing(_: PricedResource, __: Templates) -> Iterator[Item]:
         yield from (Item(key) for key in keys)
 
     return pricing
 
 
-def _endpoint(resource: Declared, _: Templates) -> Iterator[Item]:
+def _endpoint(resource: PricedResource, _: Templates) -> Iterator[Item]:
     kind = resource.inputs.get("vpcEndpointType", "Gateway")
     zones = len(resource.inputs.get("subnetIds") or ())
     if kind == "Interface":
@@ -165,23 +165,23 @@ def _endpoint(resource: Declared, _: Templates) -> Iterator[Item]:
         yield Item(f"{kind} endpoints", zones)
 
 
-def _load_balancer(resource: Declared, _: Templates) -> Iterator[Item]:
+def _load_balancer(resource: PricedResource, _: Templates) -> Iterator[Item]:
     kind = resource.inputs.get("loadBalancerType", "application")
     yield Item(f"{kind}-load-balancer")
     if f"{kind}-load-balancer-capacity" in prices.table().prices:
         yield Item(f"{kind}-load-balancer-capacity")
 
 
-def _firewall(resource: Declared, _: Templates) -> Iterator[Item]:
+def _firewall(resource: PricedResource, _: Templates) -> Iterator[Item]:
     yield Item("network-firewall", len(resource.inputs["subnetMappings"]))
     yield Item("network-firewall-data")
 
 
-def _domains(resource: Declared, _: Templates) -> Iterator[Item]:
+def _domains(resource: PricedResource, _: Templates) -> Iterator[Item]:
     yield Item("dns-firewall-domain", len(resource.inputs.get("domains") or ()))
 
 
-def _group(resource: Declared, templates: Templates) -> Iterator[Item]:
+def _group(resource: PricedResource, templates: Templates) -> Iterator[Item]:
     count = resource.inputs.get("desiredCapacity", resource.inputs["minSize"])
     given = resource.inputs.get("launchTemplate") or {}
     template = templates.get(given.get("id", ""))
@@ -193,7 +193,7 @@ def _group(resource: Declared, templates: Templates) -> Iterator[Item]:
     yield from _hosts(template.inputs, count)
 
 
-def _instance(resource: Declared, _: Templates) -> Iterator[Item]:
+def _instance(resource: PricedResource, _: Templates) -> Iterator[Item]:
     given = resource.inputs
     disks = [given.get("rootBlockDevice") or {}, *(given.get("ebsBlockDevices") or ())]
     mappings = [{"ebs": disk} for disk in disks]
@@ -215,7 +215,7 @@ def _hosts(template: Mapping[str, Any], count: float) -> Iterator[Item]:
     yield Item("zone-transfer")
 
 
-def _volume(resource: Declared, _: Templates) -> Iterator[Item]:
+def _volume(resource: PricedResource, _: Templates) -> Iterator[Item]:
     yield from _disk(resource.inputs.get("type"), resource.inputs.get("size", 0), 1)
 
 
@@ -226,34 +226,34 @@ def _disk(kind: str | None, gigabytes: float, count: float) -> Iterator[Item]:
         yield Item(f"disks, {kind}", gigabytes * count)
 
 
-def _alarm(resource: Declared, _: Templates) -> Iterator[Item]:
+def _alarm(resource: PricedResource, _: Templates) -> Iterator[Item]:
     often = resource.inputs.get("period", 60) < 60
     yield Item("metric-alarm-high-resolution" if often else "metric-alarm")
 
 
-def _trail(resource: Declared, _: Templates) -> Iterator[Item]:
+def _trail(resource: PricedResource, _: Templates) -> Iterator[Item]:
     yield Item("trail-copy")
     if resource.inputs.get("advancedEventSelectors") or resource.inputs.get("eventSelectors"):
         yield Item("trail-data-events")
 
 
-def _analyzer(resource: Declared, _: Templates) -> Iterator[Item]:
+def _analyzer(resource: PricedResource, _: Templates) -> Iterator[Item]:
     if resource.inputs.get("type", "ACCOUNT").endswith("UNUSED_ACCESS"):
         yield Item("analysed-other-role")
 
 
-def _feature(resource: Declared, _: Templates) -> Iterator[Item]:
+def _feature(resource: PricedResource, _: Templates) -> Iterator[Item]:
     feature = resource.inputs["name"]
     if resource.inputs["status"] == "ENABLED":
         yield Item(GUARDDUTY.get(feature, f"GuardDuty, {feature}"))
 
 
-def _subscription(resource: Declared, _: Templates) -> Iterator[Item]:
+def _subscription(resource: PricedResource, _: Templates) -> Iterator[Item]:
     if resource.inputs["protocol"].startswith("email"):
         yield Item("sns-email")
 
 
-def _function(resource: Declared, _: Templates) -> Iterator[Item]:
+def _function(resource: PricedResource, _: Templates) -> Iterator[Item]:
     arm = "arm64" in (resource.inputs.get("architectures") or ())
     yield Item("lambda-requests")
     yield Item("lambda-duration-arm" if arm else "lambda-duration")

@@ -49,7 +49,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Rule:
+class GroupRule:
     group: str
     direction: Direction
     protocol: Protocol
@@ -118,13 +118,13 @@ def interfaces(environment: Environment) -> tuple[Interface, ...]:
     )
 
 
-def rules(environment: Environment) -> tuple[Rule, ...]:
+def rules(environment: Environment) -> tuple[GroupRule, ...]:
     """Return every rule once, with the reasons of all flows that need it."""
     reasons: dict[tuple[str, Direction, Protocol, int, int, Peer], dict[str, None]] = {}
     for rule in _rules(environment):
         key = (rule.group, rule.direction, rule.protocol, rule.first, rule.last, rule.peer)
         reasons.setdefault(key, {})[rule.why] = None
-    return tuple(Rule(*key, why="; ".join(whys)) for key, whys in reasons.items())
+    return tuple(GroupRule(*key, why="; ".join(whys)) for key, whys in reasons.items())
 
 
 def description(text: str) -> str:
@@ -136,7 +136,7 @@ def description(text: str) -> str:
     return " ".join(allowed.split())[:255]
 
 
-def _rules(environment: Environment) -> Iterator[Rule]:
+def _rules(environment: Environment) -> Iterator[GroupRule]:
     for flow in environment.particular_flows:
         yield from _inbound(environment, flow)
     for host in environment.hosts.values():
@@ -146,27 +146,27 @@ def _rules(environment: Environment) -> Iterator[Rule]:
     for balancer in balancers(environment):
         for host, protocol, port in balancer.targets:
             own, target, why = balancer.group, host_group(host), f"load balancer {balancer.name}"
-            yield Rule(own, "egress", protocol, port, port, _group(target), why)
-            yield Rule(target, "ingress", protocol, port, port, _group(own), why)
+            yield GroupRule(own, "egress", protocol, port, port, _group(target), why)
+            yield GroupRule(target, "ingress", protocol, port, port, _group(own), why)
     if balancer := sensors(environment):
         # No outbound rule: mirrored packets need none, and a host sends none itself.
         # https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
         why = "mirrored traffic"
-        yield Rule(balancer.group, "ingress", "udp", VXLAN, VXLAN, _group(BASE), why)
+        yield GroupRule(balancer.group, "ingress", "udp", VXLAN, VXLAN, _group(BASE), why)
     yield from _base(environment)
 
 
-def _inbound(environment: Environment, flow: Flow) -> Iterator[Rule]:
+def _inbound(environment: Environment, flow: Flow) -> Iterator[GroupRule]:
     if flow.server:
         target = server_group(environment.servers[flow.server])
     else:
         target = host_group(flow.target)
     source = flow.source
     peer = _network(source) if isinstance(source, Segment) else _group(host_group(source))
-    yield Rule(target, "ingress", flow.protocol, flow.port, flow.port, peer, flow.why)
+    yield GroupRule(target, "ingress", flow.protocol, flow.port, flow.port, peer, flow.why)
 
 
-def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
+def _outbound(environment: Environment, host: Host) -> Iterator[GroupRule]:
     group = host_group(host)
     to_base: list[Flow] = []
     for flow in environment.particular_flows:
@@ -176,9 +176,9 @@ def _outbound(environment: Environment, host: Host) -> Iterator[Rule]:
             to_base.append(flow)
         else:
             peer = _group(host_group(flow.target))
-            yield Rule(group, "egress", flow.protocol, flow.port, flow.port, peer, flow.why)
+            yield GroupRule(group, "egress", flow.protocol, flow.port, flow.port, peer, flow.why)
     for protocol, first, last, why in merged(to_base):
-        yield Rule(group, "egress", protocol, first, last, _group(BASE), why)
+        yield GroupRule(group, "egress", protocol, first, last, _group(BASE), why)
 
 
 def merged(flows: Iterable[Flow]) -> Iterator[tuple[Protocol, int, int, str]]:
@@ -193,7 +193,7 @@ def merged(flows: Iterable[Flow]) -> Iterator[tuple[Protocol, int, int, str]]:
         yield protocol, found[0][1], found[-1][1], "; ".join(whys)
 
 
-def _server_egress(environment: Environment, server: Server) -> Iterator[Rule]:
+def _server_egress(environment: Environment, server: Server) -> Iterator[GroupRule]:
     own, links = server_group(server), {link.name: link for link in private_links(environment)}
     for egress in server.egress:
         target = None
@@ -203,30 +203,32 @@ def _server_egress(environment: Environment, server: Server) -> Iterator[Rule]:
             target = link_group(links[egress.private_link])
         if target:
             ports = (egress.protocol, egress.port, egress.port)
-            yield Rule(own, "egress", *ports, _group(target), egress.why)
-            yield Rule(target, "ingress", *ports, _group(own), egress.why)
+            yield GroupRule(own, "egress", *ports, _group(target), egress.why)
+            yield GroupRule(target, "ingress", *ports, _group(own), egress.why)
         elif egress.cidr:
             peer = Peer("network", str(egress.cidr))
-            yield Rule(own, "egress", egress.protocol, egress.port, egress.port, peer, egress.why)
+            yield GroupRule(
+                own, "egress", egress.protocol, egress.port, egress.port, peer, egress.why
+            )
         elif egress.domain and internet_egress.network(environment):
             for network in internet_egress.outside(environment):
                 peer, port = Peer("outside", str(network)), egress.port
-                yield Rule(own, "egress", egress.protocol, port, port, peer, egress.why)
+                yield GroupRule(own, "egress", egress.protocol, port, port, peer, egress.why)
 
 
-def _base(environment: Environment) -> Iterator[Rule]:
+def _base(environment: Environment) -> Iterator[GroupRule]:
     """Rules of every host: AWS's endpoints, the log sink, declared infrastructure."""
     to_aws = "AWS services through their endpoints"
-    yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, _group(ENDPOINTS), to_aws)
-    yield Rule(BASE, "egress", "tcp", HTTPS, HTTPS, Peer("prefix_list", S3), to_aws)
-    yield Rule(ENDPOINTS, "ingress", "tcp", HTTPS, HTTPS, _group(BASE), to_aws)
+    yield GroupRule(BASE, "egress", "tcp", HTTPS, HTTPS, _group(ENDPOINTS), to_aws)
+    yield GroupRule(BASE, "egress", "tcp", HTTPS, HTTPS, Peer("prefix_list", S3), to_aws)
+    yield GroupRule(ENDPOINTS, "ingress", "tcp", HTTPS, HTTPS, _group(BASE), to_aws)
     sink, shipping = environment.log_sink, "log shipping"
     if sink.host:
         target = host_group(sink.host)
-        yield Rule(BASE, "egress", "tcp", sink.port, sink.port, _group(target), shipping)
-        yield Rule(target, "ingress", "tcp", sink.port, sink.port, _group(BASE), shipping)
+        yield GroupRule(BASE, "egress", "tcp", sink.port, sink.port, _group(target), shipping)
+        yield GroupRule(target, "ingress", "tcp", sink.port, sink.port, _group(BASE), shipping)
     for address, protocol, port, why in infrastructure(environment):
-        yield Rule(BASE, "egress", protocol, port, port, Peer("network", f"{address}/32"), why)
+        yield GroupRule(BASE, "egress", protocol, port, port, Peer("network", f"{address}/32"), why)
 
 
 def infrastructure(environment: Environment) -> Iterator[tuple[str, Protocol, int, str]]:

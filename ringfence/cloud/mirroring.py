@@ -27,7 +27,7 @@ DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class MirroringResources:
     """The function's account and region, and the ids and ARNs of the resources it uses."""
 
     account: str
@@ -55,7 +55,7 @@ def started(account: str) -> str:
     )
 
 
-def permissions(environment: str, place: Place, *, control: str) -> str:
+def permissions(environment: str, place: MirroringResources, *, control: str) -> str:
     """Permissions to start sessions from interfaces of the VPC to this target, and to end none.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html

@@ -17,7 +17,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Source:
+class PriceSource:
     title: str
     where: str
     dated: str
@@ -30,7 +30,7 @@ class Figure:
     usd: float
     region: str
     """Region of the figure: the fallback, if the table has none for the region itself."""
-    source: Source
+    source: PriceSource
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Prices:
     fallback: str
     hours: int
     """Hours per month."""
-    sources: Mapping[str, Source]
+    sources: Mapping[str, PriceSource]
     prices: Mapping[str, Price]
     families: Mapping[str, Mapping[str, Figure]]
     """Hourly figures of the size `large`, by instance family and region."""
@@ -79,7 +79,9 @@ class Prices:
 def table() -> Prices:
     read: dict[str, Any] = yaml.load(TABLE.read_text(), Loader=_Loader)  # noqa: S506 (a safe loader)
     sources = {
-        key: Source(given["title"], given["where"], str(given["dated"]), given.get("reread", True))
+        key: PriceSource(
+            given["title"], given["where"], str(given["dated"]), given.get("reread", True)
+        )
         for key, given in read["sources"].items()
     }
     instances = read["instances"]

@@ -64,7 +64,7 @@ class DeclarationError(ValueError):
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class IndexEntry:
     control: str
     kind: Kind
     path: str
@@ -80,7 +80,7 @@ class Place:
 
 
 @cache
-def places(root: Path = ROOT) -> tuple[Place, ...]:
+def places(root: Path = ROOT) -> tuple[IndexEntry, ...]:
     """Every place, by control. Raises `DeclarationError`."""
     readers = (_manifest_keys, _task_files, _playbooks, _modules, _checks, _attacks)
     return tuple(sorted({place for reader in readers for place in reader(root)}))
@@ -116,7 +116,7 @@ def holes(root: Path = ROOT) -> Iterator[str]:
                 yield f"{place.path}:{place.line}: no test makes {place.name} fail"
 
 
-def _manifest_keys(root: Path) -> Iterator[Place]:
+def _manifest_keys(root: Path) -> Iterator[IndexEntry]:
     path = root / "schemas/environment.schema.json"
     text = path.read_text(encoding="utf-8")
     schema = json.loads(text)
@@ -125,7 +125,7 @@ def _manifest_keys(root: Path) -> Iterator[Place]:
     for line, (key, node) in zip(lines, _annotated(schema, ""), strict=True):
         for control in node[KEYWORD]:
             summary = node.get("description", "")
-            yield Place(control, "manifest", _relative(path, root), line, key, summary=summary)
+            yield IndexEntry(control, "manifest", _relative(path, root), line, key, summary=summary)
 
 
 def _annotated(node: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -140,7 +140,7 @@ def _annotated(node: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping
         yield from _annotated(below, DEFINITIONS.get(name, name))
 
 
-def _task_files(root: Path) -> Iterator[Place]:
+def _task_files(root: Path) -> Iterator[IndexEntry]:
     """Entries of a role's `tasks/main.yml`, tagged with the role and the controls they enforce."""
     for contents in sorted(root.glob("roles/*/tasks/main.yml")):
         for task in yaml.load(contents.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506
@@ -155,14 +155,14 @@ def _task_files(root: Path) -> Iterator[Place]:
                 yield _enforcer(control, path, root, 1, task["name"])
 
 
-def _playbooks(root: Path) -> Iterator[Place]:
+def _playbooks(root: Path) -> Iterator[IndexEntry]:
     for path in sorted([*root.glob("playbooks/*.yml"), *root.glob("runbooks/*/*.yml")]):
         for play in yaml.load(path.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506
             for control in _controls(play.get("vars", {}).get("controls", [])):
                 yield _enforcer(control, path, root, 1, play.get("name", path.stem))
 
 
-def _modules(root: Path) -> Iterator[Place]:
+def _modules(root: Path) -> Iterator[IndexEntry]:
     """Gateway stages, stack components, and commands of the operator."""
     # An installed wheel has the data below the package, and the code beside it.
     code = root if (root / "ringfence").is_dir() else PACKAGE.parent
@@ -190,7 +190,7 @@ def _modules(root: Path) -> Iterator[Place]:
                 yield _enforcer(control, path, top, node.lineno, name, summary)
 
 
-def _checks(root: Path) -> Iterator[Place]:
+def _checks(root: Path) -> Iterator[IndexEntry]:
     changes = _account_changes(root)
     for path in sorted(root.glob("tests/compliance/**/test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def _checks(root: Path) -> Iterator[Place]:
                     case ast.Call(
                         func=ast.Attribute(attr="control"), args=[ast.Constant(value=str(control))]
                     ):
-                        yield Place(
+                        yield IndexEntry(
                             control,
                             "check",
                             relative,
@@ -256,21 +256,23 @@ def _account_changes(root: Path) -> Mapping[str, tuple[str, ...]]:
     return changes
 
 
-def _attacks(root: Path) -> Iterator[Place]:
+def _attacks(root: Path) -> Iterator[IndexEntry]:
     for path in root.glob("tests/attack/attacks.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Name(id="Attack"), args=[ast.Constant(value=str(name)), *_]):
                     declared = next(k.value for k in node.keywords if k.arg == "controls")
                     for control in _literal(declared, path):
-                        yield Place(control, "attack", _relative(path, root), node.lineno, name)
+                        yield IndexEntry(
+                            control, "attack", _relative(path, root), node.lineno, name
+                        )
 
 
 def _enforcer(
     control: str, path: Path, root: Path, line: int, name: str, summary: str = ""
-) -> Place:
+) -> IndexEntry:
     relative = _relative(path, root)
-    return Place(control, "enforcer", relative, line, name, _layer(relative), summary)
+    return IndexEntry(control, "enforcer", relative, line, name, _layer(relative), summary)
 
 
 def _layer(path: str) -> Layer:

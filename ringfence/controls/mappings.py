@@ -32,7 +32,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameworkSource:
     document: str
     location: str
     read: Literal["source", "citation"]
@@ -67,7 +67,7 @@ class Framework:
     id: str
     title: str
     version: str
-    source: Source
+    source: FrameworkSource
     scope: str
     levels: Mapping[str, str]
     """Titles by id, from the lowest to the highest; empty where the framework has none."""
@@ -190,7 +190,7 @@ def _framework(id_: str, document: Mapping[str, Any]) -> Framework:
         id=id_,
         title=document["title"],
         version=document["version"],
-        source=Source(**document["source"]),
+        source=FrameworkSource(**document["source"]),
         scope=document["scope"],
         levels=MappingProxyType(document.get("levels", {})),
         statements=tuple(

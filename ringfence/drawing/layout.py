@@ -15,7 +15,7 @@ from functools import cached_property
 from math import ceil, sqrt
 
 from ringfence.cloud.flows import CALLERS
-from ringfence.drawing.picture import EGRESS, ROUTER, Arrow, Block, Node, Picture
+from ringfence.drawing.picture import EGRESS, ROUTER, Arrow, Block, DiagramNode, Picture
 
 GRID = 8
 """Boxes and heads of arrows are on the grid; tails and half of the tracks between."""
@@ -76,7 +76,7 @@ _Key = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
-class Line:
+class ArrowLine:
     arrow: Arrow
     points: tuple[Point, ...]
     kind: str
@@ -90,7 +90,7 @@ class Drawing:
     frames: tuple[Box, ...]
     boxes: tuple[Box, ...]
     texts: tuple[Text, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ArrowLine, ...]
 
 
 def of(picture: Picture, arrows: Sequence[Arrow]) -> Drawing:
@@ -155,7 +155,7 @@ class _Layout:
         self._picture = picture
         self._rows: dict[int, list[_Column]] = {ABOVE: [], BESIDE: [], BELOW: []}
         self._places: dict[str, _Place] = {}
-        self._grids: dict[str, tuple[tuple[Node, ...], ...]] = {}
+        self._grids: dict[str, tuple[tuple[DiagramNode, ...], ...]] = {}
         self._stacks: list[tuple[Block, ...]] = []
         self._edges: set[str] = set()
         """Ends that arrows leave through the border to the next row."""
@@ -174,14 +174,14 @@ class _Layout:
 
     # Columns of boxes.
 
-    def _unknown(self, arrows: Iterable[Arrow]) -> tuple[Node, ...]:
+    def _unknown(self, arrows: Iterable[Arrow]) -> tuple[DiagramNode, ...]:
         """Return the nodes outside, with one for each end that is no block and no node."""
         known = {block.key for block in self._picture.blocks}
         known |= {node.key for block in self._picture.blocks for node in block.nodes}
         known |= {node.key for node in self._picture.outside}
         ends = [end for arrow in arrows for end in (*arrow.sources, arrow.target)]
         missing = [end for end in dict.fromkeys(ends) if end not in known]
-        return (*self._picture.outside, *(Node(end, "outside", end) for end in missing))
+        return (*self._picture.outside, *(DiagramNode(end, "outside", end) for end in missing))
 
     def _arrange(self) -> None:
         blocks = self._picture.blocks
@@ -225,7 +225,7 @@ class _Layout:
                 self._places[node.key] = _Place(row, column, column)
                 self._kinds[node.key] = block.purpose
 
-    def _beside(self, nodes: tuple[Node, ...]) -> None:
+    def _beside(self, nodes: tuple[DiagramNode, ...]) -> None:
         if nodes:
             column = len(self._rows[BESIDE])
             self._rows[BESIDE].append(_Column(outside=True))
@@ -412,7 +412,7 @@ class _Layout:
     def _heights(self, block: Block) -> list[float]:
         return [max(map(self._height, line)) for line in self._grids[block.key]]
 
-    def _height(self, node: Node) -> float:
+    def _height(self, node: DiagramNode) -> float:
         lines = len(node.lines) + len(self._pins[node.key])
         tails = len(self._tails[node.key])
         return max(TITLE + GRID + LINE * lines, LINE + GRID * tails)
@@ -433,7 +433,7 @@ class _Layout:
             self._text(inner, y + TITLE + LINE * (number + 0.75), text, style, WIDTH + GRID)
         self._pinned(block.key, inner, y + TITLE + LINE * len(lines))
 
-    def _line_of(self, nodes: Iterable[Node], y: float, height: float) -> None:
+    def _line_of(self, nodes: Iterable[DiagramNode], y: float, height: float) -> None:
         for node in nodes:
             place = self._places[node.key]
             x = self._rows[place.row][place.first].x
@@ -490,7 +490,7 @@ class _Layout:
 
     # Lines.
 
-    def _lines(self, levels: dict[int, float]) -> Iterator[Line]:
+    def _lines(self, levels: dict[int, float]) -> Iterator[ArrowLine]:
         for net in self._nets:
             heights = {
                 level: top + GRID * self._levels[level].index(net)
@@ -501,7 +501,7 @@ class _Layout:
                 for source in net.sources:
                     points = self._route(net, source, arrow, heights)
                     kind = arrow.kind or self._kinds[source]
-                    yield Line(arrow, tuple(_turns(points)), kind)
+                    yield ArrowLine(arrow, tuple(_turns(points)), kind)
 
     def _route(
         self, net: _Net, source: str, arrow: Arrow, heights: dict[int, float]

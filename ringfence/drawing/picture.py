@@ -13,8 +13,12 @@ ROUTER = "router"
 """Purpose of the block between segments."""
 
 
+class NothingToDrawError(Exception):
+    """The manifest or the stack has too little to draw: no addresses, or no network."""
+
+
 @dataclass(frozen=True)
-class Node:
+class DiagramNode:
     key: str
     """Name of the end in flows, if flows lead to it."""
     kind: str
@@ -31,7 +35,7 @@ class Block:
     cidr: str
     subnets: tuple[tuple[str, str], ...]
     """Zone, if any, and CIDR."""
-    nodes: tuple[Node, ...]
+    nodes: tuple[DiagramNode, ...]
     recorded: bool = False
 
 
@@ -50,7 +54,7 @@ class Picture:
     title: str
     notes: tuple[str, ...]
     blocks: tuple[Block, ...]
-    outside: tuple[Node, ...]
+    outside: tuple[DiagramNode, ...]
     cards: tuple[Card, ...]
 
 

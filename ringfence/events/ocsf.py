@@ -17,7 +17,7 @@ READ_ONLY = {"initialize", "ping", "server/discover", "grants/list"}
 
 
 @dataclass(frozen=True)
-class Decision:
+class RecordedDecision:
     """The gateway's decision about one call."""
 
     request: str
@@ -50,7 +50,7 @@ class Decision:
         return self.reason == FORWARDED
 
 
-def decisions(lines: Iterable[str]) -> Iterator[Decision]:
+def decisions(lines: Iterable[str]) -> Iterator[RecordedDecision]:
     """Yield the decisions among the events of an audit log or a collector's record."""
     for document in record.documents(lines, "class_uid"):
         if document["class_uid"] == API_ACTIVITY:
@@ -58,20 +58,20 @@ def decisions(lines: Iterable[str]) -> Iterator[Decision]:
                 yield _decision(document)
 
 
-def last_of_each_request(decisions: Iterable[Decision]) -> list[Decision]:
+def last_of_each_request(decisions: Iterable[RecordedDecision]) -> list[RecordedDecision]:
     """Return one decision for each request, ordered by time: the last that was recorded."""
-    last: dict[str, Decision] = {}
+    last: dict[str, RecordedDecision] = {}
     for each in decisions:
         if not each.is_unfinished or each.request not in last:
             last[each.request] = each
     return sorted(last.values(), key=lambda each: each.time)
 
 
-def _decision(event: dict[str, Any]) -> Decision:
+def _decision(event: dict[str, Any]) -> RecordedDecision:
     """Raises `KeyError`, `TypeError` or `ValueError` for any event that is not a decision."""
     extra, api = event["unmapped"], event["api"]
     resource = (event.get("resources") or [{}])[0]
-    return Decision(
+    return RecordedDecision(
         request=event["metadata"]["correlation_uid"],
         time=event["time"] / 1000,
         principal=event["actor"]["user"]["name"],

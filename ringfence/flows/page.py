@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from ringfence.drawing import layout, templates
-from ringfence.drawing.picture import Arrow, Block, Node, Picture
+from ringfence.drawing.picture import Arrow, Block, DiagramNode, Picture
 from ringfence.flows.comparison import Comparison, Connection, Totals
 from ringfence.manifest.model import Environment
 
@@ -52,7 +52,7 @@ def _picture(environment: Environment, comparison: Comparison) -> Picture:
             str(segment.cidr),
             (("", str(segment.cidr6)),) if segment.cidr6 else (),
             tuple(
-                Node(f"host {host.name}", "host", host.name, (str(host.address or ""),))
+                DiagramNode(f"host {host.name}", "host", host.name, (str(host.address or ""),))
                 for host in environment.hosts.values()
                 if host.segment == segment
             ),

@@ -29,7 +29,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Answer:
+class RefusalAnswer:
     """How the gateway answers a request that it refuses for one reason."""
 
     status: int
@@ -40,7 +40,7 @@ class Answer:
 
 def _rows(status: int, code: int, retry_after: int | None = None, /, **messages: str):
     headers = (("Retry-After", str(retry_after)),) if retry_after else ()
-    return {reason: Answer(status, code, text, headers) for reason, text in messages.items()}
+    return {reason: RefusalAnswer(status, code, text, headers) for reason, text in messages.items()}
 
 
 def _alike(message: str, reasons: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ def _alike(message: str, reasons: str) -> dict[str, str]:
     return dict.fromkeys(reasons.split(), message)
 
 
-REFUSALS: Mapping[str, Answer] = {
+REFUSALS: Mapping[str, RefusalAnswer] = {
     # HTTP
     **_rows(
         400,
@@ -336,7 +336,7 @@ REFUSALS: Mapping[str, Answer] = {
     ),
 }
 
-_RESULT = Answer(
+_RESULT = RefusalAnswer(
     502, UNAVAILABLE, "the server behind the gateway sent a result that is not strict JSON"
 )
 
@@ -351,7 +351,7 @@ class Refusal(Exception):  # noqa: N818
         *,
         data: dict[str, Any] | None = None,
         headers: Headers = (),
-        answer: Answer | None = None,
+        answer: RefusalAnswer | None = None,
     ) -> None:
         """`message`: one that says more than that of the table. `data`: JSON-RPC `error.data`.
 

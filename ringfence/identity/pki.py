@@ -49,7 +49,7 @@ class PkiError(StateError):
 
 
 @dataclass(frozen=True)
-class Subject:
+class CertificateSubject:
     """The host or principal that a certificate is issued to."""
 
     kind: Literal["host", "principal"]
@@ -60,11 +60,11 @@ class Subject:
     addresses: tuple[Address, ...] = ()
 
     @classmethod
-    def of_host(cls, environment: Environment, host: Host) -> Subject:
+    def of_host(cls, environment: Environment, host: Host) -> CertificateSubject:
         return cls("host", environment.name, host.name, host.fqdn, (host.fqdn,), host.addresses)
 
     @classmethod
-    def of_principal(cls, environment: Environment, principal: Principal) -> Subject:
+    def of_principal(cls, environment: Environment, principal: Principal) -> CertificateSubject:
         return cls("principal", environment.name, principal.name, principal.name)
 
     @property
@@ -187,7 +187,7 @@ class Authority:
         """The chain as PEM, for verifiers to trust."""
         return "".join(map(_pem, self.chain))
 
-    def sign_request(self, subject: Subject, request: str, days: int) -> str:
+    def sign_request(self, subject: CertificateSubject, request: str, days: int) -> str:
         """Return certificate and intermediates as PEM, for the public key of a PEM request.
 
         Only the key is taken from the request: the requester does not choose its name.
@@ -207,7 +207,7 @@ class Authority:
         return "".join(map(_pem, (leaf, *self.chain[:-1])))
 
     def _issue(
-        self, subject: Subject, public_key: ec.EllipticCurvePublicKey, days: int
+        self, subject: CertificateSubject, public_key: ec.EllipticCurvePublicKey, days: int
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         end = now + timedelta(days=days)
@@ -241,7 +241,7 @@ class Authority:
             return builder.sign(self._key, None)
         return builder.sign(self._key, hashes.SHA384())
 
-    def reason_to_issue(self, subject: Subject, certificate: str | None) -> str | None:
+    def reason_to_issue(self, subject: CertificateSubject, certificate: str | None) -> str | None:
         """Return why a subject needs a new certificate; None if its present one is good."""
         if not certificate:
             return "it has no certificate"
@@ -301,7 +301,7 @@ def authority_of(environment: Environment) -> Authority:
 def principal_identity(environment: Environment, principal: Principal) -> Identity:
     """Return the client certificate of a principal, issued or renewed if necessary."""
     authority = authority_of(environment)
-    subject = Subject.of_principal(environment, principal)
+    subject = CertificateSubject.of_principal(environment, principal)
     directory = environment.state / "pki" / "principals"
     identity = Identity(
         directory / f"{principal.name}.crt",

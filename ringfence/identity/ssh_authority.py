@@ -37,14 +37,14 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Files:
+class SshAuthorityFiles:
     """Paths of the SSH authority's files in the state directory."""
 
     directory: Path
     known_hosts: Path
 
     @classmethod
-    def of(cls, environment: Environment) -> Files:
+    def of(cls, environment: Environment) -> SshAuthorityFiles:
         return cls(environment.state / "ssh", environment.state / "known_hosts")
 
     @property
@@ -88,14 +88,14 @@ def management_networks(environment: Environment) -> tuple[Network, ...]:
     return (*segments, *LOOPBACK) if environment.provisioning else segments
 
 
-def public_key(files: Files) -> Ed25519PublicKey:
+def public_key(files: SshAuthorityFiles) -> Ed25519PublicKey:
     """Return the public half of automation's key."""
     return _load(files.key).public_key()
 
 
-def ensure_authority(environment: Environment) -> Files:
+def ensure_authority(environment: Environment) -> SshAuthorityFiles:
     """Make the authority and automation's key if they are missing."""
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     with state.locked(files.directory):
         for path in (files.authority, files.key):
             if not path.exists():
@@ -108,15 +108,15 @@ def ensure_authority(environment: Environment) -> Files:
     return files
 
 
-def ensure_certificate(environment: Environment) -> Files:
+def ensure_certificate(environment: Environment) -> SshAuthorityFiles:
     """Return a certificate with at least half of its lifetime left; make what is missing."""
     ensure_authority(environment)
     return keep_certificate(environment)
 
 
-def keep_certificate(environment: Environment) -> Files:
+def keep_certificate(environment: Environment) -> SshAuthorityFiles:
     """Renew the certificate at half of its lifetime. Do nothing if there is no authority."""
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     if not files.authority.exists() or _is_fresh(environment, files):
         return files
     with state.locked(files.directory):
@@ -144,7 +144,7 @@ def issue(
     start: datetime | None = None,
 ) -> SSHCertificate:
     """Sign one certificate and record it. Without networks it is valid from everywhere."""
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     # sshd logs the key id at every login, which identifies the operator.
     operator = f"{getpass.getuser()}@{platform.node()}"
     certificate = sign(
@@ -198,7 +198,7 @@ def sign(
     return builder.sign(authority)
 
 
-def remaining(files: Files) -> timedelta | None:
+def remaining(files: SshAuthorityFiles) -> timedelta | None:
     """Return how long the certificate is still valid; None if none can be read."""
     certificate = _certificate(files)
     if certificate is None:
@@ -206,7 +206,7 @@ def remaining(files: Files) -> timedelta | None:
     return datetime.fromtimestamp(certificate.valid_before, UTC) - datetime.now(UTC)
 
 
-def _certificate(files: Files) -> SSHCertificate | None:
+def _certificate(files: SshAuthorityFiles) -> SSHCertificate | None:
     try:
         identity = load_ssh_public_identity(files.certificate.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -214,7 +214,7 @@ def _certificate(files: Files) -> SSHCertificate | None:
     return identity if isinstance(identity, SSHCertificate) else None
 
 
-def _is_fresh(environment: Environment, files: Files) -> bool:
+def _is_fresh(environment: Environment, files: SshAuthorityFiles) -> bool:
     certificate = _certificate(files)
     left = remaining(files)
     if certificate is None or left is None:

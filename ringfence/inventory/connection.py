@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cloud.sessions import SSH
-from ringfence.identity.ssh_authority import Files
+from ringfence.identity.ssh_authority import SshAuthorityFiles
 from ringfence.manifest.model import Environment, Host
 
 NAMED_KEY_ONLY = ("-o", "IdentitiesOnly=yes")
@@ -25,7 +25,7 @@ CONNECT_SECONDS, SESSION_SECONDS = 10, 30
 
 
 def variables(environment: Environment, host: Host) -> dict[str, Any]:
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     bootstrap = environment.bootstrap
     return {
         "ansible_host": address(host),
@@ -47,7 +47,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
 
 def automation_options(environment: Environment, host: Host) -> tuple[str, ...]:
     """Return options of ssh, beside user, key and address, for automation's access path."""
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     return (
         *("-o", f"CertificateFile={_quoted(files.certificate)}"),
         *NAMED_KEY_ONLY,
@@ -64,7 +64,7 @@ def automation_options(environment: Environment, host: Host) -> tuple[str, ...]:
 
 def bootstrap_options(environment: Environment, host: Host) -> tuple[str, ...]:
     """Return options of ssh for a fresh host, whose key is recorded at the first connection."""
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     return (
         # The agent may have that key: a person's own has a passphrase.
         *(NAMED_KEY_ONLY if environment.bootstrap.identity_file else ()),

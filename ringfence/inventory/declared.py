@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from ringfence.inventory import firewall
-from ringfence.inventory.firewall import Rule
+from ringfence.inventory.firewall import FirewallRule
 from ringfence.manifest.model import Environment, Host, Network, Protocol
 
 
@@ -61,12 +61,12 @@ def pings(environment: Environment) -> Iterator[tuple[Network, Network]]:
             yield from ((source, target) for source in sources if source.version == target.version)
 
 
-def _rule(variable: Mapping[str, Any]) -> Rule:
+def _rule(variable: Mapping[str, Any]) -> FirewallRule:
     network = ip_network(variable["network"])
-    return Rule(network, variable["protocol"], variable["port"], variable["why"])
+    return FirewallRule(network, variable["protocol"], variable["port"], variable["why"])
 
 
-def _same_family(host: Host, rule: Rule) -> Iterator[Network]:
+def _same_family(host: Host, rule: FirewallRule) -> Iterator[Network]:
     for address in host.addresses:
         if address.version == rule.network.version:
             yield ip_network(address)

@@ -27,7 +27,7 @@ LOOPBACK = ip_network("127.0.0.1")
 
 
 @dataclass(frozen=True)
-class Rule:
+class FirewallRule:
     """Connections to one port; `network` is their source, or their destination."""
 
     network: Network
@@ -61,7 +61,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
     }
 
 
-def inbound(environment: Environment, host: Host) -> list[Rule]:
+def inbound(environment: Environment, host: Host) -> list[FirewallRule]:
     """Return the connections that others may open to a host."""
     return without_overlaps(
         [
@@ -72,7 +72,7 @@ def inbound(environment: Environment, host: Host) -> list[Rule]:
     )
 
 
-def outbound(environment: Environment, host: Host) -> list[Rule]:
+def outbound(environment: Environment, host: Host) -> list[FirewallRule]:
     """Return the connections that a host may open, also to itself by its own addresses.
 
     Its MCP servers and its gateway may not use them: each has its own list (`account_rules`).
@@ -85,7 +85,9 @@ def account_rules(environment: Environment, server: Server, loopback_port: int) 
     rules = server_rules(environment, server)
     if server.egress and server.transport == "http":
         # A server without egress has its own network namespace and needs no rules.
-        rules.append(Rule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket"))
+        rules.append(
+            FirewallRule(LOOPBACK, "tcp", loopback_port, "its own port, behind its Unix socket")
+        )
     # A packet filter knows no names. The egress firewall behind it does, and validation makes sure
     # that there is one.
     outside = [
@@ -100,7 +102,7 @@ def account_rules(environment: Environment, server: Server, loopback_port: int) 
     }
 
 
-def server_rules(environment: Environment, server: Server) -> list[Rule]:
+def server_rules(environment: Environment, server: Server) -> list[FirewallRule]:
     """Return the connections of an MCP server on the network, without those to domains."""
     rules = [rule for egress in server.egress for rule in _egress(environment, egress)]
     if any(egress.domain for egress in server.egress):
@@ -117,13 +119,13 @@ def gateway_accounts(environment: Environment, host: Host) -> list[dict[str, Any
     return [{"name": mcp_gateway.ACCOUNT, "egress": egress, "outside": []}]
 
 
-def gateway_rules(environment: Environment, host: Host) -> list[Rule]:
+def gateway_rules(environment: Environment, host: Host) -> list[FirewallRule]:
     """Return the gateway's connections to servers and issuers; none on a host without one."""
     gateway = environment.gateway
     if gateway is None or host not in environment.group("edge"):
         return []
     rules = [
-        Rule(network, flow.protocol, flow.port, f"{flow.server}: {flow.why}")
+        FirewallRule(network, flow.protocol, flow.port, f"{flow.server}: {flow.why}")
         for flow in environment.forwarding
         if flow.source == host
         for network in flow.destinations
@@ -131,12 +133,12 @@ def gateway_rules(environment: Environment, host: Host) -> list[Rule]:
     for issuer in gateway.tokens.issuers:
         if issuer.jwks_url and issuer.network:
             port = urlsplit(issuer.jwks_url).port or HTTPS
-            rules.append(Rule(issuer.network, "tcp", port, f"keys of {issuer.issuer}"))
+            rules.append(FirewallRule(issuer.network, "tcp", port, f"keys of {issuer.issuer}"))
             rules += _dns(environment)
     return rules
 
 
-def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
+def without_overlaps(rules: Iterable[FirewallRule]) -> list[FirewallRule]:
     """Return the same permissions without overlaps, which nftables refuses in a set."""
     reasons: dict[tuple[Network, Protocol, int], dict[str, None]] = {}
     for rule in rules:
@@ -146,7 +148,7 @@ def without_overlaps(rules: Iterable[Rule]) -> list[Rule]:
             if (wider, protocol, port) in reasons:
                 reasons[wider, protocol, port] |= reasons.pop((network, protocol, port))
                 break
-    return [Rule(*key, why="; ".join(whys)) for key, whys in reasons.items()]
+    return [FirewallRule(*key, why="; ".join(whys)) for key, whys in reasons.items()]
 
 
 def as_comment(text: str) -> str:
@@ -160,14 +162,14 @@ def _wider(network: Network) -> Iterator[Network]:
         yield network.supernet(new_prefix=prefix)
 
 
-def _from_flows(environment: Environment, host: Host) -> Iterator[Rule]:
+def _from_flows(environment: Environment, host: Host) -> Iterator[FirewallRule]:
     for flow in environment.all_flows:
         if flow.target == host:
             for network in flow.sources:
-                yield Rule(network, flow.protocol, flow.port, flow.why)
+                yield FirewallRule(network, flow.protocol, flow.port, flow.why)
 
 
-def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
+def _from_peers(environment: Environment, host: Host) -> Iterator[FirewallRule]:
     """Yield connections of other hosts and their servers that name this host."""
     own = {ip_network(address) for address in host.addresses}
     for peer in environment.hosts.values():
@@ -180,10 +182,10 @@ def _from_peers(environment: Environment, host: Host) -> Iterator[Rule]:
         for rule in opened:
             if rule.network in own:
                 for address in _same_family(peer, rule.network):
-                    yield Rule(ip_network(address), rule.protocol, rule.port, rule.why)
+                    yield FirewallRule(ip_network(address), rule.protocol, rule.port, rule.why)
 
 
-def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
+def _from_balancers(environment: Environment, host: Host) -> Iterator[FirewallRule]:
     """Yield connections of a load balancer: calls of other accounts, and health checks.
 
     Mirrored packets keep the address that they came from, and are read before any packet filter.
@@ -192,56 +194,56 @@ def _from_balancers(environment: Environment, host: Host) -> Iterator[Rule]:
         for target, protocol, port in balancer.targets:
             if target == host and protocol == "tcp":
                 why = f"load balancer {balancer.name}"
-                yield Rule(balancer.segment.cidr, protocol, port, why)
+                yield FirewallRule(balancer.segment.cidr, protocol, port, why)
 
 
-def _to_flows(environment: Environment, host: Host) -> Iterator[Rule]:
+def _to_flows(environment: Environment, host: Host) -> Iterator[FirewallRule]:
     for flow in environment.all_flows:
         # Only the gateway's account opens forwarded calls.
         if flow in environment.forwarding:
             continue
         if flow.source in (host, host.segment) and flow.target != host:
             for network in flow.destinations:
-                yield Rule(network, flow.protocol, flow.port, flow.why)
+                yield FirewallRule(network, flow.protocol, flow.port, flow.why)
     sink = environment.log_sink
     if sink.host == host:  # The collector ships its own events too.
         for address in host.addresses:
-            yield Rule(ip_network(address), "tcp", sink.port, "log shipping")
+            yield FirewallRule(ip_network(address), "tcp", sink.port, "log shipping")
 
 
-def _to_services(environment: Environment) -> Iterator[Rule]:
+def _to_services(environment: Environment) -> Iterator[FirewallRule]:
     services, sink = environment.services, environment.log_sink
     yield from _dns(environment)
     for server in services.ntp:
-        yield Rule(ip_network(server), "udp", NTP, "time")
+        yield FirewallRule(ip_network(server), "udp", NTP, "time")
     if endpoint := services.package_proxy_endpoint:
         address, port = endpoint
-        yield Rule(ip_network(address), "tcp", port, "packages")
+        yield FirewallRule(ip_network(address), "tcp", port, "packages")
     if sink.host is None and sink.address:
-        yield Rule(ip_network(sink.address), "tcp", sink.port, "log shipping")
+        yield FirewallRule(ip_network(sink.address), "tcp", sink.port, "log shipping")
     if environment.provisioning:
         # Without these rules the agent of Session Manager has no connection, and nobody can log in.
         endpoints = endpoints_segment(environment).cidr
-        yield Rule(endpoints, "tcp", HTTPS, "AWS services through their endpoints")
-        yield Rule(METADATA, "tcp", HTTP, "credentials of the host's role")
+        yield FirewallRule(endpoints, "tcp", HTTPS, "AWS services through their endpoints")
+        yield FirewallRule(METADATA, "tcp", HTTP, "credentials of the host's role")
 
 
-def _dns(environment: Environment) -> list[Rule]:
+def _dns(environment: Environment) -> list[FirewallRule]:
     protocols: tuple[Protocol, ...] = ("udp", "tcp")
     return [
-        Rule(ip_network(server), protocol, DNS, "name resolution")
+        FirewallRule(ip_network(server), protocol, DNS, "name resolution")
         for server in environment.services.dns
         for protocol in protocols
     ]
 
 
-def _egress(environment: Environment, egress: Egress) -> list[Rule]:
+def _egress(environment: Environment, egress: Egress) -> list[FirewallRule]:
     networks: list[Network] = [egress.cidr] if egress.cidr else []
     if egress.host:
         networks += [ip_network(address) for address in egress.host.addresses]
     if egress.private_link:
         networks.append(endpoints_segment(environment).cidr)
-    return [Rule(network, egress.protocol, egress.port, egress.why) for network in networks]
+    return [FirewallRule(network, egress.protocol, egress.port, egress.why) for network in networks]
 
 
 def _same_family(host: Host, network: Network) -> Iterator[Address]:

@@ -18,7 +18,7 @@ import yaml
 
 from ringfence import ROLES
 from ringfence.cloud.machines import architecture
-from ringfence.identity.ssh_authority import Files
+from ringfence.identity.ssh_authority import SshAuthorityFiles
 from ringfence.inventory import ssh
 from ringfence.manifest.model import Environment, Host
 
@@ -104,7 +104,7 @@ def _render(environment: Environment, host: Host) -> Sequence[str]:
     )
     engine.filters["unique"] = lambda values: list(dict.fromkeys(values))
     engine.filters["regex_replace"] = lambda text, old, new: re.sub(old, new, text)
-    authority = Files.of(environment).authority_public.read_text().rstrip()
+    authority = SshAuthorityFiles.of(environment).authority_public.read_text().rstrip()
     variables = {
         **ssh.variables(environment, host),
         "ssh_keep_ports": [],

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ringfence.identity.pki import Subject
+from ringfence.identity.pki import CertificateSubject
 from ringfence.inventory import policies
 from ringfence.manifest.model import Environment, Gateway, Host, Issuer, Server, Tool
 
@@ -76,7 +76,7 @@ def configuration(environment: Environment, gateway: Gateway, host: Host) -> dic
                 "kind": principal.kind,
                 "owner": principal.owner,
                 "roles": list(principal.roles),
-                "uri": Subject.of_principal(environment, principal).uri,
+                "uri": CertificateSubject.of_principal(environment, principal).uri,
             }
             for name, principal in environment.principals.items()
         },

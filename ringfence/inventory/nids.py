@@ -26,7 +26,7 @@ LISTS = ("ja4", "sni")
 
 
 @dataclass(frozen=True)
-class Connection:
+class DeclaredConnection:
     """A declared connection and its reason."""
 
     source: str
@@ -129,7 +129,7 @@ def names(environment: Environment) -> list[dict[str, Any]]:
     ]
 
 
-def _connections(environment: Environment) -> Iterator[Connection]:
+def _connections(environment: Environment) -> Iterator[DeclaredConnection]:
     for host in environment.hosts.values():
         own = host.networks
         for rule in firewall.inbound(environment, host):
@@ -145,16 +145,18 @@ def _connections(environment: Environment) -> Iterator[Connection]:
                 if egress.domain:
                     for network in own:
                         why = f"{egress.domain}: {egress.why}"
-                        yield Connection(_text(network), OUTSIDE, egress.protocol, egress.port, why)
+                        yield DeclaredConnection(
+                            _text(network), OUTSIDE, egress.protocol, egress.port, why
+                        )
 
 
 def _between(
-    sources: Iterable[Network], targets: Iterable[Network], rule: firewall.Rule
-) -> Iterator[Connection]:
+    sources: Iterable[Network], targets: Iterable[Network], rule: firewall.FirewallRule
+) -> Iterator[DeclaredConnection]:
     """Yield connections between networks; those within one host are on no network."""
     pairs = [(s, t) for s in sources for t in targets if s.version == t.version and s != t]
     for source, target in pairs:
-        yield Connection(_text(source), _text(target), rule.protocol, rule.port, rule.why)
+        yield DeclaredConnection(_text(source), _text(target), rule.protocol, rule.port, rule.why)
 
 
 def _text(network: Network) -> str:

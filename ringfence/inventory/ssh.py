@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.identity.ssh_authority import Files, management_networks
+from ringfence.identity.ssh_authority import SshAuthorityFiles, management_networks
 from ringfence.manifest.model import Environment, Host
 
 
@@ -12,7 +12,7 @@ def variables(environment: Environment, host: Host) -> dict[str, Any]:
     return {
         "ssh_port": host.ssh_port,
         "ssh_automation_account": environment.automation.account,
-        "ssh_authority_file": str(Files.of(environment).authority_public),
+        "ssh_authority_file": str(SshAuthorityFiles.of(environment).authority_public),
         "ssh_management_networks": [str(n) for n in management_networks(environment)],
         # One task reads the secrets themselves, on the operator's machine.
         "ssh_totp_directory": str(environment.state / "totp"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.identity.pki import Subject, authority_files
+from ringfence.identity.pki import CertificateSubject, authority_files
 from ringfence.inventory import mcp_gateway
 from ringfence.manifest.model import Environment, Host, Server
 
@@ -53,12 +53,13 @@ def frontend(environment: Environment, host: Host, server: Server) -> dict[str, 
     }
 
 
-def callers(environment: Environment, server: Server) -> list[Subject]:
+def callers(environment: Environment, server: Server) -> list[CertificateSubject]:
     """Return the subjects that a server's frontend admits: only the gateway's, if there is one."""
     if environment.gateway:
-        return [Subject.of_host(environment, host) for host in environment.group("edge")]
+        return [CertificateSubject.of_host(environment, host) for host in environment.group("edge")]
     return [
-        Subject.of_principal(environment, principal) for principal in environment.callers(server)
+        CertificateSubject.of_principal(environment, principal)
+        for principal in environment.callers(server)
     ]
 
 

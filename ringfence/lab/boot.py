@@ -11,8 +11,8 @@ from threading import Event
 
 from ringfence.lab import seed, state
 from ringfence.lab.errors import LabError
-from ringfence.lab.machine import Machine
-from ringfence.lab.plan import Node, Plan
+from ringfence.lab.machine import LabMachine
+from ringfence.lab.plan import LabNode, Plan
 
 SSH_PATIENCE = 60.0
 
@@ -34,7 +34,7 @@ class Boot:
     plan: Plan
     say: Callable[[str], None]
 
-    def run(self, machines: Sequence[Machine]) -> None:
+    def run(self, machines: Sequence[LabMachine]) -> None:
         """Return when every host answers SSH. Raises `LabError` with every failure."""
         if not machines:
             return
@@ -53,7 +53,7 @@ class Boot:
         if errors:
             raise LabError("; ".join(map(str, errors)))
 
-    def _boot(self, machine: Machine, abandon: Event) -> None:
+    def _boot(self, machine: LabMachine, abandon: Event) -> None:
         started = time.monotonic()
         if not machine.upper.exists():
             if not machine.seed.exists():
@@ -70,7 +70,7 @@ class Boot:
         text = f" ({'; '.join(notes)})" if notes else ""
         self.say(f"{machine.name}: up in {time.monotonic() - started:.1f} s{text}")
 
-    def _make_bootstrap_account(self, machine: Machine) -> None:
+    def _make_bootstrap_account(self, machine: LabMachine) -> None:
         """Create the bootstrap account, which cloud images have, unless it is root."""
         user = self.plan.environment.bootstrap.user
         if user == "root" or machine.run(["id", user]).returncode == 0:
@@ -79,7 +79,7 @@ class Boot:
         if done.returncode:
             raise LabError(f"account {user} could not be created: {done.stderr.strip()}")
 
-    def _wait_for_ssh(self, node: Node, abandon: Event) -> None:
+    def _wait_for_ssh(self, node: LabNode, abandon: Event) -> None:
         assert node.host
         ports = {self.plan.environment.bootstrap.port, node.host.ssh_port}
         deadline = time.monotonic() + SSH_PATIENCE

@@ -19,7 +19,7 @@ CONTROLLERS = ("cpu", "memory", "pids")
 
 
 @dataclass(frozen=True)
-class Limits:
+class CgroupLimits:
     memory_mib: int = 2048
     tasks: int = 2048
     cpu_weight: int = 100
@@ -95,7 +95,7 @@ class Cgroup:
                 files.append(directory / "cgroup.procs")
         return files
 
-    def create(self, limits: Limits | None = None) -> list[str]:
+    def create(self, limits: CgroupLimits | None = None) -> list[str]:
         """Create the group; return the limits that this machine cannot enforce."""
         self.v2.mkdir(parents=True, exist_ok=True)
         if not limits:
@@ -108,7 +108,7 @@ class Cgroup:
                 missing.append(controller)
         return missing
 
-    def _limit(self, controller: str, limits: Limits) -> None:
+    def _limit(self, controller: str, limits: CgroupLimits) -> None:
         if controller in hierarchies().v1:
             directory = self._v1(controller)
             directory.mkdir(parents=True, exist_ok=True)

@@ -24,12 +24,12 @@ from ringfence.lab import (
     state,
 )
 from ringfence.lab.boot import Boot
-from ringfence.lab.cgroup import Cgroup, Limits
+from ringfence.lab.cgroup import Cgroup, CgroupLimits
 from ringfence.lab.errors import LabError, UnusableError
-from ringfence.lab.machine import Machine
-from ringfence.lab.plan import Node, Plan
+from ringfence.lab.machine import LabMachine
+from ringfence.lab.plan import LabNode, Plan
 from ringfence.lab.process import joining, run
-from ringfence.lab.record import Record
+from ringfence.lab.record import LabRecord
 from ringfence.manifest.model import Environment
 
 
@@ -51,13 +51,13 @@ class Lab:
         release: str | None = None,
         *,
         say: Callable[[str], None] = lambda _: None,
-        limits: Limits | None = None,
+        limits: CgroupLimits | None = None,
     ) -> None:
         self.environment = environment
         self.plan = Plan(environment)
         self.name = environment.name
         self.directory = directories.LABS / self.name
-        self.limits = limits or Limits()
+        self.limits = limits or CgroupLimits()
         self._release = release
         self._say = say
 
@@ -141,7 +141,7 @@ class Lab:
         self.namespace("router")
         acls.lift(self.plan)
 
-    def intrude(self, segment: str) -> Node:
+    def intrude(self, segment: str) -> LabNode:
         """Connect an attacker's node, `intruder.SEGMENT`, to a segment."""
         node = self._intruder(segment)
         self.namespace("router")
@@ -232,12 +232,12 @@ class Lab:
         return Boot(self.plan, self._say)
 
     @cached_property
-    def machines(self) -> dict[str, Machine]:
+    def machines(self) -> dict[str, LabMachine]:
         # A lab keeps the image that it was booted from, even if the recipe has changed.
         origin = self.record
         tree = image.directory() / origin.image if origin else image.path(self.release)
         return {
-            name: Machine(self.name, node, tree, self.limits)
+            name: LabMachine(self.name, node, tree, self.limits)
             for name, node in self.plan.hosts.items()
         }
 
@@ -247,10 +247,10 @@ class Lab:
         return self._release or (origin.release if origin else image.DEFAULT_RELEASE)
 
     @property
-    def record(self) -> Record | None:
+    def record(self) -> LabRecord | None:
         return record.read(self.directory)
 
-    def _machine(self, host: str) -> Machine:
+    def _machine(self, host: str) -> LabMachine:
         if host not in self.machines:
             known = ", ".join(self.machines)
             raise UnusableError(f"lab {self.name} has no host {host}; it has {known}")
@@ -258,7 +258,7 @@ class Lab:
             raise LabError(f"lab {self.name} is down; remedy: ringfence lab up")
         return self.machines[host]
 
-    def _intruder(self, segment: str) -> Node:
+    def _intruder(self, segment: str) -> LabNode:
         if segment not in self.environment.segments:
             known = ", ".join(self.environment.segments)
             raise UnusableError(f"lab {self.name} has no segment {segment}; it has {known}")
@@ -291,7 +291,7 @@ class Lab:
                 f"{self.name} was booted; remedy: ringfence lab down, then up"
             )
 
-    def _ensure_image(self, origin: Record) -> None:
+    def _ensure_image(self, origin: LabRecord) -> None:
         if (image.directory() / origin.image).is_dir():
             return
         if origin.image != image.path(self.release).name:
@@ -300,8 +300,8 @@ class Lab:
             )
         image.ensure(self.release, Cgroup(f"lab-{self.name}/image"), self._say)
 
-    def _write_record(self) -> Record:
-        written = Record(
+    def _write_record(self) -> LabRecord:
+        written = LabRecord(
             environment=str(self.environment.path),
             state=str(self.environment.state),
             release=self.release,
@@ -331,7 +331,7 @@ class Lab:
                 "remedy: accept that in this machine's firewall"
             )
 
-    def _state(self, machine: Machine) -> str:
+    def _state(self, machine: LabMachine) -> str:
         if not machine.running:
             return "stopped"
         if not machine.leader:

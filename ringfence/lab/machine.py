@@ -16,10 +16,10 @@ from pathlib import Path
 from threading import Event
 
 from ringfence.lab import directories
-from ringfence.lab.cgroup import Cgroup, Limits, hierarchies
+from ringfence.lab.cgroup import Cgroup, CgroupLimits, hierarchies
 from ringfence.lab.errors import LabError
 from ringfence.lab.network import NAMESPACES
-from ringfence.lab.plan import Node
+from ringfence.lab.plan import LabNode
 from ringfence.lab.process import joining, spawn
 
 BOOT = """
@@ -49,8 +49,8 @@ ENVIRONMENT = (f"PATH={PATH}", "HOME=/root", "USER=root", "LOGNAME=root", "LANG=
 BOOT_PATIENCE = 120.0
 
 
-class Machine:
-    def __init__(self, lab: str, node: Node, image: Path, limits: Limits) -> None:
+class LabMachine:
+    def __init__(self, lab: str, node: LabNode, image: Path, limits: CgroupLimits) -> None:
         self.node = node
         self.name = node.name
         self.image = image

@@ -16,8 +16,8 @@ from ringfence.lab import mirroring
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.plan import (
     GATEWAY,
+    LabNode,
     Link,
-    Node,
     Plan,
     addresses,
     bridge,
@@ -86,7 +86,7 @@ def namespaces(lab: str) -> list[str]:
     return sorted(path.name for path in NAMESPACES.glob(f"{namespace_prefix(lab)}*"))
 
 
-def intrude(plan: Plan, node: Node) -> None:
+def intrude(plan: Plan, node: LabNode) -> None:
     """Connect an attacker's node to its segment; its traffic is mirrored like all other."""
     withdraw(plan, node)
     _ip("netns", "add", node.namespace)
@@ -94,28 +94,28 @@ def intrude(plan: Plan, node: Node) -> None:
     mirroring.watch(plan, node.link)
 
 
-def withdraw(plan: Plan, node: Node) -> None:
+def withdraw(plan: Plan, node: LabNode) -> None:
     if (NAMESPACES / node.namespace).exists():
         # The kernel would remove it with the namespace, but later.
         _ip("-n", plan.router, "link", "delete", node.link.port, missing_ok=True)
         _ip("netns", "delete", node.namespace)
 
 
-def disconnect(plan: Plan, node: Node) -> None:
+def disconnect(plan: Plan, node: LabNode) -> None:
     """Take a node off its network."""
     _ip("-n", plan.router, "link", "set", node.link.port, "down")
 
 
-def reconnect(plan: Plan, node: Node) -> None:
+def reconnect(plan: Plan, node: LabNode) -> None:
     _ip("-n", plan.router, "link", "set", node.link.port, "up")
 
 
-def is_disconnected(plan: Plan, node: Node) -> bool:
+def is_disconnected(plan: Plan, node: LabNode) -> bool:
     (link,) = _ip_json("-n", plan.router, "link", "show", "dev", node.link.port)
     return "UP" not in link["flags"]
 
 
-def _place(plan: Plan, node: Node) -> None:
+def _place(plan: Plan, node: LabNode) -> None:
     _batch(plan.router, [*_cable(plan, node), *_attach(node.link)])
     _batch(node.namespace, _node(node))
     _write_names(plan, node)
@@ -156,7 +156,7 @@ def _operator_routes(plan: Plan, link: Link) -> Iterable[str]:
                 yield f"route add {network} via {gateways[network.version]}"
 
 
-def _cable(plan: Plan, node: Node) -> Iterable[str]:
+def _cable(plan: Plan, node: LabNode) -> Iterable[str]:
     yield (
         f"link add {node.link.port} type veth peer name eth0 "
         f"address {hardware_address(plan.name, node.name)} netns {node.namespace}"
@@ -168,7 +168,7 @@ def _attach(link: Link) -> Iterable[str]:
     yield f"link set {link.port} up"
 
 
-def _node(node: Node) -> Iterable[str]:
+def _node(node: LabNode) -> Iterable[str]:
     yield "link set lo up"
     yield "link set eth0 up"
     for address in node.link.addresses:
@@ -185,7 +185,7 @@ def _address(interface: str, address: object) -> str:
     return f"addr add {address} dev {interface}{nodad}"
 
 
-def _write_names(plan: Plan, node: Node) -> None:
+def _write_names(plan: Plan, node: LabNode) -> None:
     """Write /etc/hosts of a client. A host has its own."""
     if node.host:
         return

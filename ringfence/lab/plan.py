@@ -44,7 +44,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Node:
+class LabNode:
     """A network namespace with one link: a host or a client."""
 
     name: str
@@ -82,9 +82,9 @@ class Plan:
         )
 
     @cached_property
-    def hosts(self) -> dict[str, Node]:
+    def hosts(self) -> dict[str, LabNode]:
         return {
-            host.name: Node(
+            host.name: LabNode(
                 host.name,
                 f"{self.namespace_prefix}{host.name}",
                 Link(host.segment, short("h-", host.name), _host_addresses(host)),
@@ -94,9 +94,9 @@ class Plan:
         }
 
     @cached_property
-    def clients(self) -> dict[str, Node]:
+    def clients(self) -> dict[str, LabNode]:
         return {
-            f"client.{segment.name}": Node(
+            f"client.{segment.name}": LabNode(
                 f"client.{segment.name}",
                 f"{self.namespace_prefix}client.{segment.name}",
                 Link(segment, short("c-", segment.name), addresses(segment, CLIENT)),
@@ -105,19 +105,19 @@ class Plan:
         }
 
     @cached_property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[LabNode, ...]:
         return (*self.clients.values(), *self.hosts.values())
 
     @property
-    def sensor(self) -> Node | None:
+    def sensor(self) -> LabNode | None:
         """Where copies of all traffic go."""
         return next((self.hosts[host.name] for host in self.environment.group("sensor")), None)
 
-    def intruder(self, segment: Segment) -> Node:
+    def intruder(self, segment: Segment) -> LabNode:
         """A place for an attacker, cabled into a segment while it is needed."""
         name = f"intruder.{segment.name}"
         link = Link(segment, short("i-", segment.name), addresses(segment, INTRUDER))
-        return Node(name, f"{self.namespace_prefix}{name}", link)
+        return LabNode(name, f"{self.namespace_prefix}{name}", link)
 
     @property
     def namespaces(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ LOCK_PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
-class Record:
+class LabRecord:
     environment: str
     state: str
     release: str
@@ -30,9 +30,9 @@ class Record:
         partial.replace(directory / FILE)
 
 
-def read(directory: Path) -> Record | None:
+def read(directory: Path) -> LabRecord | None:
     try:
-        return Record(**json.loads((directory / FILE).read_text()))
+        return LabRecord(**json.loads((directory / FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ringfence.lab.errors import LabError
-from ringfence.lab.plan import Node, Plan
+from ringfence.lab.plan import LabNode, Plan
 from ringfence.lab.process import run
 
 DIRECTORY_MODES = {"root": 0o700, "root/.ssh": 0o700}
 
 
-def make(plan: Plan, node: Node, seed: Path, authorized_keys: Iterable[str]) -> None:
+def make(plan: Plan, node: LabNode, seed: Path, authorized_keys: Iterable[str]) -> None:
     """Write the tree of a host: names, keys, package sources. It survives resets."""
     host = node.host
     assert host
@@ -64,7 +64,7 @@ def _directory(tree: Path, directory: Path) -> None:
         directory.chmod(DIRECTORY_MODES.get(str(directory.relative_to(tree)), 0o755))
 
 
-def _hosts(plan: Plan, node: Node) -> str:
+def _hosts(plan: Plan, node: LabNode) -> str:
     assert node.host
     lines = [
         "127.0.0.1 localhost",

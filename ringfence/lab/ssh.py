@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from ringfence.identity import ssh_authority
 from ringfence.inventory import connection
-from ringfence.lab.machine import Machine
+from ringfence.lab.machine import LabMachine
 from ringfence.manifest.model import Environment
 
 
-def command(environment: Environment, machine: Machine, argv: Sequence[str]) -> list[str]:
+def command(environment: Environment, machine: LabMachine, argv: Sequence[str]) -> list[str]:
     """Return an ssh command: as the automation account, or as the bootstrap account of a host
     that does not have it yet."""
     host = machine.node.host

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ringfence.events import record
-from ringfence.events.ocsf import Decision, decisions, last_of_each_request
+from ringfence.events.ocsf import RecordedDecision, decisions, last_of_each_request
 
 
-def table(decisions: Iterable[Decision]) -> Iterator[str]:
+def table(decisions: Iterable[RecordedDecision]) -> Iterator[str]:
     rows = [_cells(each) for each in decisions]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
-def _cells(decision: Decision) -> tuple[str, ...]:
+def _cells(decision: RecordedDecision) -> tuple[str, ...]:
     """Return time, caller, server, operation, outcome and reason, without control characters."""
     cells = (
         f"{datetime.fromtimestamp(decision.time, UTC):%Y-%m-%d %H:%M:%S}",
@@ -35,7 +35,7 @@ def _cells(decision: Decision) -> tuple[str, ...]:
     return tuple("".join(c if c.isprintable() else "�" for c in cell) for cell in cells)
 
 
-def _reason(decision: Decision) -> str:
+def _reason(decision: RecordedDecision) -> str:
     findings = ", ".join(f"{number} {kind}" for kind, number in decision.findings)
     says_more = decision.reason != decision.outcome and not decision.is_unfinished
     parts = (

@@ -36,7 +36,7 @@ from ringfence.manifest.model import Environment
 from ringfence.operator.durations import seconds
 from ringfence.operator.errors import InputError, OperationError
 from ringfence.operator.signer import Signer, signers_on_this_machine
-from ringfence.operator.transport import Answer, query, report, send
+from ringfence.operator.transport import GatewayAnswer, query, report, send
 
 PATH = "grants"
 
@@ -226,7 +226,7 @@ async def _find(environment: Environment, signer: Signer, id: str) -> tuple[Gran
     return found.popitem()[1]
 
 
-def _requests(answer: Answer, roster: Roster) -> Iterator[tuple[GrantRequest, bytes, str]]:
+def _requests(answer: GatewayAnswer, roster: Roster) -> Iterator[tuple[GrantRequest, bytes, str]]:
     """Yield the requests in an answer that verify, their documents, and alleged states."""
     for entry in answer.entries:
         document = str(entry.get("document", "")).encode()

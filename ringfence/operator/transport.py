@@ -50,19 +50,19 @@ REFUSALS = {
 
 
 @dataclass(frozen=True)
-class Gateway:
+class GatewayEndpoint:
     """The gateway on one host."""
 
     name: str
     url: str
 
     @classmethod
-    def on(cls, host: Host, environment: Environment) -> Gateway:
+    def on(cls, host: Host, environment: Environment) -> GatewayEndpoint:
         return cls(host.name, f"https://{address(host)}:{_port(environment)}")
 
 
 @dataclass(frozen=True)
-class Answer:
+class GatewayAnswer:
     """The answer of one gateway, or why there is none."""
 
     gateway: str
@@ -83,8 +83,8 @@ def _port(environment: Environment) -> int:
     return environment.gateway.port if environment.gateway else HTTPS
 
 
-def gateways(environment: Environment) -> tuple[Gateway, ...]:
-    found = tuple(Gateway.on(host, environment) for host in environment.group("edge"))
+def gateways(environment: Environment) -> tuple[GatewayEndpoint, ...]:
+    found = tuple(GatewayEndpoint.on(host, environment) for host in environment.group("edge"))
     if not found:
         raise InputError(f"{environment.path} names no host in group edge, so it has no gateway")
     return found
@@ -101,7 +101,7 @@ def http_client(identity: Identity) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(verify=tls_context(identity), trust_env=False, timeout=SECONDS)
 
 
-async def query(environment: Environment, identity: Identity, path: str) -> list[Answer]:
+async def query(environment: Environment, identity: Identity, path: str) -> list[GatewayAnswer]:
     """Get the entries at a path from every gateway."""
     async with http_client(identity) as http:
         return await asyncio.gather(*(_get(http, g, path) for g in gateways(environment)))
@@ -113,7 +113,7 @@ async def send(
     path: str,
     *documents: bytes,
     only_last: bool = False,
-) -> list[Answer]:
+) -> list[GatewayAnswer]:
     """Send signed documents, in order, to every gateway.
 
     With `only_last`, a gateway may refuse any but the last: it has them already.
@@ -124,7 +124,7 @@ async def send(
         )
 
 
-def report(answers: list[Answer], advice: str) -> int:
+def report(answers: list[GatewayAnswer], advice: str) -> int:
     """Print a line per gateway. Return 1, and print who stored it and `advice`, unless all did."""
     for answer in answers:
         print(f"{answer.gateway}  {answer.text}", file=sys.stdout if answer.ok else sys.stderr)
@@ -154,36 +154,36 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             yield from causes(cause)
 
 
-async def _get(http: httpx2.AsyncClient, gateway: Gateway, path: str) -> Answer:
+async def _get(http: httpx2.AsyncClient, gateway: GatewayEndpoint, path: str) -> GatewayAnswer:
     url = f"{gateway.url}/{path}"
     try:
         response = await http.get(url)
         if response.status_code != 200:
             return _refused(gateway, response)
         entries = response.json()[path]
-        return Answer(
+        return GatewayAnswer(
             gateway.name, True, "answers", tuple(each for each in entries if isinstance(each, dict))
         )
     except (httpx2.HTTPError, OSError) as error:
-        return Answer(gateway.name, False, _unreachable(error))
+        return GatewayAnswer(gateway.name, False, _unreachable(error))
     except (ValueError, KeyError, TypeError):
-        return Answer(gateway.name, False, f"{url} does not answer with {path}")
+        return GatewayAnswer(gateway.name, False, f"{url} does not answer with {path}")
 
 
 async def _post(
     http: httpx2.AsyncClient,
-    gateway: Gateway,
+    gateway: GatewayEndpoint,
     path: str,
     documents: tuple[bytes, ...],
     only_last: bool,
-) -> Answer:
+) -> GatewayAnswer:
     url = f"{gateway.url}/{path}"
     response = None
     for number, document in enumerate(documents, 1):
         try:
             response = await http.post(url, content=document, headers={"Content-Type": MEDIA_TYPE})
         except (httpx2.HTTPError, OSError) as error:
-            return Answer(gateway.name, False, _unreachable(error))
+            return GatewayAnswer(gateway.name, False, _unreachable(error))
         counts = number == len(documents) or not only_last
         if response.status_code not in (200, 201) and counts:
             return _refused(gateway, response)
@@ -192,13 +192,13 @@ async def _post(
     except (ValueError, KeyError, TypeError):
         new = None
     if not isinstance(new, bool):
-        return Answer(gateway.name, False, f"{url} does not answer with an event")
-    return Answer(gateway.name, True, "has stored it" if new else "has it already")
+        return GatewayAnswer(gateway.name, False, f"{url} does not answer with an event")
+    return GatewayAnswer(gateway.name, True, "has stored it" if new else "has it already")
 
 
-def _refused(gateway: Gateway, response: httpx2.Response) -> Answer:
+def _refused(gateway: GatewayEndpoint, response: httpx2.Response) -> GatewayAnswer:
     reason = refusal(response) or f"HTTP {response.status_code}"
-    return Answer(gateway.name, False, f"refuses: {reason}")
+    return GatewayAnswer(gateway.name, False, f"refuses: {reason}")
 
 
 def _message(response: httpx2.Response) -> str | None:

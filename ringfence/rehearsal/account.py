@@ -30,7 +30,7 @@ _LOADER = create_loader()
 
 
 @dataclass(frozen=True)
-class Account:
+class EmulatedAccount:
     id: str
     region: str
     session: boto3.Session
@@ -49,13 +49,13 @@ class Account:
 
 
 @contextmanager
-def emulated(region: str) -> Iterator[Account]:
+def emulated(region: str) -> Iterator[EmulatedAccount]:
     """Yield a new account with AWS's defaults, such as a default VPC."""
     # moto would parse 500 images per region and account, which no stack here uses.
     with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
         number = str(next(_NUMBERS))
         macie2_backends[number][region].disable_macie()  # moto begins with it, AWS does not
-        yield Account(number, region, _session_in(number, region))
+        yield EmulatedAccount(number, region, _session_in(number, region))
 
 
 def _session_in(account: str, region: str) -> boto3.Session:

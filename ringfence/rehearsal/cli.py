@@ -11,7 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ringfence.rehearsal.account import Account
+    from ringfence.rehearsal.account import EmulatedAccount
 
 STACKS = ("account", "environment")
 
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    from ringfence.drawing.picture import NothingToDrawError
     from ringfence.manifest.model import Environment
     from ringfence.rehearsal.architecture import page
-    from ringfence.rehearsal.architecture.picture import NothingToDrawError
     from ringfence.rehearsal.engine.stacks import NotProvisionableError, rehearsed_stack
     from ringfence.rehearsal.output import bill, plan, tree
     from ringfence.rehearsal.record import RehearsalError
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(account: Account) -> None:
+def _serve(account: EmulatedAccount) -> None:
     from ringfence.rehearsal.serve import exports, served
 
     with served(account) as variables:

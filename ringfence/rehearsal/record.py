@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 
 Inputs = Mapping[str, Any]
 """Properties by the names of Pulumi's schema (camelCase)."""
@@ -40,14 +40,14 @@ class Created:
     outputs: Inputs
 
 
-Create = Callable[[Account, str, Inputs], Created]
+Create = Callable[[EmulatedAccount, str, Inputs], Created]
 """Creates a resource from its logical name and its inputs."""
-Look = Callable[[Account, Inputs], Inputs]
+Look = Callable[[EmulatedAccount, Inputs], Inputs]
 """Answers a function call of the program (`aws.get_caller_identity`)."""
 
 
 @dataclass(frozen=True)
-class Resource:
+class RehearsedResource:
     urn: str
     type: str
     name: str
@@ -64,8 +64,8 @@ class Resource:
 @dataclass(frozen=True)
 class Rehearsal:
     stack: str
-    account: Account
-    resources: tuple[Resource, ...]
+    account: EmulatedAccount
+    resources: tuple[RehearsedResource, ...]
     exports: Mapping[str, Any]
     seconds: float
 
@@ -74,5 +74,5 @@ class Rehearsal:
         counter = Counter(resource.status for resource in self.resources)
         return {status: counter[status] for status in Status}
 
-    def of_type(self, token: str) -> tuple[Resource, ...]:
+    def of_type(self, token: str) -> tuple[RehearsedResource, ...]:
         return tuple(r for r in self.resources if r.type == token)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 from moto.server import ThreadedMotoServer
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 
 
 @contextmanager
-def served(account: Account) -> Iterator[Mapping[str, str]]:
+def served(account: EmulatedAccount) -> Iterator[Mapping[str, str]]:
     """Serve the account; yield the environment variables that a tool needs to see it.
 
     moto tells accounts apart by credentials: these are the ones of the rehearsed account, and

@@ -13,7 +13,7 @@ import jinja2
 
 from ringfence.controls import catalogue, index, mappings
 from ringfence.controls.catalogue import Control
-from ringfence.controls.index import Kind, Place
+from ringfence.controls.index import IndexEntry, Kind
 from ringfence.report import document
 from ringfence.report.cli import LATEST
 from ringfence.report.model import ENVIRONMENT, Report
@@ -104,8 +104,13 @@ def _references(control: Control) -> Mapping[str, list[str]]:
     }
 
 
-def _places(control: Control) -> Mapping[Kind, list[Place]]:
-    found: dict[Kind, list[Place]] = {"manifest": [], "enforcer": [], "check": [], "attack": []}
+def _places(control: Control) -> Mapping[Kind, list[IndexEntry]]:
+    found: dict[Kind, list[IndexEntry]] = {
+        "manifest": [],
+        "enforcer": [],
+        "check": [],
+        "attack": [],
+    }
     for place in index.places():
         if place.control == control.id:
             found[place.kind].append(place)

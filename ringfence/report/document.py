@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from ringfence import SCHEMAS
 from ringfence.controls import catalogue as controls
 from ringfence.controls.mappings import Coverage
-from ringfence.report.model import Check, Identity, Report
+from ringfence.report.model import Check, CheckIdentity, Report
 
 SCHEMA = SCHEMAS / "compliance.schema.json"
 
@@ -103,7 +103,9 @@ def _from_document(doc: Mapping[str, Any]) -> Report:
         catalogue=controls.load(),
         checks=tuple(
             Check(
-                Identity(c["control"], c["host"], c["check"], c.get("case", ""), c.get("why", "")),
+                CheckIdentity(
+                    c["control"], c["host"], c["check"], c.get("case", ""), c.get("why", "")
+                ),
                 c["outcome"],
                 c.get("message", ""),
                 c["seconds"],

@@ -24,7 +24,7 @@ _WORST_FIRST: tuple[Status, ...] = ("failed", "passed", "not_applicable")
 
 
 @dataclass(frozen=True)
-class Identity:
+class CheckIdentity:
     """Which property of what."""
 
     control: str
@@ -43,7 +43,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Check:
-    identity: Identity
+    identity: CheckIdentity
     outcome: Outcome
     message: str = ""
     """Evidence of a failure, or the reason why the check is not applicable."""

@@ -19,7 +19,7 @@ import pytest
 
 from ringfence.controls import catalogue as controls
 from ringfence.report import NotApplicable, document, evidence, page, terminal
-from ringfence.report.model import Check, Identity, Measurement, Report
+from ringfence.report.model import Check, CheckIdentity, Measurement, Report
 from ringfence.report.subject import IDENTITY, SUBJECT, Subject
 
 BEFORE, JSON, HTML, JUNIT = "before.json", "compliance.json", "compliance.html", "junit.xml"
@@ -60,7 +60,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if SUBJECT in config.stash:
-        recorder = Recorder(config, config.stash[SUBJECT])
+        recorder = OutcomeRecorder(config, config.stash[SUBJECT])
         config.pluginmanager.register(recorder, "ringfence-recorder")
         if recorder.measurement == "after" and not config.option.xmlpath:
             config.option.xmlpath = str(recorder.directory / JUNIT)
@@ -95,7 +95,7 @@ def pytest_runtest_makereport(
 
 def _check(report: pytest.TestReport) -> Check | None:
     found = vars(report).get("ringfence")
-    return Check(**{**found, "identity": Identity(**found["identity"])}) if found else None
+    return Check(**{**found, "identity": CheckIdentity(**found["identity"])}) if found else None
 
 
 def pytest_report_teststatus(
@@ -110,7 +110,7 @@ def pytest_report_teststatus(
 
 
 @dataclass(eq=False)  # a plugin is told apart by what it is, not by what it holds
-class Recorder:
+class OutcomeRecorder:
     """Takes down the outcomes of one run and writes its reports."""
 
     config: pytest.Config

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from ringfence.report.model import Identity
+from ringfence.report.model import CheckIdentity
 
-IDENTITY = pytest.StashKey[Identity]()
+IDENTITY = pytest.StashKey[CheckIdentity]()
 """On an item: which property of what it verifies. An item without is none of ours."""
 
 

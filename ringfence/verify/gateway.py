@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ringfence.identity import issuer
-from ringfence.identity.pki import Subject, principal_identity
+from ringfence.identity.pki import CertificateSubject, principal_identity
 from ringfence.inventory import mcp_gateway
 from ringfence.manifest.model import Environment, Gateway, Principal, Server, Tool
 from ringfence.report import UnverifiedError
@@ -32,7 +32,7 @@ TOKEN_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeAnswer:
     status: int
     """HTTP status; 0 without an answer."""
     text: str
@@ -55,7 +55,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Request:
+class ProbeRequest:
     principal: Principal
     server: Server
     body: bytes
@@ -80,7 +80,7 @@ def request(
     *,
     token: str | None = None,
     **headers: str,
-) -> Request:
+) -> ProbeRequest:
     """Return a well-formed request; `headers` (with _ for -) replace those of the document."""
     own = {
         "mcp-protocol-version": VERSION,
@@ -88,10 +88,10 @@ def request(
         **({"mcp-name": document["params"]["name"]} if "name" in document["params"] else {}),
     }
     own |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return Request(principal, server, json.dumps(document).encode(), own, token)
+    return ProbeRequest(principal, server, json.dumps(document).encode(), own, token)
 
 
-class Caller:
+class ProbeClient:
     """Sends requests to the processes of the gateway on one host."""
 
     def __init__(self, environment: Environment, host: Target) -> None:
@@ -100,7 +100,7 @@ class Caller:
         self.environment, self.host = environment, host
         self.gateway: Gateway = environment.gateway
 
-    def send(self, *requests: Request) -> list[Answer]:
+    def send(self, *requests: ProbeRequest) -> list[ProbeAnswer]:
         """Return an answer per request; the processes take turns."""
         identifiers = [str(uuid4()) for _ in requests]
         payload = [
@@ -118,7 +118,7 @@ class Caller:
                 f"requests could not be sent on {self.host}: {done.stderr[-300:]}"
             )
         return [
-            Answer(answer["status"], answer["text"], identifier)
+            ProbeAnswer(answer["status"], answer["text"], identifier)
             for answer, identifier in zip(json.loads(done.stdout), identifiers, strict=True)
         ]
 
@@ -154,9 +154,9 @@ class Caller:
         leaf = x509.load_pem_x509_certificates(identity.certificate.read_bytes())[0]
         return leaf.public_bytes(Encoding.DER)
 
-    def _raw(self, request: Request, identifier: str) -> bytes:
+    def _raw(self, request: ProbeRequest, identifier: str) -> bytes:
         own = mcp_gateway.names(self.environment, self.gateway, self.host.manifest)[0]
-        subject = Subject.of_principal(self.environment, request.principal)
+        subject = CertificateSubject.of_principal(self.environment, request.principal)
         token = request.token or self.token(request.principal, request.server)
         headers = {
             "host": own,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.identity.ssh_authority import Files
+from ringfence.identity.ssh_authority import SshAuthorityFiles
 from ringfence.inventory import connection
 from ringfence.manifest.model import Environment, Host
 
@@ -19,7 +19,7 @@ ADMITTED = "ringfence-admitted"
 
 
 @dataclass(frozen=True)
-class Identity:
+class LoginIdentity:
     """Credentials of a login: a private key, perhaps with a certificate."""
 
     key: Path
@@ -64,16 +64,16 @@ class Login:
         return tuple(found[1].split(",")) if found else ()
 
 
-def automation(environment: Environment) -> Identity:
-    files = Files.of(environment)
-    return Identity(files.key, files.certificate)
+def automation(environment: Environment) -> LoginIdentity:
+    files = SshAuthorityFiles.of(environment)
+    return LoginIdentity(files.key, files.certificate)
 
 
 def try_login(
     environment: Environment,
     host: Host,
     account: str,
-    identity: Identity | None = None,
+    identity: LoginIdentity | None = None,
     *,
     code: str | None = None,
     from_host: bool = False,
@@ -86,7 +86,7 @@ def try_login(
             *("ssh", "-vv", "-T", "-F", "none", "-p", str(host.ssh_port), "-l", account),
             *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "IdentitiesOnly=yes"),
             *("-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=yes"),
-            *("-o", f"UserKnownHostsFile={Files.of(environment).known_hosts}"),
+            *("-o", f"UserKnownHostsFile={SshAuthorityFiles.of(environment).known_hosts}"),
             *("-o", "GlobalKnownHostsFile=/dev/null", "-o", f"ConnectTimeout={seconds}"),
             *("-o", "NumberOfPasswordPrompts=1"),
             *(identity.options if identity else ("-o", "PubkeyAuthentication=no")),
@@ -144,7 +144,7 @@ while True:
 def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
     """Relay through the automation account, from the host to itself; no key leaves this machine."""
     relay = RELAY.format(address=str(host.address), port=host.ssh_port)
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     outer = [
         *("ssh", "-F", "none", "-T", "-p", str(host.ssh_port)),
         *("-l", environment.automation.account, "-i", str(files.key)),

@@ -22,7 +22,7 @@ from ringfence.controls import catalogue as controls
 from ringfence.manifest.model import Administrator, Environment, Host, Server
 from ringfence.report import not_applicable
 from ringfence.report.model import ENVIRONMENT as NO_HOST
-from ringfence.report.model import Identity
+from ringfence.report.model import CheckIdentity
 from ringfence.report.subject import IDENTITY, SUBJECT, Subject
 from ringfence.verify import parallel, selection
 from ringfence.verify import targets as connections
@@ -219,11 +219,11 @@ def _has_account(item: pytest.Item) -> bool:
     return not item.config.option.rehearsed
 
 
-def _identity(item: pytest.Item, control: str) -> Identity:
+def _identity(item: pytest.Item, control: str) -> CheckIdentity:
     function = getattr(item, "function", None)
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     host = parameters.get("host")
-    return Identity(
+    return CheckIdentity(
         control=control,
         host=host.name if host else NO_HOST,
         check=getattr(item, "originalname", None) or item.name,

@@ -17,7 +17,10 @@ from stacks.components.data.account_keys import AccountKeys, AccountKeysArgs
 from stacks.components.identity.session_manager import SessionManager, SessionManagerArgs
 from stacks.components.identity.sign_in import SignIn, SignInArgs
 from stacks.components.monitoring.alerts import Alerts, AlertsArgs
-from stacks.components.monitoring.configuration import Configuration, ConfigurationArgs
+from stacks.components.monitoring.configuration import (
+    ConfigurationRecorder,
+    ConfigurationRecorderArgs,
+)
 from stacks.components.monitoring.detection import Detection, DetectionArgs
 from stacks.components.monitoring.evidence_bucket import EvidenceBucket, EvidenceBucketArgs
 from stacks.components.monitoring.trail import Trail, TrailArgs
@@ -119,9 +122,9 @@ sessions = SessionManager(
     ),
     opts,
 )
-Configuration(
+ConfigurationRecorder(
     f"{name}-configuration",
-    ConfigurationArgs(
+    ConfigurationRecorderArgs(
         environment=environment,
         bucket_name=config_bucket.bucket_name,
         key_arn=keys.evidence,

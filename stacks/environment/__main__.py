@@ -28,7 +28,7 @@ from stacks.components.monitoring.flow_logs import FlowLogs, FlowLogsArgs
 from stacks.components.monitoring.mirroring import Mirroring, MirroringArgs
 from stacks.components.network.acls import Acls, AclsArgs
 from stacks.components.network.dns import Dns, DnsArgs
-from stacks.components.network.egress import Egress, EgressArgs
+from stacks.components.network.egress import EgressFirewall, EgressFirewallArgs
 from stacks.components.network.endpoints import (
     GatewayEndpoints,
     GatewayEndpointsArgs,
@@ -110,9 +110,9 @@ names = Dns(
 )
 egress_logs = None
 if egress.destinations(environment):
-    egress_logs = Egress(
+    egress_logs = EgressFirewall(
         f"{name}-egress",
-        EgressArgs(
+        EgressFirewallArgs(
             environment=environment,
             network=network,
             zones=zones,

@@ -19,7 +19,7 @@ from pulumi_policy import (
     StackValidationPolicy,
 )
 from pulumi_policy.proxy import UnknownValueError
-from rules import RULES, STACK_RULES, Declared, Properties, Rule, StackRule
+from rules import RULES, STACK_RULES, DeclaredResource, Properties, ResourceRule, StackRule
 
 
 class Unknown:
@@ -56,7 +56,7 @@ def _item(container: Any, key: Any) -> Any:
         return Unknown(error)
 
 
-def resource_policy(rule: Rule) -> ResourceValidationPolicy:
+def resource_policy(rule: ResourceRule) -> ResourceValidationPolicy:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         for violation in rule.violations(args.resource_type, known(args.props)):
             report(f"{violation}. {rule.remedy} ({rule.control})", None)
@@ -84,13 +84,13 @@ def stack_policy(rule: StackRule) -> StackValidationPolicy:
     )
 
 
-def declared(resource: PolicyResource) -> Declared:
+def declared(resource: PolicyResource) -> DeclaredResource:
     properties: Properties = known(resource.props)
     references = {
         name: frozenset(each.urn for each in made_from)
         for name, made_from in resource.property_dependencies.items()
     }
-    return Declared(resource.urn, resource.resource_type, properties, references)
+    return DeclaredResource(resource.urn, resource.resource_type, properties, references)
 
 
 PolicyPack(

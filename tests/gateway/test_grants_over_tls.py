@@ -112,7 +112,7 @@ def visitors(
 def server_context(environment: Environment, directory: Path) -> ssl.SSLContext:
     """Build a host's TLS context, as the role `tls` configures it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = pki.Subject.of_host(environment, environment.hosts["edge-1"])
+    subject = pki.CertificateSubject.of_host(environment, environment.hosts["edge-1"])
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(subject.distinguished_name)

@@ -19,7 +19,7 @@ import yaml
 from ringfence.lab import Lab
 from ringfence.lab.plan import OPERATOR
 from ringfence.manifest.model import Environment
-from ringfence.verify.logins import Identity, Login, try_login
+from ringfence.verify.logins import Login, LoginIdentity, try_login
 from tests.lab.commands import install_collection, run
 
 HOST = "tools-1"
@@ -69,13 +69,13 @@ class Site:
     def address(self) -> str:
         return str(self.lab.environment.hosts[HOST].address)
 
-    def login(self, account: str, identity: Identity | None, code: str | None = None) -> Login:
+    def login(self, account: str, identity: LoginIdentity | None, code: str | None = None) -> Login:
         environment = self.lab.environment
         return try_login(environment, environment.hosts[HOST], account, identity, code=code)
 
     def automation(self) -> Login:
         key = self.directory / "keys/run"
-        return self.login(ACCOUNT, Identity(key, key.with_name("run-cert.pub")))
+        return self.login(ACCOUNT, LoginIdentity(key, key.with_name("run-cert.pub")))
 
     def on_host(self, script: str, *, input: str | None = None) -> str:
         ended = self.lab.exec(HOST, ["bash", "-ec", script], input=input, timeout=30)

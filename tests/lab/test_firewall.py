@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from ringfence.lab import Lab
-from ringfence.lab.plan import GATEWAY, INTRUDER, Node, addresses, hardware_address
+from ringfence.lab.plan import GATEWAY, INTRUDER, LabNode, addresses, hardware_address
 from ringfence.manifest.model import Environment
 
 ROOT = Path(__file__).parents[2]
@@ -413,7 +413,7 @@ class Link:
     """The neighbour tables of tools-1, with an intruder on its link."""
 
     hosts: Firewalled
-    intruder: Node
+    intruder: LabNode
 
     def address(self, number: int, version: int) -> str:
         segment = self.hosts.environment.segments["servers"]

@@ -17,7 +17,7 @@ import yaml
 
 from ringfence import cli
 from ringfence.lab import Lab, LabError, UnusableError, directories, network, packages, removal
-from ringfence.lab.cgroup import Limits, hierarchies
+from ringfence.lab.cgroup import CgroupLimits, hierarchies
 from ringfence.lab.plan import namespace_prefix, operator_prefix
 from ringfence.lab.removal import down, everything
 from ringfence.manifest.model import Environment
@@ -81,7 +81,7 @@ with socket.create_connection((sys.argv[1], 22), timeout=5) as connection:
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 TINY, SECOND = f"tiny-{WORKER}", f"second-{WORKER}"
 
-SMALL = Limits(memory_mib=512, tasks=300)
+SMALL = CgroupLimits(memory_mib=512, tasks=300)
 
 
 def write_manifest(directory: Path, name: str, octet: int) -> Path:

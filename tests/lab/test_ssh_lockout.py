@@ -20,7 +20,7 @@ from ringfence.identity import second_factor, ssh_authority
 from ringfence.lab import Lab
 from ringfence.manifest.model import Environment
 from ringfence.verify import logins
-from ringfence.verify.logins import Identity, Login, try_login
+from ringfence.verify.logins import Login, LoginIdentity, try_login
 
 ROOT = Path(__file__).parents[2]
 HOST = "tools-1"
@@ -273,7 +273,7 @@ def test_people_may_have_many_keys(doors: Doors, full_agent: Path):
     host = doors.environment.hosts[HOST]
     alice = doors.environment.administrators["alice"]
     add_to(full_agent, alice.ssh_key_files[0].with_suffix(""))
-    known = ssh_authority.Files.of(doors.environment).known_hosts
+    known = ssh_authority.SshAuthorityFiles.of(doors.environment).known_hosts
     done = subprocess.run(
         [
             *("ssh", "-v", "-F", "none", "-l", "alice", "-o", f"IdentityAgent={full_agent}"),
@@ -291,7 +291,7 @@ def test_people_may_have_many_keys(doors: Doors, full_agent: Path):
 def test_who_leaves_the_manifest_is_thrown_out(doors: Doors):
     host = doors.environment.hosts[HOST]
     bob = doors.environment.administrators["bob"]
-    identity = Identity(bob.ssh_key_files[0].with_suffix(""))
+    identity = LoginIdentity(bob.ssh_key_files[0].with_suffix(""))
     doors.on_host("setsid runuser -u bob -- sleep 600 > /dev/null 2>&1 &")
     assert second_factor.secret_file(doors.environment, "bob").is_file()
     alice = doors.environment.administrators["alice"]

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stacks.policy.rules import Declared
+from stacks.policy.rules import DeclaredResource
 
 ACCOUNT = "111122223333"
 KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/1"
@@ -572,14 +572,14 @@ ALWAYS = (
 @dataclass(frozen=True)
 class StackCase:
     rule: str
-    broken: tuple[Declared, ...]
+    broken: tuple[DeclaredResource, ...]
     """The first of these breaks it."""
-    passing: tuple[Declared, ...]
+    passing: tuple[DeclaredResource, ...]
 
 
-def one(name: str, token: str, properties: dict[str, Any], **references: str) -> Declared:
+def one(name: str, token: str, properties: dict[str, Any], **references: str) -> DeclaredResource:
     made_from = {key: frozenset({urn}) for key, urn in references.items()}
-    return Declared(name, token, properties, made_from)
+    return DeclaredResource(name, token, properties, made_from)
 
 
 ROUTE, TABLE = "aws:ec2/route:Route", "aws:ec2/routeTable:RouteTable"
@@ -596,7 +596,7 @@ KMS = {"sseAlgorithm": "aws:kms", "kmsMasterKeyId": KEY}
 AES = {"sseAlgorithm": "AES256"}
 
 
-def encryption(default: dict[str, Any], bucket: str = "bucket") -> Declared:
+def encryption(default: dict[str, Any], bucket: str = "bucket") -> DeclaredResource:
     rules = {"rules": [{"applyServerSideEncryptionByDefault": default}]}
     return one("encryption", ENCRYPTION, rules, bucket=bucket)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ringfence.rehearsal.output import plan
-from ringfence.rehearsal.record import Rehearsal, Resource
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource
 
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
 SECONDS = 120
@@ -350,7 +350,7 @@ def test_checkov_finds_what_is_broken(
     assert found - before == {finding for each in BREAKAGE for finding in each.findings}
 
 
-def _as_broken(resource: Resource) -> Resource | None:
+def _as_broken(resource: RehearsedResource) -> RehearsedResource | None:
     for each in BREAKAGE:
         if (each.type, each.name) == (resource.type, resource.name):
             if each.inputs is None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cloudsplaining.scan.policy_document import PolicyDocument
 
-from ringfence.rehearsal.record import Rehearsal, Resource
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def findings(policy: str, text: str) -> Iterator[Finding]:
             yield Finding(policy, risk, action)
 
 
-def policies(resource: Resource) -> Iterator[str]:
+def policies(resource: RehearsedResource) -> Iterator[str]:
     """Yield the policies of an identity; cloudsplaining does not judge trust policies."""
     if resource.type.startswith("aws:iam/"):
         if "policy" in resource.inputs:

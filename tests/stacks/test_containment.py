@@ -20,12 +20,12 @@ from ringfence.cloud import containment, roles
 from ringfence.manifest.model import Environment
 from ringfence.rehearsal.engine.rehearse import rehearsed
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
-from ringfence.rehearsal.record import Rehearsal, Resource
-from ringfence.verify.account.access import Decision, Principal, Request, decide
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource
+from ringfence.verify.account.access import AccessRequest, IamDecision, IamPrincipal, decide
 from ringfence.verify.account.sample_events import SampleEvents
 from stacks.components.response.containment import Containment, ContainmentArgs
-from stacks.functions.containment.handler import IncompleteError, Outcome, respond
-from stacks.functions.containment.machine import Settings
+from stacks.functions.containment.handler import IncompleteResponseError, Outcome, respond
+from stacks.functions.containment.machine import ContainmentSettings
 
 OURS = {"Key": "ringfence:environment", "Value": "payments-prod"}
 ROLE, OTHER_ROLE = "time", "ledger"
@@ -48,11 +48,11 @@ class Estate:
         return SampleEvents(self.place.account.id, self.place.account.region)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ContainmentSettings:
         """As Lambda gives them to the function."""
         name = self.place.exports["containment_function_arn"].rpartition(":")[2]
         found = self.aws("lambda").get_function_configuration(FunctionName=name)
-        return Settings.read(found["Environment"]["Variables"])
+        return ContainmentSettings.read(found["Environment"]["Variables"])
 
     def sends(self, event: Any) -> list[Outcome]:
         return respond(event, self.settings, self.aws)
@@ -107,7 +107,7 @@ class Estate:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return found
 
-    def decides(self, instance: str, issued: str, role: str = ROLE) -> Decision:
+    def decides(self, instance: str, issued: str, role: str = ROLE) -> IamDecision:
         """Whether credentials of an instance read a secret that its role may read."""
         iam = self.aws("iam")
         policies = [
@@ -116,8 +116,8 @@ class Estate:
         ]
         found = iam.get_role(RoleName=role)["Role"]
         context = {"aws:userid": f"{found['RoleId']}:{instance}", "aws:TokenIssueTime": issued}
-        request = Request(
-            "secretsmanager:GetSecretValue", "*", Principal("AWS", found["Arn"]), context
+        request = AccessRequest(
+            "secretsmanager:GetSecretValue", "*", IamPrincipal("AWS", found["Arn"]), context
         )
         return decide(request, policies)
 
@@ -272,13 +272,13 @@ def test_snapshots_are_of_all_disks_and_encrypted(estate: Estate) -> None:
 def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate) -> None:
     before, later = "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
     like = "i-0123456789abcdef0"
-    assert estate.decides(estate.instance, before) is Decision.ALLOWED
+    assert estate.decides(estate.instance, before) is IamDecision.ALLOWED
     estate.sends(estate.samples.guardduty(estate.instance))
     # Also those it fetches until its profile is removed: so without a time limit.
     for issued in (before, later):
-        assert estate.decides(estate.instance, issued) is Decision.DENIED
-    assert estate.decides(like, before) is Decision.ALLOWED
-    assert estate.decides(like, before, OTHER_ROLE) is Decision.ALLOWED
+        assert estate.decides(estate.instance, issued) is IamDecision.DENIED
+    assert estate.decides(like, before) is IamDecision.ALLOWED
+    assert estate.decides(like, before, OTHER_ROLE) is IamDecision.ALLOWED
 
 
 def test_a_notification_names_the_steps_and_the_release(estate: Estate) -> None:
@@ -339,8 +339,8 @@ def test_credentials_from_before_stay_worthless_after_a_release(estate: Estate) 
     """Somebody may have copied them; they live for hours."""
     estate.sends(estate.samples.guardduty(estate.instance))
     estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
-    assert estate.decides(estate.instance, "2026-01-01T00:00:00Z") is Decision.DENIED
-    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.ALLOWED
+    assert estate.decides(estate.instance, "2026-01-01T00:00:00Z") is IamDecision.DENIED
+    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is IamDecision.ALLOWED
 
 
 def test_protection_that_was_there_before_stays(estate: Estate) -> None:
@@ -361,7 +361,7 @@ def test_an_instance_can_be_contained_again(estate: Estate) -> None:
     estate.sends(estate.samples.guardduty(estate.instance, id_="second"))
     assert quarantined(estate)
     assert len(estate.snapshots()) == 4
-    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is Decision.DENIED
+    assert estate.decides(estate.instance, "2099-01-01T00:00:00Z") is IamDecision.DENIED
     estate.sends(release)
     assert estate.state() == before
 
@@ -453,7 +453,9 @@ def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
     event = estate.samples.guardduty(estate.instance)
     with (
         refused(estate, *STEPS[step]),
-        pytest.raises(IncompleteError, match=f"is not completely contained: {step}: .*is down"),
+        pytest.raises(
+            IncompleteResponseError, match=f"is not completely contained: {step}: .*is down"
+        ),
     ):
         estate.sends(event)
     assert quarantined(estate)
@@ -470,7 +472,7 @@ def test_a_step_that_fails_stops_no_other(estate: Estate, step: str) -> None:
 def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
     before = estate.state()
     event = estate.samples.guardduty(estate.instance)
-    with refused(estate, *STEPS[step]), pytest.raises(IncompleteError):
+    with refused(estate, *STEPS[step]), pytest.raises(IncompleteResponseError):
         estate.sends(event)
     estate.notifications()
     estate.sends(event)
@@ -487,7 +489,7 @@ def test_lambda_tries_again_and_completes_it(estate: Estate, step: str) -> None:
 def test_a_network_that_cannot_be_cut_does_not_save_the_credentials(estate: Estate) -> None:
     with (
         refused(estate, "ec2", "ModifyNetworkInterfaceAttribute"),
-        pytest.raises(IncompleteError, match="network: "),
+        pytest.raises(IncompleteResponseError, match="network: "),
     ):
         estate.sends(estate.samples.guardduty(estate.instance))
     assert estate.state()["profile"] is None
@@ -497,12 +499,12 @@ def test_a_network_that_cannot_be_cut_does_not_save_the_credentials(estate: Esta
 def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
     """It would be what a release restores. The state is in the message and the log, at least."""
     event = estate.samples.guardduty(estate.instance)
-    with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteError):
+    with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteResponseError):
         estate.sends(event)
     (message,) = estate.notifications()
     assert estate.place.exports["group_ids"]["server-time"] in message
     for again in (event, estate.samples.request(estate.instance, kind=containment.RELEASE)):
-        with pytest.raises(IncompleteError, match="its original state is not recorded"):
+        with pytest.raises(IncompleteResponseError, match="its original state is not recorded"):
             estate.sends(again)
     assert quarantined(estate)
 
@@ -513,7 +515,9 @@ def test_a_release_that_fails_leaves_the_rest_shut(estate: Estate) -> None:
     release = estate.samples.request(estate.instance, kind=containment.RELEASE)
     with (
         refused(estate, "ec2", "AssociateIamInstanceProfile"),
-        pytest.raises(IncompleteError, match=r"is not completely released: profile: .*is down"),
+        pytest.raises(
+            IncompleteResponseError, match=r"is not completely released: profile: .*is down"
+        ),
     ):
         estate.sends(release)
     assert quarantined(estate)
@@ -574,7 +578,7 @@ def test_the_role_may_do_what_the_function_does_and_no_more(
     assert implied < allowed
 
 
-def _function(rehearsal: Rehearsal) -> Resource:
+def _function(rehearsal: Rehearsal) -> RehearsedResource:
     arn = rehearsal.exports["containment_function_arn"]
     functions = rehearsal.of_type("aws:lambda/function:Function")
     return next(function for function in functions if function.outputs["arn"] == arn)
@@ -641,6 +645,11 @@ def test_a_detector_and_a_boundary_narrow_it(environment: Environment) -> None:
     finding = patterns["containment-guardduty"]["detail"]
     assert finding["service"] == {"detectorId": [detector.id]}
     role = f"arn:aws:iam::{rehearsal.account.id}:role/ringfence/payments-prod/workloads/time/x"
-    for under, expected in ((boundary, Decision.ALLOWED), (f"{boundary}2", Decision.NOT_ALLOWED)):
-        request = Request("iam:PutRolePolicy", role, context={"iam:PermissionsBoundary": under})
+    for under, expected in (
+        (boundary, IamDecision.ALLOWED),
+        (f"{boundary}2", IamDecision.NOT_ALLOWED),
+    ):
+        request = AccessRequest(
+            "iam:PutRolePolicy", role, context={"iam:PermissionsBoundary": under}
+        )
         assert decide(request, [json.loads(policy.inputs["policy"])]) is expected

@@ -68,7 +68,7 @@ def test_footnotes_stand_only_where_they_are_needed() -> None:
 
 
 def test_a_missing_price_is_reported() -> None:
-    line = cost.Line("hosts, x9.gigantic", 2, "hour", None, 0, ())
+    line = cost.CostLine("hosts, x9.gigantic", 2, "hour", None, 0, ())
     shown = bill.render(cost.Estimate("us-east-1", (line,), ())).splitlines()
     assert "before tax, excluding 1 without a price;" in shown[0]
     assert shown[1] == "  no price  hosts, x9.gigantic  2"

@@ -19,7 +19,7 @@ from ringfence import cli
 from ringfence.cloud.flows import CALLERS, declared
 from ringfence.drawing import layout
 from ringfence.drawing.layout import Drawing
-from ringfence.drawing.picture import Arrow, Block, Node, Picture
+from ringfence.drawing.picture import Arrow, Block, DiagramNode, Picture
 from ringfence.manifest.model import Environment
 from ringfence.rehearsal.architecture import arrows, page, picture
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
@@ -49,7 +49,7 @@ def plain(environment: Environment) -> Picture:
             str(segment.cidr),
             (("eu-central-1a", str(segment.cidr)),),
             tuple(
-                Node(f"host {host.name}", "host", host.name, ("t4g.small",))
+                DiagramNode(f"host {host.name}", "host", host.name, ("t4g.small",))
                 for host in environment.hosts.values()
                 if host.segment == segment
             ),
@@ -267,7 +267,7 @@ def test_segments_of_one_purpose_and_rows_of_hosts_are_readable() -> None:
             f"{purpose}-{number}",
             "10.9.0.0/24",
             (("ap-southeast-1a", "10.9.0.0/25"),),
-            tuple(Node(f"host {purpose}-{number}-{n}", "host", f"h-{n}") for n in range(6)),
+            tuple(DiagramNode(f"host {purpose}-{number}-{n}", "host", f"h-{n}") for n in range(6)),
         )
         for purpose in (*layout.ROWS, "edge", "servers", "data")
         for number in range(2)

@@ -12,7 +12,7 @@ import pytest
 
 from ringfence.cloud.secrets import own_secrets
 from ringfence.manifest.model import Environment
-from ringfence.rehearsal.record import Rehearsal, Resource, Status
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource, Status
 
 UNTAGGABLE = {
     "aws:ec2/route:Route",
@@ -91,7 +91,7 @@ def test_every_resource_says_whose_it_is(rehearsal: Rehearsal) -> None:
     assert not silent
 
 
-def _tags(resource: Resource) -> dict[str, str]:
+def _tags(resource: RehearsedResource) -> dict[str, str]:
     """Those of an Auto Scaling group are a list."""
     found = resource.inputs.get("tags", {})
     return {t["key"]: t["value"] for t in found} if isinstance(found, list) else found

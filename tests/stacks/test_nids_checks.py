@@ -20,7 +20,7 @@ from ringfence.manifest.model import Environment
 from ringfence.rehearsal.account import emulated
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
 from ringfence.rehearsal.record import Rehearsal
-from ringfence.verify.account.access import Decision, Request, decide
+from ringfence.verify.account.access import AccessRequest, IamDecision, decide
 from ringfence.verify.account.cloud import Cloud
 from stacks.functions.mirroring import handler
 
@@ -52,9 +52,9 @@ def started(aws: Aws, out: Exports, group: str, segment: str) -> str:
     return made["NetworkInterfaces"][0]["NetworkInterfaceId"]
 
 
-def settings(out: Exports) -> handler.Settings:
+def settings(out: Exports) -> handler.MirroringSettings:
     mirror = out["mirroring"]
-    return handler.Settings(
+    return handler.MirroringSettings(
         control="NET-04",
         environment=ENVIRONMENT_NAME,
         sensors=frozenset({SENSOR}),
@@ -222,7 +222,7 @@ def test_the_function_gets_what_the_stack_made() -> None:
             for each in made.of_type("aws:lambda/function:Function")
             if each.inputs["handler"] == "mirroring.handler.handle"
         )
-        deployed = handler.Settings.read(function.inputs["environment"]["variables"])
+        deployed = handler.MirroringSettings.read(function.inputs["environment"]["variables"])
         assert deployed == settings(made.exports)
 
 
@@ -253,7 +253,7 @@ def test_one_that_fails_does_not_keep_the_others_from_being_mirrored() -> None:
     with running() as (made, _):
         aws, out = made.account.client, made.exports
         interfaces = [started(aws, out, "host-tools-1", "servers") for _ in range(2)]
-        with pytest.raises(handler.IncompleteError, match=interfaces[0]):
+        with pytest.raises(handler.IncompleteMirroringError, match=interfaces[0]):
             handler.mirror(_Refusing(aws("ec2"), interfaces[0]), settings(out))
         sessions = aws("ec2").describe_traffic_mirror_sessions()["TrafficMirrorSessions"]
         mirrored = {s["NetworkInterfaceId"] for s in sessions}
@@ -270,16 +270,22 @@ def test_the_role_mirrors_this_network_to_these_sensors_only() -> None:
     own = {f"aws:RequestTag/{ENVIRONMENT}": ENVIRONMENT_NAME, f"aws:RequestTag/{CONTROL}": "NET-04"}
     mirror, target = "ec2:CreateTrafficMirrorSession", "traffic-mirror-target"
     asked = [
-        (Request(mirror, arn("network-interface", "eni-1"), context=vpc), True),
-        (Request(mirror, arn("network-interface", "eni-1"), context={"ec2:Vpc": "else"}), False),
-        (Request(mirror, arn(target, out["mirroring"]["target_id"])), True),
-        (Request(mirror, arn(target, "tmt-else")), False),
-        (Request(mirror, arn("traffic-mirror-session", "*"), context=own), True),
-        (Request(mirror, arn("traffic-mirror-session", "*")), False),
-        (Request("ec2:DeleteTrafficMirrorSession", arn("traffic-mirror-session", "tms-1")), False),
+        (AccessRequest(mirror, arn("network-interface", "eni-1"), context=vpc), True),
+        (
+            AccessRequest(mirror, arn("network-interface", "eni-1"), context={"ec2:Vpc": "else"}),
+            False,
+        ),
+        (AccessRequest(mirror, arn(target, out["mirroring"]["target_id"])), True),
+        (AccessRequest(mirror, arn(target, "tmt-else")), False),
+        (AccessRequest(mirror, arn("traffic-mirror-session", "*"), context=own), True),
+        (AccessRequest(mirror, arn("traffic-mirror-session", "*")), False),
+        (
+            AccessRequest("ec2:DeleteTrafficMirrorSession", arn("traffic-mirror-session", "tms-1")),
+            False,
+        ),
     ]
     decisions = [
-        decide(request, [json.loads(policy.inputs["policy"])]) is Decision.ALLOWED
+        decide(request, [json.loads(policy.inputs["policy"])]) is IamDecision.ALLOWED
         for request, _ in asked
     ]
     assert decisions == [allowed for _, allowed in asked]

@@ -18,7 +18,7 @@ from pulumi.runtime.proto import analyzer_pb2_grpc
 from pulumi.runtime.rpc import UNKNOWN, _special_archive_sig, _special_sig_key
 
 from ringfence.rehearsal.record import Rehearsal
-from stacks.policy.rules import RULES, STACK_RULES, Declared
+from stacks.policy.rules import RULES, STACK_RULES, DeclaredResource
 
 PACK = Path(__file__).parents[2] / "stacks" / "policy"
 PYTHON = PACK / ".venv" / "bin" / "python"
@@ -108,7 +108,7 @@ def test_a_stack_is_refused(pack: analyzer_pb2_grpc.AnalyzerStub, case: StackCas
     assert not pack.AnalyzeStack(stack_of(case.passing), timeout=SECONDS).diagnostics
 
 
-def stack_of(resources: tuple[Declared, ...]) -> proto.AnalyzeStackRequest:
+def stack_of(resources: tuple[DeclaredResource, ...]) -> proto.AnalyzeStackRequest:
     return proto.AnalyzeStackRequest(
         resources=[
             proto.AnalyzerResource(

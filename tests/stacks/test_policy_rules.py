@@ -20,8 +20,8 @@ from ringfence.cloud.groups import host_group, server_group
 from ringfence.controls import catalogue as controls
 from ringfence.manifest.model import Environment
 from ringfence.rehearsal.engine.stacks import rehearsed_stack
-from ringfence.rehearsal.record import Rehearsal, Resource
-from stacks.policy.rules import RULES, STACK_RULES, Declared, tags
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource
+from stacks.policy.rules import RULES, STACK_RULES, DeclaredResource, tags
 from stacks.policy.rules.access import WITHOUT_RESOURCES
 
 Inputs = Mapping[str, Any]
@@ -57,14 +57,14 @@ def test_our_stacks_break_no_rule_of_what_stands_together(stacks: tuple[Rehearsa
         assert found == []
 
 
-def declared(resources: tuple[Resource, ...]) -> list[Declared]:
+def declared(resources: tuple[RehearsedResource, ...]) -> list[DeclaredResource]:
     """With references: the engine knows them from outputs, here they are found by ids.
 
     What has the id of another, as a bucket's policy has, names it among its inputs.
     """
     urns = {each.id: each.urn for each in resources if each.id not in each.inputs.values()}
     return [
-        Declared(
+        DeclaredResource(
             resource.urn,
             resource.type,
             resource.inputs,

@@ -22,7 +22,7 @@ from ringfence.cloud.balancers import HEALTH, VXLAN, balancers
 from ringfence.cloud.containment import STATE_TAGS
 from ringfence.cloud.flows import balancer_end, declared
 from ringfence.cloud.tags import HOST
-from ringfence.identity.ssh_authority import Files, management_networks
+from ringfence.identity.ssh_authority import SshAuthorityFiles, management_networks
 from ringfence.inventory import connection, firewall, first_boot, provisioned
 from ringfence.manifest.model import Environment
 from ringfence.manifest.validation.rules.hosts import HEALTH_PORT
@@ -263,7 +263,7 @@ class TestFirstBoot:
         self, environment: Environment, rehearsal: Rehearsal
     ) -> None:
         assert rehearsal.resources  # the authority is there
-        private = Files.of(environment).authority.read_text().splitlines()
+        private = SshAuthorityFiles.of(environment).authority.read_text().splitlines()
         for host in environment.hosts.values():
             text = first_boot.user_data(environment, host)
             assert text.startswith("#cloud-config\n")
@@ -317,7 +317,7 @@ class TestFirstBoot:
             each["path"]: each["content"]
             for each in first_boot.config(environment, host)["write_files"]
         }
-        authority = Files.of(environment).authority_public.read_text()
+        authority = SshAuthorityFiles.of(environment).authority_public.read_text()
         assert files["/etc/ssh/ringfence_user_ca.pub"] == authority
         assert files["/etc/ssh/ringfence_principals"].endswith(
             'from="10.40.0.0/22,127.0.0.1/32,::1/128",restrict ringfence\n'

@@ -15,7 +15,7 @@ import pytest
 
 from ringfence import cli
 from ringfence.rehearsal.output import tree
-from ringfence.rehearsal.record import Rehearsal, Resource, Status
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource, Status
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "inventories" / "aws-example" / "environment.yaml")
@@ -91,8 +91,8 @@ def test_a_missing_extra_is_told(
 
 
 def test_what_is_only_recorded_is_marked(rehearsal: Rehearsal) -> None:
-    def resource(name: str, parent: str, status: Status) -> Resource:
-        return Resource(name, "type", name, {}, name, {}, parent, status)
+    def resource(name: str, parent: str, status: Status) -> RehearsedResource:
+        return RehearsedResource(name, "type", name, {}, name, {}, parent, status)
 
     resources = (
         resource("component", "stack", Status.NONE),

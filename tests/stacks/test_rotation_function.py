@@ -18,7 +18,7 @@ from botocore.stub import Stubber
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
 
 from ringfence.cloud import tags
-from ringfence.rehearsal.account import Account, emulated
+from ringfence.rehearsal.account import EmulatedAccount, emulated
 from stacks.functions.rotation import age, handler, kinds
 
 STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
@@ -34,7 +34,7 @@ def test_tags_are_those_of_the_stack() -> None:
 
 @dataclass
 class Vault:
-    account: Account
+    account: EmulatedAccount
     client: Any
 
     def secret(

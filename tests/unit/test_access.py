@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from ringfence.verify.account.access import (
-    Decision,
-    PolicyError,
-    Principal,
-    Request,
+    AccessRequest,
+    IamDecision,
+    IamPolicyError,
+    IamPrincipal,
     decide,
     granted,
 )
 
-ALLOWED, DENIED, NOT_ALLOWED = Decision.ALLOWED, Decision.DENIED, Decision.NOT_ALLOWED
-ALICE = Principal("AWS", "arn:aws:iam::111122223333:user/alice")
-TRAIL = Principal("Service", "cloudtrail.amazonaws.com")
+ALLOWED, DENIED, NOT_ALLOWED = IamDecision.ALLOWED, IamDecision.DENIED, IamDecision.NOT_ALLOWED
+ALICE = IamPrincipal("AWS", "arn:aws:iam::111122223333:user/alice")
+TRAIL = IamPrincipal("Service", "cloudtrail.amazonaws.com")
 
 
 def policy(*statements: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def holds(condition: dict[str, Any], **context: Any) -> bool:
     """With `_` for `:` in names of keys."""
     given = {key.replace("_", ":"): value for key, value in context.items()}
     statement = allow(Condition=condition)
-    return granted([policy(statement)], Request("s3:GetObject", context=given)) is ALLOWED
+    return granted([policy(statement)], AccessRequest("s3:GetObject", context=given)) is ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -55,32 +55,32 @@ def holds(condition: dict[str, Any], **context: Any) -> bool:
     ],
 )
 def test_actions_and_resources(
-    statements: list[dict[str, Any]], action: str, resource: str, decision: Decision
+    statements: list[dict[str, Any]], action: str, resource: str, decision: IamDecision
 ) -> None:
-    assert granted([policy(*statements)], Request(action, resource)) is decision
+    assert granted([policy(*statements)], AccessRequest(action, resource)) is decision
 
 
 def test_a_single_statement_needs_no_list() -> None:
-    assert granted([{"Statement": allow()}], Request("s3:GetObject")) is ALLOWED
+    assert granted([{"Statement": allow()}], AccessRequest("s3:GetObject")) is ALLOWED
 
 
 def test_what_is_not_named() -> None:
     but_iam = {"Effect": "Deny", "NotAction": ["iam:*"], "Resource": "*"}
-    assert granted([policy(allow(), but_iam)], Request("s3:GetObject")) is DENIED
-    assert granted([policy(allow(), but_iam)], Request("iam:GetUser")) is ALLOWED
+    assert granted([policy(allow(), but_iam)], AccessRequest("s3:GetObject")) is DENIED
+    assert granted([policy(allow(), but_iam)], AccessRequest("iam:GetUser")) is ALLOWED
     but_own = {"Effect": "Deny", "Action": "iam:*", "NotResource": "arn:aws:iam::1:user/a"}
-    assert granted([policy(allow(), but_own)], Request("iam:GetUser", "other")) is DENIED
-    own = Request("iam:GetUser", "arn:aws:iam::1:user/a")
+    assert granted([policy(allow(), but_own)], AccessRequest("iam:GetUser", "other")) is DENIED
+    own = AccessRequest("iam:GetUser", "arn:aws:iam::1:user/a")
     assert granted([policy(allow(), but_own)], own) is ALLOWED
 
 
 def test_variables_are_the_callers_and_never_wild() -> None:
     own = policy(allow("iam:*", "arn:aws:iam::1:user/${aws:username}"))
 
-    def of(user: str | None, resource: str) -> Decision:
+    def of(user: str | None, resource: str) -> IamDecision:
         context = {"aws:username": user} if user else {}
         return granted(
-            [own], Request("iam:GetUser", f"arn:aws:iam::1:user/{resource}", None, context)
+            [own], AccessRequest("iam:GetUser", f"arn:aws:iam::1:user/{resource}", None, context)
         )
 
     assert of("alice", "alice") is ALLOWED
@@ -88,8 +88,8 @@ def test_variables_are_the_callers_and_never_wild() -> None:
     assert of("*", "bob") is NOT_ALLOWED
     assert of(None, "bob") is NOT_ALLOWED
     star = policy(allow("s3:*", "arn:aws:s3:::b/${*}"))
-    assert granted([star], Request("s3:GetObject", "arn:aws:s3:::b/x")) is NOT_ALLOWED
-    assert granted([star], Request("s3:GetObject", "arn:aws:s3:::b/*")) is ALLOWED
+    assert granted([star], AccessRequest("s3:GetObject", "arn:aws:s3:::b/x")) is NOT_ALLOWED
+    assert granted([star], AccessRequest("s3:GetObject", "arn:aws:s3:::b/*")) is ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_dates(operator: str, issued: str, expected: bool) -> None:
     ],
 )
 def test_what_is_not_known_is_an_error(condition: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match="is not known"):
+    with pytest.raises(IamPolicyError, match="is not known"):
         holds(condition, aws_CurrentTime="x")
 
 
 def test_an_unknown_variable_form_is_an_error() -> None:
-    with pytest.raises(PolicyError, match="default of policy variable"):
-        granted([policy(allow("*", "${aws:username, 'x'}"))], Request("s3:GetObject"))
+    with pytest.raises(IamPolicyError, match="default of policy variable"):
+        granted([policy(allow("*", "${aws:username, 'x'}"))], AccessRequest("s3:GetObject"))
 
 
 @pytest.mark.parametrize(
@@ -220,26 +220,28 @@ def test_an_unknown_variable_form_is_an_error() -> None:
         ({"AWS": ALICE.name}, None, False),
     ],
 )
-def test_principals(principal: Any, who: Principal | None, expected: bool) -> None:
-    request = Request("s3:GetObject", principal=who)
+def test_principals(principal: Any, who: IamPrincipal | None, expected: bool) -> None:
+    request = AccessRequest("s3:GetObject", principal=who)
     assert (granted([policy(allow(Principal=principal))], request) is ALLOWED) is expected
 
 
 def test_all_but_a_principal() -> None:
     but_alice = {**deny(), "NotPrincipal": {"AWS": ALICE.name}}
-    assert granted([policy(but_alice)], Request("s3:GetObject", principal=ALICE)) is NOT_ALLOWED
-    assert granted([policy(but_alice)], Request("s3:GetObject", principal=TRAIL)) is DENIED
+    assert (
+        granted([policy(but_alice)], AccessRequest("s3:GetObject", principal=ALICE)) is NOT_ALLOWED
+    )
+    assert granted([policy(but_alice)], AccessRequest("s3:GetObject", principal=TRAIL)) is DENIED
 
 
 def test_what_aws_says_of_principals_can_be_asked() -> None:
     only_service = {"StringNotEquals": {"aws:PrincipalServiceName": TRAIL.name}}
     refuse = policy(deny(Principal="*", Condition=only_service))
-    assert granted([refuse], Request("s3:PutObject", principal=ALICE)) is DENIED
-    assert granted([refuse], Request("s3:PutObject", principal=TRAIL)) is NOT_ALLOWED
+    assert granted([refuse], AccessRequest("s3:PutObject", principal=ALICE)) is DENIED
+    assert granted([refuse], AccessRequest("s3:PutObject", principal=TRAIL)) is NOT_ALLOWED
 
 
 def test_a_boundary_limits_and_does_not_allow() -> None:
-    request = Request("iam:CreateUser", principal=ALICE)
+    request = AccessRequest("iam:CreateUser", principal=ALICE)
     everything, reading = policy(allow()), policy(allow("s3:*"))
     assert decide(request, [everything]) is ALLOWED
     assert decide(request, [everything], boundary=[reading]) is NOT_ALLOWED
@@ -248,7 +250,7 @@ def test_a_boundary_limits_and_does_not_allow() -> None:
 
 
 def test_policies_of_resources() -> None:
-    request = Request("s3:GetObject", "arn:aws:s3:::b/k", ALICE)
+    request = AccessRequest("s3:GetObject", "arn:aws:s3:::b/k", ALICE)
     root = policy(allow(Principal={"AWS": "arn:aws:iam::111122223333:root"}))
     herself = policy(allow(Principal={"AWS": ALICE.name}))
     nobody = policy(deny(Principal="*"))
@@ -261,7 +263,7 @@ def test_policies_of_resources() -> None:
 
 def test_a_trust_policy_has_no_resource() -> None:
     trust = policy({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"})
-    assert granted([trust], Request("sts:AssumeRole", principal=ALICE)) is ALLOWED
+    assert granted([trust], AccessRequest("sts:AssumeRole", principal=ALICE)) is ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -319,11 +321,11 @@ def test_unquoted_numbers_and_truth_values() -> None:
 
 
 def test_a_policy_without_statements_allows_nothing() -> None:
-    assert granted([{"Version": "2012-10-17"}], Request("s3:GetObject")) is NOT_ALLOWED
+    assert granted([{"Version": "2012-10-17"}], AccessRequest("s3:GetObject")) is NOT_ALLOWED
 
 
 def test_a_resource_that_admits_everybody_allows_by_itself() -> None:
-    request = Request("s3:GetObject", "arn:aws:s3:::b/k", ALICE)
+    request = AccessRequest("s3:GetObject", "arn:aws:s3:::b/k", ALICE)
     for principal in ("*", {"AWS": "*"}, {"AWS": ["x", ALICE.name]}):
         assert decide(request, [], resource=policy(allow(Principal=principal))) is ALLOWED
     other = policy(
@@ -334,9 +336,9 @@ def test_a_resource_that_admits_everybody_allows_by_itself() -> None:
 
 
 def test_a_resource_admits_a_service_without_policies_of_its_own() -> None:
-    request = Request("s3:PutObject", "arn:aws:s3:::b/k", TRAIL)
+    request = AccessRequest("s3:PutObject", "arn:aws:s3:::b/k", TRAIL)
     own = policy(allow("s3:PutObject", Principal={"Service": TRAIL.name}))
     assert decide(request, [], resource=own) is ALLOWED
     assert decide(request, [], resource=policy(allow(Principal={"AWS": ALICE.name}))) is NOT_ALLOWED
-    anonymous = Request("s3:PutObject", "arn:aws:s3:::b/k")
+    anonymous = AccessRequest("s3:PutObject", "arn:aws:s3:::b/k")
     assert decide(anonymous, [], resource=policy(allow(Principal="*"))) is ALLOWED

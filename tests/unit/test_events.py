@@ -10,7 +10,7 @@ import pytest
 from moto.events.models import EventPattern
 
 from ringfence.cloud.containment import RELEASE, triggers
-from ringfence.verify.account.event_patterns import PatternError, matches
+from ringfence.verify.account.event_patterns import EventPatternError, matches
 from ringfence.verify.account.sample_events import SampleEvents
 
 SENDER = SampleEvents("111122223333", "eu-central-1")
@@ -68,7 +68,7 @@ def test_one_object_of_an_array_matches_alone(event: dict[str, Any], expected: b
 
 @pytest.mark.parametrize("pattern", [{"a": [{"wildcard": "x*"}]}, {"a": "x"}, {"a": []}])
 def test_what_is_not_known_is_an_error(pattern: dict[str, Any]) -> None:
-    with pytest.raises(PatternError):
+    with pytest.raises(EventPatternError):
         matches(pattern, {"a": "x"})
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.inventory import firewall
-from ringfence.inventory.firewall import Rule
+from ringfence.inventory.firewall import FirewallRule
 from ringfence.manifest.model import Egress, Environment
 
 LAB = Path(__file__).parent / "manifests/direct.yaml"
@@ -39,7 +39,7 @@ def load(tmp_path: Path):
     return load
 
 
-def admits(rules: list[Rule], address: str, port: int, protocol: str = "tcp") -> bool:
+def admits(rules: list[FirewallRule], address: str, port: int, protocol: str = "tcp") -> bool:
     return any(
         rule.port == port and rule.protocol == protocol and ip_address(address) in rule.network
         for rule in rules
@@ -184,7 +184,7 @@ networks = st.one_of(
     ),
 )
 rules = st.builds(
-    Rule,
+    FirewallRule,
     networks,
     st.sampled_from(["tcp", "udp"]),
     st.sampled_from([22, 443]),

@@ -483,5 +483,5 @@ def test_the_roster_from_the_manifest_is_that_of_the_gateway(environment: Enviro
     }
     facts = signed_documents.Roster.of(rendered, authority)
     assert signer.roster_of(environment, authority) == facts
-    carol = pki.Subject.of_principal(environment, environment.principals["carol"])
+    carol = pki.CertificateSubject.of_principal(environment, environment.principals["carol"])
     assert facts.uri("carol") == carol.uri

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ringfence.cli import main
 from ringfence.gateway.jose.keys import KeySet, KeySource, PublicKey, read_key_set
 from ringfence.gateway.refusals import Refusal
-from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.access_tokens import TrustedIssuer, Verifier
 from ringfence.identity import issuer
 from ringfence.identity.pki import principal_identity
 from ringfence.identity.state import StateError
@@ -65,7 +65,7 @@ class Delivered(KeySource):
 
 
 def gateway(environment: Environment, keys: Delivered, state: Path) -> Verifier:
-    trusted = Issuer(issuer.issuer_url(environment), keys, frozenset({"ES256"}))
+    trusted = TrustedIssuer(issuer.issuer_url(environment), keys, frozenset({"ES256"}))
     return Verifier([trusted], principals=environment.principals, state=state)
 
 

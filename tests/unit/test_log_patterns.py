@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringfence.verify.account.log_patterns import PatternError, matches
+from ringfence.verify.account.log_patterns import LogPatternError, matches
 
 GET = "127.0.0.1 Prod frank 10/Oct/2000:13:25:15 /index.html 404 1534"
 CASES = (
@@ -38,5 +38,5 @@ def test_a_pattern_is_evaluated(pattern: str, record: str, expected: bool) -> No
     ["REJECT", '{ $.a = "b" }', r"[ip=%127\.0\.0\.[1-9]%, ...]", "[..., a=1, ...]", "[a=, ...]"],
 )
 def test_what_is_not_known_is_an_error(pattern: str) -> None:
-    with pytest.raises(PatternError):
+    with pytest.raises(LogPatternError):
         matches(pattern, GET)

@@ -10,7 +10,7 @@ import pytest
 
 from ringfence.cloud import machines, policies
 from ringfence.manifest.model import Environment, Machine
-from ringfence.verify.account.access import Decision, Principal, Request, granted
+from ringfence.verify.account.access import AccessRequest, IamDecision, IamPrincipal, granted
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
 ACCOUNT, REGION = "111122223333", "eu-central-1"
@@ -85,35 +85,35 @@ def test_a_secret_is_read_on_both_ends(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("action", "who", "context", "decision"),
     [
-        ("kms:GenerateDataKeyWithoutPlaintext", AUTO_SCALING, THROUGH, Decision.ALLOWED),
-        ("kms:Decrypt", AUTO_SCALING, {"kms:CallerAccount": ACCOUNT}, Decision.NOT_ALLOWED),
-        ("kms:CreateGrant", AUTO_SCALING, THROUGH, Decision.NOT_ALLOWED),
+        ("kms:GenerateDataKeyWithoutPlaintext", AUTO_SCALING, THROUGH, IamDecision.ALLOWED),
+        ("kms:Decrypt", AUTO_SCALING, {"kms:CallerAccount": ACCOUNT}, IamDecision.NOT_ALLOWED),
+        ("kms:CreateGrant", AUTO_SCALING, THROUGH, IamDecision.NOT_ALLOWED),
         (
             "kms:CreateGrant",
             AUTO_SCALING,
             {**THROUGH, "kms:GrantIsForAWSResource": "true"},
-            Decision.ALLOWED,
+            IamDecision.ALLOWED,
         ),
         (
             "kms:Decrypt",
             AUTO_SCALING.replace(ACCOUNT, "999999999999"),
             {**THROUGH, "kms:CallerAccount": "999999999999"},
-            Decision.NOT_ALLOWED,
+            IamDecision.NOT_ALLOWED,
         ),
         (
             "kms:Decrypt",
             "arn:aws:iam::999999999999:role/any",
             {**THROUGH, "kms:CallerAccount": "999999999999"},
-            Decision.NOT_ALLOWED,
+            IamDecision.NOT_ALLOWED,
         ),
     ],
 )
 def test_auto_scaling_uses_keys_for_disks_only(
-    action: str, who: str, context: dict[str, str], decision: Decision
+    action: str, who: str, context: dict[str, str], decision: IamDecision
 ) -> None:
     """Its role has no policy that names keys: the key's own alone decides."""
     policy = json.loads(
         policies.key_policy(account=ACCOUNT, region=REGION, log_groups="payments-prod-")
     )
-    request = Request(action, "arn:aws:kms:::key/1", Principal("AWS", who), context)
+    request = AccessRequest(action, "arn:aws:kms:::key/1", IamPrincipal("AWS", who), context)
     assert granted([policy], request) is decision

@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from ringfence.controls import catalogue, mappings
-from ringfence.controls.mappings import Coverage, Framework, Source, Statement
+from ringfence.controls.mappings import Coverage, Framework, FrameworkSource, Statement
 
 
 def statement(id_: str, level: str, *controls: str, **more: Any) -> Statement:
@@ -24,7 +24,7 @@ EXAMPLE = Framework(
     id="example",
     title="Example",
     version="1",
-    source=Source("A document.", "A shelf.", "source", "2026-11-30"),
+    source=FrameworkSource("A document.", "A shelf.", "source", "2026-11-30"),
     scope="Everything.",
     levels={"L1": "Low", "L2": "Middle", "L3": "High"},
     statements=(

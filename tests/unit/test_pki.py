@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.cli import main
 from ringfence.identity import pki
-from ringfence.identity.pki import Authority, PkiError, Subject
+from ringfence.identity.pki import Authority, CertificateSubject, PkiError
 from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment
 
@@ -39,13 +39,13 @@ def request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, name: str = "an
     return csr.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def issue(authority: Authority, subject: Subject, days: int = 30) -> x509.Certificate:
+def issue(authority: Authority, subject: CertificateSubject, days: int = 30) -> x509.Certificate:
     pem = authority.sign_request(subject, request(ec.generate_private_key(ec.SECP256R1())), days)
     return x509.load_pem_x509_certificate(pem.encode())
 
 
-def host_subject(environment: Environment) -> Subject:
-    return Subject.of_host(environment, environment.hosts["tools-1"])
+def host_subject(environment: Environment) -> CertificateSubject:
+    return CertificateSubject.of_host(environment, environment.hosts["tools-1"])
 
 
 def test_the_authority_is_made_once_and_kept_private(environment: Environment):
@@ -80,7 +80,9 @@ def test_the_name_in_a_request_is_ignored(environment: Environment, authority: A
 
 def test_a_host_certificate_is_not_a_callers(environment: Environment, authority: Authority):
     host = issue(authority, host_subject(environment))
-    caller = issue(authority, Subject.of_principal(environment, environment.principals["carol"]))
+    caller = issue(
+        authority, CertificateSubject.of_principal(environment, environment.principals["carol"])
+    )
     assert host.subject.rfc4514_string() == "CN=tools-1.lab.internal,OU=hosts,O=lab"
     assert caller.subject.rfc4514_string() == "CN=carol,OU=principals,O=lab"
     usages = caller.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -130,7 +132,7 @@ def test_a_good_certificate_is_kept_and_one_past_half_its_life_is_renewed(
 def test_a_changed_address_needs_a_new_certificate(environment: Environment, authority: Authority):
     subject = host_subject(environment)
     leaf = issue(authority, subject).public_bytes(serialization.Encoding.PEM).decode()
-    moved = Subject(
+    moved = CertificateSubject(
         "host",
         subject.environment,
         subject.name,
@@ -155,7 +157,7 @@ def test_the_authority_may_not_issue_names_outside_its_domain(
 ):
     """Verified by OpenSSL, because hosts rely on it and not on our issuing code."""
     inside = host_subject(environment)
-    outside = Subject("host", "lab", "evil", "www.example.com", ("www.example.com",))
+    outside = CertificateSubject("host", "lab", "evil", "www.example.com", ("www.example.com",))
     trust = tmp_path / "trust.pem"
     trust.write_text(authority.bundle)
     verdicts = {}

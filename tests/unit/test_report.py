@@ -21,8 +21,8 @@ from ringfence.report import document, evidence, not_applicable, page, terminal
 from ringfence.report.model import (
     ENVIRONMENT,
     Check,
+    CheckIdentity,
     Counts,
-    Identity,
     Outcome,
     Report,
     findings,
@@ -38,7 +38,7 @@ HOSTS = ("tools-1", "siem-1")
 
 def check(control: str, host: str, outcome: Outcome, message: str = "", case: str = "") -> Check:
     return Check(
-        Identity(control, host, "test_root_is_refused", case, "Root is no person."),
+        CheckIdentity(control, host, "test_root_is_refused", case, "Root is no person."),
         outcome,
         message,
         0.1,

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from ringfence.identity import ssh_authority
-from ringfence.identity.ssh_authority import Files
+from ringfence.identity.ssh_authority import SshAuthorityFiles
 from ringfence.identity.state import StateError
 from ringfence.manifest.model import Automation, Environment, Segment
 
@@ -35,7 +35,7 @@ def environment(tmp_path: Path) -> Environment:
     )
 
 
-def certificate(files: Files) -> SSHCertificate:
+def certificate(files: SshAuthorityFiles) -> SSHCertificate:
     identity = load_ssh_public_identity(files.certificate.read_bytes())
     assert isinstance(identity, SSHCertificate)
     identity.verify_cert_signature()
@@ -129,7 +129,7 @@ def test_no_authority_is_made_in_passing(environment):
 def test_many_at_once_agree(environment):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: ssh_authority.ensure_certificate(environment), range(16)))
-    files = Files.of(environment)
+    files = SshAuthorityFiles.of(environment)
     assert len(files.journal.read_text().splitlines()) == 1
     assert certificate(files).valid_principals == [b"robot"]
 

@@ -12,7 +12,7 @@ import pytest
 from ringfence.cloud import roles, secrets, sessions
 from ringfence.cloud.groups import host_group
 from ringfence.manifest.model import Environment
-from ringfence.verify.account.access import Decision, Principal, Request, decide
+from ringfence.verify.account.access import AccessRequest, IamDecision, IamPrincipal, decide
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "aws-example" / "environment.yaml"
 ACCOUNT, REGION = "111122223333", "eu-central-1"
@@ -43,10 +43,10 @@ def may(
     guard: str | None = None,
     **context: Any,
 ) -> bool:
-    principal = Principal("AWS", f"arn:aws:iam::{ACCOUNT}:role/{who}")
-    request = Request(action, resource, principal, context)
+    principal = IamPrincipal("AWS", f"arn:aws:iam::{ACCOUNT}:role/{who}")
+    request = AccessRequest(action, resource, principal, context)
     resource_policy = json.loads(guard) if guard else None
-    return decide(request, [json.loads(policy)], resource=resource_policy) is Decision.ALLOWED
+    return decide(request, [json.loads(policy)], resource=resource_policy) is IamDecision.ALLOWED
 
 
 def role(environment: Environment, workload: str) -> str:

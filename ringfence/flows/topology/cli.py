@@ -6,8 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ringfence.drawing.picture import NothingToDrawError
 from ringfence.flows.topology import page
-from ringfence.flows.topology.paths import NothingToDrawError
 from ringfence.manifest.model import Environment
 
 

@@ -10,7 +10,7 @@ _templates = templates.beside(__file__)
 
 
 def render(environment: Environment) -> str:
-    """Return the page. Raises `paths.NothingToDrawError`."""
+    """Return the page. Raises `NothingToDrawError`."""
     declared = paths.declared(environment)
     shown = picture.of(environment, declared)
     copies = picture.mirrored(environment)

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from ringfence.cloud.flows import Path
 from ringfence.drawing.arrows import merged
-from ringfence.drawing.picture import Arrow
+from ringfence.drawing.picture import Arrow, NothingToDrawError
 from ringfence.flows.comparison import compare
 from ringfence.manifest.model import Environment
 
@@ -17,10 +17,6 @@ PORTS = 18
 
 DeclaredPaths = Mapping[Path, str]
 """Every declared path with its reason."""
-
-
-class NothingToDrawError(Exception):
-    """Hosts of the manifest have no addresses."""
 
 
 def declared(environment: Environment) -> DeclaredPaths:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ringfence.cloud.balancers import VXLAN
 from ringfence.cloud.flows import segment_end
-from ringfence.drawing.picture import ROUTER, Arrow, Block, Node, Picture, wrapped
+from ringfence.drawing.picture import ROUTER, Arrow, Block, DiagramNode, Picture, wrapped
 from ringfence.flows.topology.paths import DeclaredPaths
 from ringfence.manifest.model import Address, Environment, Host, Network, Segment
 
@@ -48,9 +48,12 @@ def _block(environment: Environment, segment: Segment, addresses: dict[str, str]
         str(segment.cidr),
         tuple(("", line) for line in (_address(segment.cidr6) if segment.cidr6 else ())),
         (
-            *(Node(f"host {h.name}", "host", h.name, tuple(_host(environment, h))) for h in own),
             *(
-                Node(end, "address", addresses[end], tuple(_address(end.partition(" ")[0])))
+                DiagramNode(f"host {h.name}", "host", h.name, tuple(_host(environment, h)))
+                for h in own
+            ),
+            *(
+                DiagramNode(end, "address", addresses[end], tuple(_address(end.partition(" ")[0])))
                 for end in sorted(others)
             ),
         ),
@@ -88,18 +91,18 @@ def _router(environment: Environment, paths: DeclaredPaths) -> Block:
         "router",
         "in every segment",
         tuple(("", line) for line in copied if environment.group("sensor")),
-        (Node("access lists", ROUTER, "access lists", lists),),
+        (DiagramNode("access lists", ROUTER, "access lists", lists),),
     )
 
 
-def _outside(environment: Environment, paths: DeclaredPaths) -> tuple[Node, ...]:
+def _outside(environment: Environment, paths: DeclaredPaths) -> tuple[DiagramNode, ...]:
     known = {f"host {name}" for name in environment.hosts}
     known |= {segment_end(segment) for segment in environment.segments.values()}
     found = {end: why for end, why in _named(paths) if end not in known and " in " not in end}
     if not found:
-        return (Node("outside", "outside", "outside", ("no flow leads there",)),)
+        return (DiagramNode("outside", "outside", "outside", ("no flow leads there",)),)
     return tuple(
-        Node(end, "outside", "outside", (*_address(end), *_why(why)))
+        DiagramNode(end, "outside", "outside", (*_address(end), *_why(why)))
         for end, why in sorted(found.items())
     )
 

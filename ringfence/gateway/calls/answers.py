@@ -14,8 +14,8 @@ from typing import Any
 from ringfence.gateway.audit.events import Treatment
 from ringfence.gateway.calls import results
 from ringfence.gateway.calls.exchange import OWN_CLASS, Exchange
-from ringfence.gateway.calls.recording import Recorder
-from ringfence.gateway.configuration.model import MessageLimits, Server
+from ringfence.gateway.calls.recording import CallRecorder
+from ringfence.gateway.configuration.model import MessageLimits, ServerConfiguration
 from ringfence.gateway.inspection.inspector import Inspected
 from ringfence.gateway.inspection.streams import StreamInspector
 from ringfence.gateway.inspection.worker import InspectionWorker
@@ -47,13 +47,13 @@ class Answers:
 
     def __init__(
         self,
-        server: Server,
+        server: ServerConfiguration,
         catalogue: Catalogue[Judgement],
         policies: Policies,
         inspection: InspectionWorker,
         limits: MessageLimits,
         verifier: Verifier,
-        recorder: Recorder,
+        recorder: CallRecorder,
     ) -> None:
         self._server = server
         self._catalogue = catalogue

@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from ringfence.gateway.calls.exchange import JSON_HEADERS, Answer, Exchange, Verb
-from ringfence.gateway.calls.recording import Recorder
+from ringfence.gateway.calls.recording import CallRecorder
 from ringfence.gateway.configuration.model import Configuration
 from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.requests import Call
 from ringfence.gateway.refusals import Refusal
-from ringfence.gateway.tokens.access_tokens import Identity, certificate_thumbprint
+from ringfence.gateway.tokens.access_tokens import CallerIdentity, certificate_thumbprint
 from ringfence.gateway.tokens.revocations import Revocations
 
 WELL_KNOWN_SECONDS = 3600
@@ -36,7 +36,7 @@ class Endpoints:
         configuration: Configuration,
         grants: Grants,
         revocations: Revocations,
-        recorder: Recorder,
+        recorder: CallRecorder,
     ) -> None:
         self._configuration = configuration
         self._grants = grants
@@ -104,7 +104,7 @@ class Endpoints:
         return Answer(200, JSON_HEADERS, strict_json.serialise({"revocations": listed}))
 
     def _record_list(self, exchange: Exchange, step: str, principal: str) -> None:
-        exchange.identity = Identity(principal, "certificate", None, frozenset(), 0.0, None)
+        exchange.identity = CallerIdentity(principal, "certificate", None, frozenset(), 0.0, None)
         exchange.call = _step(step)
         self._recorder.conclude(exchange, 200)
 
@@ -118,8 +118,8 @@ class Endpoints:
         return principal
 
 
-def _signer(principal: str) -> Identity:
-    return Identity(principal, "signature", None, frozenset(), 0.0, None)
+def _signer(principal: str) -> CallerIdentity:
+    return CallerIdentity(principal, "signature", None, frozenset(), 0.0, None)
 
 
 def _step(step: str, server: str = "", tool: str | None = None) -> Call:

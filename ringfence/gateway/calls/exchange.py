@@ -16,7 +16,7 @@ from ringfence.gateway.audit.events import Treatment
 from ringfence.gateway.policy.decisions import Decision
 from ringfence.gateway.protocol.mirrored_headers import ParamHeader
 from ringfence.gateway.protocol.requests import Call
-from ringfence.gateway.tokens.access_tokens import Identity
+from ringfence.gateway.tokens.access_tokens import CallerIdentity
 
 Headers = list[tuple[bytes, bytes]]
 """Headers of ASGI: names in lower case, repetitions kept."""
@@ -65,7 +65,7 @@ class Exchange:
     message_id: str | int | None = None
     """The id of the JSON-RPC request as soon as it is read, for whatever answer it gets."""
     call: Call | None = None
-    identity: Identity | None = None
+    identity: CallerIdentity | None = None
     decision: Decision | None = None
     grant: str | None = None
     data_class: str | None = None
@@ -108,7 +108,7 @@ class Exchange:
             arrived=time.time(),
         )
 
-    def identified(self) -> tuple[Call, Identity]:
+    def identified(self) -> tuple[Call, CallerIdentity]:
         """The call and its caller, for stages that come after authentication."""
         assert self.call is not None
         assert self.identity is not None

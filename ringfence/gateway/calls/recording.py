@@ -14,7 +14,7 @@ from ringfence.gateway.audit.log import Audit
 from ringfence.gateway.calls.exchange import JSON_HEADERS, Answer, Exchange
 from ringfence.gateway.calls.metrics import Metrics
 from ringfence.gateway.calls.results import error_message
-from ringfence.gateway.configuration.model import Server
+from ringfence.gateway.configuration.model import ServerConfiguration
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.requests import Call
 from ringfence.gateway.refusals import Refusal
@@ -26,11 +26,15 @@ FORWARDED = 102
 logger = logging.getLogger(__name__)
 
 
-class Recorder:
+class CallRecorder:
     """Records requests that one version of the configuration decides."""
 
     def __init__(
-        self, audit: Audit, metrics: Metrics, servers: Mapping[str, Server], version: str
+        self,
+        audit: Audit,
+        metrics: Metrics,
+        servers: Mapping[str, ServerConfiguration],
+        version: str,
     ) -> None:
         """`version`: the digest of the configuration."""
         self.audit = audit

@@ -16,7 +16,7 @@ from ringfence.gateway.calls.exchange import (
     Headers,
 )
 from ringfence.gateway.calls.limits import Circuit, Slots
-from ringfence.gateway.calls.recording import Recorder
+from ringfence.gateway.calls.recording import CallRecorder
 from ringfence.gateway.pins.approved import Judgement
 from ringfence.gateway.protocol import requests, sessions, strict_json
 from ringfence.gateway.protocol.methods import MODERN
@@ -35,7 +35,7 @@ class Relay:
         connections: Connections,
         catalogue: Catalogue[Judgement],
         answers: Answers,
-        recorder: Recorder,
+        recorder: CallRecorder,
         slots: Slots,
         circuit: Circuit,
         sessions_key: bytes,

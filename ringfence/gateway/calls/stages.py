@@ -25,7 +25,7 @@ from ringfence.gateway import (
 )
 from ringfence.gateway.calls.exchange import EMPTY_HEADERS, OWN_CLASS, Answer, Exchange
 from ringfence.gateway.calls.limits import CallLimits
-from ringfence.gateway.calls.recording import Recorder
+from ringfence.gateway.calls.recording import CallRecorder
 from ringfence.gateway.calls.relay import Relay
 from ringfence.gateway.configuration.model import Configuration
 from ringfence.gateway.consent.store import Grants
@@ -39,7 +39,7 @@ from ringfence.gateway.tokens.dpop import ProofRequest
 
 
 @dataclass(frozen=True)
-class Services:
+class StageServices:
     """The services that the stages of one version of the configuration use."""
 
     configuration: Configuration
@@ -48,7 +48,7 @@ class Services:
     policies: Policies
     inspection: InspectionWorker
     limits: CallLimits
-    recorder: Recorder
+    recorder: CallRecorder
     relays: Mapping[str, Relay]
 
 
@@ -58,7 +58,7 @@ class Stage(ABC):
     controls: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def __init__(self, services: Services) -> None: ...
+    def __init__(self, services: StageServices) -> None: ...
 
     @abstractmethod
     async def __call__(self, exchange: Exchange) -> Answer | None:
@@ -70,7 +70,7 @@ class ReadRequest(Stage):
 
     name, controls = "protocol", protocol.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._servers = services.configuration.servers
         self._depth = services.configuration.limits.depth
 
@@ -99,7 +99,7 @@ class Authenticate(Stage):
 
     name, controls = "tokens", tokens.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._verifier = services.verifier
         self._resource = services.configuration.resource_of
         self._sessions_key = services.configuration.secret("sessions")
@@ -130,7 +130,7 @@ class FindGrant(Stage):
 
     name, controls = "consent", consent.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._grants = services.grants
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -145,7 +145,7 @@ class Authorise(Stage):
 
     name, controls = "policy", policy.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._policies = services.policies
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -169,7 +169,7 @@ class CheckDefinition(Stage):
 
     name, controls = "pins", pins.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._relays = services.relays
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -186,7 +186,7 @@ class InspectArguments(Stage):
 
     name, controls = "inspection", inspection.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._inspection = services.inspection
         self._enabled = services.configuration.inspection.arguments != "off"
         self._fingerprint: Callable[[Any], str] = services.recorder.audit.fingerprint
@@ -216,7 +216,7 @@ class LimitRate(Stage):
 
     name = "limits"
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._limits = services.limits
         self._servers = services.configuration.servers
 
@@ -232,7 +232,7 @@ class RecordDecision(Stage):
 
     name, controls = "audit", audit.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._recorder = services.recorder
 
     async def __call__(self, exchange: Exchange) -> Answer | None:
@@ -250,7 +250,7 @@ class Forward(Stage):
 
     name, controls = "upstream", upstream.CONTROLS
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self._relays = services.relays
 
     async def __call__(self, exchange: Exchange) -> Answer:
@@ -274,7 +274,7 @@ STAGES: tuple[type[Stage], ...] = (
 class Pipeline:
     """The stages of one version of the configuration."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: StageServices) -> None:
         self.stages = tuple(stage(services) for stage in STAGES)
 
     async def answer(self, exchange: Exchange) -> Answer:

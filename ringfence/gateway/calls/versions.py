@@ -18,16 +18,16 @@ from ringfence.gateway.calls.endpoints import Endpoints
 from ringfence.gateway.calls.exchange import Verb
 from ringfence.gateway.calls.limits import CallLimits, ServerLimits
 from ringfence.gateway.calls.metrics import Metrics
-from ringfence.gateway.calls.recording import Recorder
+from ringfence.gateway.calls.recording import CallRecorder
 from ringfence.gateway.calls.relay import Relay
-from ringfence.gateway.calls.stages import Pipeline, Services
+from ringfence.gateway.calls.stages import Pipeline, StageServices
 from ringfence.gateway.configuration.model import Configuration, ConfigurationError
 from ringfence.gateway.consent.store import Grants
 from ringfence.gateway.inspection.worker import InspectionWorker
 from ringfence.gateway.pins.approved import Judgement, Pins
 from ringfence.gateway.pins.observations import Observations
 from ringfence.gateway.protocol.methods import MODERN
-from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.access_tokens import TrustedIssuer, Verifier
 from ringfence.gateway.tokens.revocations import Revocations
 from ringfence.gateway.upstream.catalogue import Catalogue
 from ringfence.gateway.upstream.connections import Connections, tls_context
@@ -60,7 +60,9 @@ class Version:
         """Raises `ConfigurationError` where an issuer's keys cannot be used."""
         self.configuration = configuration
         self.stores = stores
-        self.recorder = Recorder(stores.audit, metrics, configuration.servers, configuration.digest)
+        self.recorder = CallRecorder(
+            stores.audit, metrics, configuration.servers, configuration.digest
+        )
         self._metrics = metrics
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -82,7 +84,7 @@ class Version:
         )
         self._relays = self._make_relays()
         self.pipeline = Pipeline(
-            Services(
+            StageServices(
                 configuration,
                 self._verifier,
                 stores.grants,
@@ -190,7 +192,7 @@ class Version:
         configuration, tokens = self.configuration, self.configuration.tokens
         return Verifier(
             [
-                Issuer(each.issuer, keys, frozenset(each.algorithms), each.principal_claim)
+                TrustedIssuer(each.issuer, keys, frozenset(each.algorithms), each.principal_claim)
                 for each, keys in zip(tokens.issuers, configuration.key_sources(), strict=True)
             ],
             principals=configuration.principals,

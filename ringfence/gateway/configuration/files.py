@@ -28,7 +28,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-class Files:
+class ConfigurationFiles:
     """The files of one directory, and the problems with them."""
 
     def __init__(self, directory: Path) -> None:

@@ -43,7 +43,7 @@ class TokenSettings:
 
 
 @dataclass(frozen=True)
-class Tool:
+class ToolConfiguration:
     name: str
     data_class: DataClass
     sensitive: bool
@@ -51,7 +51,7 @@ class Tool:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerConfiguration:
     name: str
     url: str
     server_name: str | None
@@ -60,7 +60,7 @@ class Server:
     timeout_seconds: float
     concurrency: int
     calls_per_minute: int
-    tools: Mapping[str, Tool]
+    tools: Mapping[str, ToolConfiguration]
     resources: Mapping[str, DataClass]
     """Patterns of resource URIs, with their data class."""
     prompts: Mapping[str, DataClass]
@@ -115,7 +115,7 @@ class Configuration:
     origins: frozenset[str]
     tokens: TokenSettings
     principals: frozenset[str]
-    servers: Mapping[str, Server]
+    servers: Mapping[str, ServerConfiguration]
     grants: GrantSettings
     inspection: InspectionSettings
     limits: MessageLimits

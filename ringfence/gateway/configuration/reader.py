@@ -18,7 +18,7 @@ from typing import Any
 import jsonschema_rs
 
 from ringfence.gateway.configuration import references
-from ringfence.gateway.configuration.files import Files, Where
+from ringfence.gateway.configuration.files import ConfigurationFiles, Where
 from ringfence.gateway.configuration.model import (
     AuditSettings,
     Configuration,
@@ -27,15 +27,15 @@ from ringfence.gateway.configuration.model import (
     InspectionSettings,
     IssuerSettings,
     MessageLimits,
-    Server,
+    ServerConfiguration,
     TokenSettings,
-    Tool,
+    ToolConfiguration,
     UpstreamSettings,
 )
 from ringfence.gateway.jose import keys
 from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.pins.approved import Pins, PinsError, ambiguous_names
-from ringfence.gateway.policy.decisions import Policies, PolicyError
+from ringfence.gateway.policy.decisions import Policies, PolicySourceError
 
 SCHEMA = Path(__file__).with_name("gateway.schema.json")
 MASKING_KEY_BYTES = 32
@@ -43,7 +43,7 @@ MASKING_KEY_BYTES = 32
 
 def load(directory: Path) -> Configuration:
     """Read and check a directory. Raises `ConfigurationError` with every problem found."""
-    files = Files(directory.resolve())
+    files = ConfigurationFiles(directory.resolve())
     document = files.read_json("gateway.json")
     if document is not None:
         for error in _schema().iter_errors(document):
@@ -66,7 +66,7 @@ def _schema() -> jsonschema_rs.Draft202012Validator:
 class _Builder:
     """Builds each section, from a document that the schema allows and the files that it names."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: ConfigurationFiles) -> None:
         self.files = files
 
     def configuration(self, document: Mapping[str, Any]) -> Configuration | None:
@@ -123,7 +123,7 @@ class _Builder:
                 roles=document["roles"],
                 servers=document["servers"],
             )
-        except PolicyError as error:
+        except PolicySourceError as error:
             self.files.problems += [
                 f"{self.files.directory}/{problem}" for problem in error.problems
             ]
@@ -252,8 +252,8 @@ class _Builder:
                 self.files.problem("gateway.json", where, f"{path} holds no certificate ({error})")
 
 
-def _server(name: str, server: Mapping[str, Any], pins: Pins) -> Server:
-    return Server(
+def _server(name: str, server: Mapping[str, Any], pins: Pins) -> ServerConfiguration:
+    return ServerConfiguration(
         name=name,
         url=server["url"],
         server_name=server.get("server_name"),
@@ -262,7 +262,7 @@ def _server(name: str, server: Mapping[str, Any], pins: Pins) -> Server:
         concurrency=server["concurrency"],
         calls_per_minute=server["calls_per_minute"],
         tools={
-            tool: Tool(
+            tool: ToolConfiguration(
                 tool, facts["data_class"], facts["sensitive"], tuple(facts.get("approvers", ()))
             )
             for tool, facts in server["tools"].items()

@@ -36,7 +36,7 @@ class Grant:
 
 
 @dataclass
-class Entry:
+class GrantEntry:
     """A request in the directory, as it claims to be; verified when somebody needs the grant."""
 
     id: str
@@ -54,16 +54,16 @@ class Entry:
 class GrantIndex:
     """Not for threads."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, GrantEntry] = field(default_factory=dict)
     approvers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Approvers by id of the request, with an approval that is verified or not."""
     over: dict[str, Over] = field(default_factory=dict)
     """Kept when the files go and when the clock is set back."""
-    _by_subject: dict[tuple[str, str, str], list[Entry]] = field(default_factory=dict)
+    _by_subject: dict[tuple[str, str, str], list[GrantEntry]] = field(default_factory=dict)
     _ends: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, id: str, claim: Claim) -> None:
-        entry = self.entries[id] = Entry(id, claim)
+        entry = self.entries[id] = GrantEntry(id, claim)
         self._by_subject.setdefault(claim.subject, []).append(entry)
         if id not in self.over:
             heapq.heappush(self._ends, (claim.end, id))
@@ -103,7 +103,7 @@ class GrantIndex:
         if len(self.over) > REMEMBERED:
             del self.over[next(iter(self.over))]
 
-    def of(self, subject: tuple[str, str, str]) -> Iterable[Entry]:
+    def of(self, subject: tuple[str, str, str]) -> Iterable[GrantEntry]:
         """Requests of a principal for a server's tool that are not over."""
         return (e for e in self._by_subject.get(subject, ()) if e.id not in self.over)
 

@@ -41,7 +41,7 @@ from ringfence.gateway.consent.files import (
     GrantFiles,
     reason_of,
 )
-from ringfence.gateway.consent.index import Entry, Grant, GrantIndex, Over
+from ringfence.gateway.consent.index import Grant, GrantEntry, GrantIndex, Over
 from ringfence.gateway.jose.signed_documents import Roster
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.state import shared_files
@@ -393,7 +393,7 @@ class Grants:
 
     # What a request is worth
 
-    def _judge(self, entry: Entry, now: float) -> None:
+    def _judge(self, entry: GrantEntry, now: float) -> None:
         """Verify a request and its approvals; the outcome holds until a file changes."""
         entry.judged, entry.grant = True, None
         if f"{entry.id}.revocation" in self._directory.present:
@@ -430,7 +430,7 @@ class Grants:
             )
             return
 
-    def _postpone(self, entry: Entry, name: str, error: Exception) -> None:
+    def _postpone(self, entry: GrantEntry, name: str, error: Exception) -> None:
         """Report a fault; judge again soon what only a lagging clock refuses."""
         if isinstance(error, Refusal) and error.reason == "issued_in_future":
             entry.judged, entry.retry_at = False, self._monotonic() + _RETRY_SECONDS

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from ringfence.gateway.inspection.findings import SHORTEST, Candidates, Finding
+from ringfence.gateway.inspection.findings import SHORTEST, Candidates, InspectionFinding
 
 _LOCAL = re.compile(r"[A-Za-z0-9_%+](?:[A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9_%+'-])?$")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.){1,8}(?:[A-Za-z]{2,24}|xn--[a-z0-9-]{2,59})")
@@ -16,12 +16,12 @@ _URL_ENDS = re.compile(r"[\s/\"'<>]")
 _PLACEHOLDER = re.compile(r"[<{$*]|x{3,}$|password$", re.IGNORECASE)
 
 
-def find_mailboxes(text: str, candidates: Candidates) -> Iterator[Finding]:
+def find_mailboxes(text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
     for start, end in candidates:
         if text.startswith("://", start):
             match = _PASSWORD.match(text, start)
             if match is not None and not _PLACEHOLDER.match(match[1]):
-                yield Finding(*match.span(1), "url_password", match[1])
+                yield InspectionFinding(*match.span(1), "url_password", match[1])
             # The engine saw this candidate where there may be a mailbox too.
             at = text.find("@", start, end)
         else:
@@ -41,7 +41,7 @@ def find_mailboxes(text: str, candidates: Candidates) -> Iterator[Finding]:
         scheme = text.rfind("://", max(0, begin - 80), begin)
         if scheme >= 0 and not _URL_ENDS.search(text, scheme + 3, begin):
             continue
-        yield Finding(begin, domain.end(), "email", address.lower())
+        yield InspectionFinding(begin, domain.end(), "email", address.lower())
 
 
 _DISCARD = ipaddress.IPv6Network("100::/64")
@@ -51,7 +51,7 @@ _HOST = re.compile(r"://(?:[^\s/]*@)?$")
 _COLONS = re.compile(r"[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
 
 
-def find_networks(text: str, candidates: Candidates) -> Iterator[Finding]:
+def find_networks(text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
     reached = 0
     for start, end in candidates:
         if start < reached:
@@ -85,7 +85,7 @@ def find_networks(text: str, candidates: Candidates) -> Iterator[Finding]:
         except ValueError:
             continue
         if _is_of_a_host(address):
-            yield Finding(begin, begin + len(value), "ip_address", str(address))
+            yield InspectionFinding(begin, begin + len(value), "ip_address", str(address))
 
 
 def _is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

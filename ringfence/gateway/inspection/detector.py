@@ -22,7 +22,12 @@ from cpex_pii_filter.pii_filter_rust import PIIDetectorRust
 from ringfence.gateway.inspection import check_digits
 from ringfence.gateway.inspection.addresses import find_mailboxes, find_networks
 from ringfence.gateway.inspection.encodings import base64_tokens, hexadecimal_tokens, readings
-from ringfence.gateway.inspection.findings import Candidates, Finding, digits_of, normalised
+from ringfence.gateway.inspection.findings import (
+    Candidates,
+    InspectionFinding,
+    digits_of,
+    normalised,
+)
 from ringfence.gateway.inspection.numbers import checked, find_ibans, find_numbers
 
 MAX_CANDIDATES = 200_000
@@ -72,7 +77,7 @@ class Detector:
         self._names = re.compile(
             "|".join(f"(?:{entry['labels']})" for entry in document["labelled"]), re.IGNORECASE
         )
-        self._checks: Mapping[str, Callable[[str, Candidates], Iterator[Finding]]] = {
+        self._checks: Mapping[str, Callable[[str, Candidates], Iterator[InspectionFinding]]] = {
             "secrets": self._find_secrets,
             "labels": self._find_labelled,
             "addresses": find_mailboxes,
@@ -88,14 +93,14 @@ class Detector:
         """Return whether a name is a label, which says what its value is."""
         return self._names.search(name) is not None
 
-    def find(self, text: str, depth: int = 0) -> list[Finding]:
+    def find(self, text: str, depth: int = 0) -> list[InspectionFinding]:
         """Findings in a plain text, by position; they may overlap.
 
         Raises `Overload`, and `ValueError` for a text beyond 100 MiB or not in ASCII.
         """
         if not text.isascii():
             raise ValueError("only the plain reading of a text can be searched")
-        findings: list[Finding] = []
+        findings: list[InspectionFinding] = []
         total = 0
         for name, engine in self._scans.items():
             found = engine.detect(text)
@@ -113,7 +118,7 @@ class Detector:
         findings.sort(key=lambda finding: (finding.start, -finding.end))
         return findings
 
-    def _find_secrets(self, text: str, candidates: Candidates) -> Iterator[Finding]:
+    def _find_secrets(self, text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
         reached = 0
         for start, _ in candidates:
             if start < reached:
@@ -124,11 +129,11 @@ class Detector:
                     continue
                 # Characters that touch a token may be the rest of it, or of another token.
                 end = _REST.match(text, match.end()).end()  # pyright: ignore[reportOptionalMemberAccess]
-                yield Finding(start, end, kind, match[0])
+                yield InspectionFinding(start, end, kind, match[0])
                 reached = end
                 break
 
-    def _find_labelled(self, text: str, candidates: Candidates) -> Iterator[Finding]:
+    def _find_labelled(self, text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
         for start, _ in candidates:
             begin = start + 1 if text[start] == "_" else start
             for entry in self._labelled:
@@ -137,7 +142,9 @@ class Detector:
                     continue
                 value = match["value"]
                 if entry.check is None or entry.check(value):
-                    yield Finding(*match.span("value"), entry.type, normalised(entry.type, value))
+                    yield InspectionFinding(
+                        *match.span("value"), entry.type, normalised(entry.type, value)
+                    )
 
     def _find_encoded(
         self,
@@ -145,11 +152,11 @@ class Detector:
         candidates: Candidates,
         tokens: Callable[[str, Candidates], Iterator[tuple[int, int, bytes]]],
         depth: int,
-    ) -> Iterator[Finding]:
+    ) -> Iterator[InspectionFinding]:
         for start, end, decoded in tokens(text, candidates):
             for reading in readings(decoded):
                 if inner := self.find(reading, depth + 1):
-                    yield Finding(start, end, inner[0].type, inner[0].value)
+                    yield InspectionFinding(start, end, inner[0].type, inner[0].value)
                     break
 
 

@@ -13,7 +13,7 @@ Candidates = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class InspectionFinding:
     start: int
     end: int
     type: str

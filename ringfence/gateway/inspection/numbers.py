@@ -6,7 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 
 from ringfence.gateway.inspection import check_digits
-from ringfence.gateway.inspection.findings import SEPARATORS, Candidates, Finding, digits_of
+from ringfence.gateway.inspection.findings import (
+    SEPARATORS,
+    Candidates,
+    InspectionFinding,
+    digits_of,
+)
 
 _GROUP = re.compile(r"\d+")
 _NUMBERS: list[tuple[str, re.Pattern[str], Callable[[str], bool] | None]] = [
@@ -54,7 +59,7 @@ _LATER_GROUP = re.compile(r"[^\d][+(]?\d")
 _DATE = re.compile(r"(?:19|20)\d\d([-./])[01]\d\1[0-3]\d(?:[ \r\n]{1,2}[012]\d)?(?:[-.])?$")
 
 
-def find_numbers(text: str, candidates: Candidates) -> Iterator[Finding]:
+def find_numbers(text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
     for start, end in candidates:
         yield from _cards(text, start, end)
         begin = start
@@ -77,10 +82,10 @@ def find_numbers(text: str, candidates: Candidates) -> Iterator[Finding]:
             for match in expression.finditer(text, begin, min(end + 2, len(text))):
                 digits = digits_of(match[0])
                 if match.end() <= end and (check is None or check(digits)):
-                    yield Finding(*match.span(), kind, digits)
+                    yield InspectionFinding(*match.span(), kind, digits)
 
 
-def _cards(text: str, start: int, end: int) -> Iterator[Finding]:
+def _cards(text: str, start: int, end: int) -> Iterator[InspectionFinding]:
     groups = [match.span() for match in _GROUP.finditer(text, start, end)]
     last = len(groups) - 1
     for first, (begin, _) in enumerate(groups):
@@ -110,7 +115,7 @@ def _cards(text: str, start: int, end: int) -> Iterator[Finding]:
                 continue  # a decimal number
             digits = digits_of(text[begin:stop])
             if check_digits.card(digits) and _free(text, begin, stop):
-                yield Finding(begin, stop, "credit_card", digits)
+                yield InspectionFinding(begin, stop, "credit_card", digits)
 
 
 def _regular(sizes: str) -> bool:
@@ -138,7 +143,7 @@ _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}")
 _IBAN_CHARACTER = re.compile(r"[ \r\n-]{0,2}[A-Za-z0-9]")
 
 
-def find_ibans(text: str, candidates: Candidates) -> Iterator[Finding]:
+def find_ibans(text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
     for start, end in candidates:
         for match in _IBAN_START.finditer(text, start, end + 3):
             length = check_digits.IBAN_LENGTHS.get(match[0][:2].upper())
@@ -157,16 +162,16 @@ def find_ibans(text: str, candidates: Candidates) -> Iterator[Finding]:
                 and not text[position : position + 1].isalnum()
                 and check_digits.iban(value)
             ):
-                yield Finding(match.start(), position, "iban", value)
+                yield InspectionFinding(match.start(), position, "iban", value)
 
 
 def checked(
     kind: str, check: Callable[[str], bool]
-) -> Callable[[str, Candidates], Iterator[Finding]]:
-    def found(text: str, candidates: Candidates) -> Iterator[Finding]:
+) -> Callable[[str, Candidates], Iterator[InspectionFinding]]:
+    def found(text: str, candidates: Candidates) -> Iterator[InspectionFinding]:
         for start, end in candidates:
             value = SEPARATORS.sub("", text[start:end]).upper()
             if check(value):
-                yield Finding(start, end, kind, value)
+                yield InspectionFinding(start, end, kind, value)
 
     return found

@@ -48,7 +48,7 @@ ABSENT = _Absent()
 
 
 @dataclass(frozen=True)
-class Tool:
+class ApprovedTool:
     """An approved definition, compiled."""
 
     name: str
@@ -81,10 +81,10 @@ class Withheld:
 class Judgement:
     """The tools of a server that may be shown and called, and those that may not."""
 
-    approved: Mapping[str, Tool]
+    approved: Mapping[str, ApprovedTool]
     withheld: tuple[Withheld, ...]
 
-    def tool(self, name: str) -> Tool:
+    def tool(self, name: str) -> ApprovedTool:
         """An approved tool. Raises `Refusal` (403) where it is withheld or not in the list."""
         if (tool := self.approved.get(name)) is not None:
             return tool
@@ -120,7 +120,7 @@ class Pins:
         """
         self.server = server
         self._pinned: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._tools: dict[str, Tool] = {}
+        self._tools: dict[str, ApprovedTool] = {}
         self._unusable: dict[str, Withheld] = {}
         for name, pin in _entries(server, document).items():
             definition = pin["definition"]
@@ -149,7 +149,7 @@ class Pins:
         """
         entries = list(definitions)
         count = Counter(name for e in entries if isinstance(name := e.get("name"), str))
-        approved: dict[str, Tool] = {}
+        approved: dict[str, ApprovedTool] = {}
         withheld: list[Withheld] = []
         twice: set[str] = set()
         for entry in entries:
@@ -233,9 +233,9 @@ def _entries(server: str, document: Mapping[str, Any] | None) -> dict[str, dict[
     return tools
 
 
-def _compile(definition: dict[str, Any], sha256: str) -> Tool:
+def _compile(definition: dict[str, Any], sha256: str) -> ApprovedTool:
     output = definition.get("outputSchema")
-    return Tool(
+    return ApprovedTool(
         name=definition["name"],
         digest=sha256,
         encoded=_encode(definition),

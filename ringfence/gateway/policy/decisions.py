@@ -19,11 +19,15 @@ from typing import Any, Protocol
 import cedarpy
 
 from ringfence.gateway.policy import source
-from ringfence.gateway.policy.resource_patterns import LONGEST, PatternError, ResourcePatterns
-from ringfence.gateway.policy.source import NAMESPACE, PolicyError
+from ringfence.gateway.policy.resource_patterns import (
+    LONGEST,
+    ResourcePatternError,
+    ResourcePatterns,
+)
+from ringfence.gateway.policy.source import NAMESPACE, PolicySourceError
 from ringfence.gateway.protocol.methods import METHODS, SUBSCRIPTION_FILTER, USES, Kind
 
-__all__ = ["Decision", "Policies", "PolicyError"]
+__all__ = ["Decision", "Policies", "PolicySourceError"]
 
 ENTITY_TYPES: Mapping[Kind, str] = {
     "server": "Server",
@@ -55,7 +59,7 @@ _FAILED = re.compile(r"^error while evaluating policy `(policy\d+)`")
 
 
 class Caller(Protocol):
-    """The part of a `tokens.Identity` that decisions depend on."""
+    """The part of a `tokens.CallerIdentity` that decisions depend on."""
 
     @property
     def principal(self) -> str: ...
@@ -113,7 +117,7 @@ class Policies:
     ) -> None:
         """`texts`: Cedar policies by file name; the other facts as `gateway.json` has them.
 
-        Raises `PolicyError` with every problem. Takes milliseconds for each hundred policies.
+        Raises `PolicySourceError` with every problem. Takes milliseconds for each hundred policies.
         """
         self._stage = stage
         self._principals = frozenset(principals)
@@ -132,7 +136,9 @@ class Policies:
                 json.dumps(list(self._entities.values())), self._schema
             )
         except ValueError as error:
-            raise PolicyError([f"gateway.json: {error}; correct it in the manifest"]) from error
+            raise PolicySourceError(
+                [f"gateway.json: {error}; correct it in the manifest"]
+            ) from error
         self.version = _digest(schema, texts, stage, list(self._entities.values()))
         """SHA-256, hex, of everything except the call that decisions depend on."""
         self._remembered = lru_cache(maxsize=REMEMBERED)(self._evaluate)
@@ -319,7 +325,7 @@ def _schema(text: str) -> cedarpy.Schema:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
         problem = f"schema.cedarschema: {error}; deploy the one that came with the gateway"
-        raise PolicyError([problem]) from error
+        raise PolicySourceError([problem]) from error
 
 
 def _patterns(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, ResourcePatterns]:
@@ -328,10 +334,10 @@ def _patterns(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, ResourcePat
     for name, server in servers.items():
         try:
             patterns[name] = ResourcePatterns(server.get("resources", {}))
-        except PatternError as error:
+        except ResourcePatternError as error:
             problems.append(f"gateway.json: servers.{name}.resources: {error}")
     if problems:
-        raise PolicyError(problems)
+        raise PolicySourceError(problems)
     return patterns
 
 

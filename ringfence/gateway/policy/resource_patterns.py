@@ -39,7 +39,7 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _OPEN_ENDED = re.compile(r"[?#]")
 
 
-class PatternError(Exception):
+class ResourcePatternError(Exception):
     """A declared pattern that matches nothing, or that can be read in two ways."""
 
 
@@ -83,7 +83,7 @@ class _Pattern:
 
 
 class ResourcePatterns:
-    """The patterns that one server declares. Raises `PatternError`."""
+    """The patterns that one server declares. Raises `ResourcePatternError`."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         texts = sorted(set(patterns), key=lambda text: (-len(text.replace("*", "")), text))
@@ -106,17 +106,19 @@ def _all_match(pattern: tuple[_Segment, ...], segments: list[str]) -> bool:
 
 def _parse(text: str) -> _Pattern:
     if not _ROOT.fullmatch(text) and not _is_plain(text.removesuffix("/")):
-        raise PatternError(
+        raise ResourcePatternError(
             f"resource pattern {text!r} can be read in more than one way: write it as"
             " scheme:..., without . or .. segments, empty segments and needless % escapes"
         )
     if not _SCHEME.match(text.partition("*")[0]):
-        raise PatternError(f"resource pattern {text!r} has a wildcard before its scheme ends")
+        raise ResourcePatternError(
+            f"resource pattern {text!r} has a wildcard before its scheme ends"
+        )
     segments = text.split("/")
     if segments.count("**") > 1:
-        raise PatternError(f"resource pattern {text!r} has ** twice: use it once")
+        raise ResourcePatternError(f"resource pattern {text!r} has ** twice: use it once")
     if any(each != "**" and each.count("*") > 1 for each in segments):
-        raise PatternError(
+        raise ResourcePatternError(
             f"resource pattern {text!r} has two wildcards in one segment: use * once in each,"
             " or ** as a segment of its own"
         )

@@ -17,7 +17,7 @@ _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|;|[^\s;"/]+|.', re.DOTALL)
 _POSITION = re.compile(r"\bpolicy(\d+)\b")
 
 
-class PolicyError(Exception):
+class PolicySourceError(Exception):
     """Policies that cannot be used. `problems`: each with file, line and what to do."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -41,14 +41,14 @@ def read(
 
     `entities`: type, without namespace, and id of everything that policies may name; a rule about
     a tool that does not exist would otherwise forbid nothing, silently. Validation is Cedar's
-    strict mode. Raises `PolicyError` with every problem of every file.
+    strict mode. Raises `PolicySourceError` with every problem of every file.
     """
     problems: list[str] = []
     owners: dict[str, str] = {}
     for file, text in texts.items():
         problems += _problems(file, text, schema, entities, owners)
     if problems:
-        raise PolicyError(problems)
+        raise PolicySourceError(problems)
     policies = cedarpy.PolicySet.from_str("\n".join(texts.values()))
     numbered = policies.to_pst().static_policies
     return PolicySource(policies, {key: each.annotations["id"] for key, each in numbered.items()})

@@ -39,7 +39,7 @@ _CONFIRMATIONS = frozenset({"x5t#S256", "jkt"})
 
 
 @dataclass(frozen=True)
-class Issuer:
+class TrustedIssuer:
     """An issuer whose tokens are accepted, for every principal."""
 
     name: str
@@ -63,7 +63,7 @@ class Issuer:
 
 
 @dataclass(frozen=True)
-class Identity:
+class CallerIdentity:
     principal: str
     issuer: str
     token_id: str | None
@@ -78,8 +78,8 @@ class Identity:
 class _Token:
     """A token whose signature and claims are valid for one audience."""
 
-    identity: Identity
-    issuer: Issuer
+    identity: CallerIdentity
+    issuer: TrustedIssuer
     key: PublicKey
     not_before: float
     certificate: str | None
@@ -100,7 +100,7 @@ class Verifier:
 
     def __init__(
         self,
-        issuers: Iterable[Issuer],
+        issuers: Iterable[TrustedIssuer],
         *,
         principals: Collection[str],
         state: Path,
@@ -143,10 +143,10 @@ class Verifier:
         certificate_der: bytes | None,
         dpop: ProofRequest | None = None,
         sensitive: bool,
-    ) -> Identity:
+    ) -> CallerIdentity:
         """`verify` for now. A token by a key that is unknown has it fetched, and is tried again."""
 
-        def verify() -> Identity:
+        def verify() -> CallerIdentity:
             return self.verify(
                 authorization,
                 audience=audience,
@@ -172,7 +172,7 @@ class Verifier:
         """Fetch the issuers' keys in the background until cancelled."""
         await asyncio.gather(*(each.keys.run() for each in self._issuers.values()))
 
-    def check_still_valid(self, identity: Identity) -> None:
+    def check_still_valid(self, identity: CallerIdentity) -> None:
         """Check again a caller who was authenticated before. Raises `Refusal`."""
         now = time.time()
         if self.clock.latest(now) >= identity.expires:
@@ -197,7 +197,7 @@ class Verifier:
         dpop: ProofRequest | None = None,
         now: float,
         sensitive: bool,
-    ) -> Identity:
+    ) -> CallerIdentity:
         """The caller, if the token is valid for this audience, scope, connection and moment.
 
         `audience` is the URL of the resource (RFC 8707); `now` in Unix seconds. A sensitive call
@@ -280,7 +280,7 @@ class Verifier:
         if token_id is not None and not _is_id(token_id):
             raise _RejectedError("token_id")
         certificate, proof_key = self._confirmations(claims)
-        identity = Identity(principal, issuer.name, token_id, _scopes(claims), expires, None)
+        identity = CallerIdentity(principal, issuer.name, token_id, _scopes(claims), expires, None)
         return _Token(identity, issuer, key, not_before, certificate, proof_key)
 
     def _confirmations(self, claims: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -355,7 +355,7 @@ class Verifier:
         if not self._used_proofs.first_use(*names, expires=expires, now=now):
             raise _RejectedError("proof_replayed", "invalid_dpop_proof")
 
-    def _use_token(self, identity: Identity, now: float) -> None:
+    def _use_token(self, identity: CallerIdentity, now: float) -> None:
         if identity.token_id is None:
             raise _RejectedError("token_no_id")
         expires = identity.expires + self._skew
@@ -419,7 +419,7 @@ def _presented(authorization: str | None) -> tuple[str, str]:
     return scheme, token.lstrip(" ")
 
 
-def _signing_key(signed: jws.Signed, issuer: Issuer) -> PublicKey:
+def _signing_key(signed: jws.Signed, issuer: TrustedIssuer) -> PublicKey:
     if signed.algorithm not in issuer.algorithms:
         raise _RejectedError("token_algorithm")
     kid = signed.header.get("kid")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from ringfence.gateway.configuration.model import MessageLimits, Server
+from ringfence.gateway.configuration.model import MessageLimits, ServerConfiguration
 from ringfence.gateway.protocol import strict_json
 from ringfence.gateway.protocol.methods import MODERN
 from ringfence.gateway.protocol.requests import META, Call
@@ -39,7 +39,7 @@ class Catalogue(Generic[J]):
 
     def __init__(
         self,
-        server: Server,
+        server: ServerConfiguration,
         connections: Connections,
         limits: MessageLimits,
         judge: Callable[[list[dict[str, Any]]], J],

@@ -15,7 +15,7 @@ from typing import Literal
 import aiohttp
 from yarl import URL
 
-from ringfence.gateway.configuration.model import Server, UpstreamSettings
+from ringfence.gateway.configuration.model import ServerConfiguration, UpstreamSettings
 from ringfence.gateway.refusals import Refusal
 
 IDLE_SECONDS = 4.0
@@ -101,7 +101,7 @@ class Reply:
 class Connections:
     """The connection pool of one server. Make it inside a running event loop."""
 
-    def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, server: ServerConfiguration, tls: ssl.SSLContext | None) -> None:
         self._url = URL(server.url)
         self._name = server.server_name
         self._seconds = server.timeout_seconds

@@ -66,30 +66,30 @@ class UnreadableError(Exception):
 
 
 @dataclass
-class Node:
-    """A YAML node and its place."""
+class YamlNode:
+    """A YAML node and its position."""
 
     line: int
     column: int
     event: Any
-    items: list[Node] = field(default_factory=list)
+    items: list[YamlNode] = field(default_factory=list)
     """Elements of a list; keys and values of a mapping, alternating."""
 
 
 @dataclass
-class Place:
-    """Line and column of a value and of its key, and the places inside it."""
+class YamlPosition:
+    """Line and column of a value and of its key, and the positions inside it."""
 
     at: tuple[int, int]
     key: tuple[int, int] | None = None
-    children: dict[str | int, Place] = field(default_factory=dict)
+    children: dict[str | int, YamlPosition] = field(default_factory=dict)
 
 
 @dataclass
 class Document:
     file: str
     value: Any
-    place: Place
+    place: YamlPosition
     violations: list[Violation]
     """Violations that the reader found; the value contains the likely meaning."""
 
@@ -163,7 +163,7 @@ def _place(before: str) -> tuple[int, int]:
 
 def parse(text: str, file: str) -> Document:
     """Parse the one document in a text. Raises `UnreadableError`."""
-    stack: list[Node] = []
+    stack: list[YamlNode] = []
     try:
         root = _tree(text, stack)
     except yaml.MarkedYAMLError as error:
@@ -177,12 +177,12 @@ def parse(text: str, file: str) -> Document:
     return Document(file, value, place, reader.violations)
 
 
-def _tree(text: str, stack: list[Node]) -> Node | None:
+def _tree(text: str, stack: list[YamlNode]) -> YamlNode | None:
     """Return the root node of a text. Nodes are kept on `stack`: no input can exhaust Python's."""
     root = None
     count = documents = 0
     for event in yaml.parse(text, Loader=LOADER):
-        node = Node(event.start_mark.line + 1, event.start_mark.column + 1, event)
+        node = YamlNode(event.start_mark.line + 1, event.start_mark.column + 1, event)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -207,7 +207,7 @@ def _tree(text: str, stack: list[Node]) -> Node | None:
     return root
 
 
-def _path(stack: list[Node]) -> DocumentPath:
+def _path(stack: list[YamlNode]) -> DocumentPath:
     """Return the path of the parser's position, as far as keys are text."""
     path: list[str | int] = []
     for node in stack:
@@ -219,7 +219,7 @@ def _path(stack: list[Node]) -> DocumentPath:
     return tuple(path)
 
 
-def _is_plain(node: Node) -> bool:
+def _is_plain(node: YamlNode) -> bool:
     return isinstance(node.event, yaml.ScalarEvent) and not node.event.style
 
 
@@ -248,8 +248,8 @@ class _Reader:
     def __init__(self) -> None:
         self.violations: list[Violation] = []
 
-    def read(self, node: Node, path: DocumentPath) -> tuple[Any, Place]:
-        place = Place((node.line, node.column))
+    def read(self, node: YamlNode, path: DocumentPath) -> tuple[Any, YamlPosition]:
+        place = YamlPosition((node.line, node.column))
         self._refuse_references(node, path)
         if isinstance(node.event, yaml.SequenceStartEvent):
             elements = []
@@ -263,7 +263,7 @@ class _Reader:
             return self._scalar(node, path), place
         return "", place
 
-    def _mapping(self, node: Node, path: DocumentPath, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: YamlNode, path: DocumentPath, place: YamlPosition) -> dict[str, Any]:
         entries: dict[str, Any] = {}
         for key, item in zip(node.items[::2], node.items[1::2], strict=True):
             name = self._key(key, path)
@@ -282,7 +282,7 @@ class _Reader:
             place.children[name].key = (key.line, key.column)
         return entries
 
-    def _key(self, node: Node, path: DocumentPath) -> str | None:
+    def _key(self, node: YamlNode, path: DocumentPath) -> str | None:
         if not isinstance(node.event, yaml.ScalarEvent):
             message = (
                 "a key is text, not a list, a mapping or an alias; templates such as "
@@ -301,7 +301,7 @@ class _Reader:
             self._note(node, child, f'a key is text; write "{quoted(name)[1:-1]}" with the quotes')
         return name
 
-    def _refuse_references(self, node: Node, path: DocumentPath) -> None:
+    def _refuse_references(self, node: YamlNode, path: DocumentPath) -> None:
         if isinstance(node.event, yaml.AliasEvent):
             self._note(
                 node, path, f"the alias {quoted(node.event.anchor)} is not allowed; write it out"
@@ -312,7 +312,7 @@ class _Reader:
         if tag := getattr(node.event, "tag", None):
             self._note(node, path, f"the tag {quoted(tag)} is not allowed; remove it")
 
-    def _scalar(self, node: Node, path: DocumentPath) -> str | int | bool | None:
+    def _scalar(self, node: YamlNode, path: DocumentPath) -> str | int | bool | None:
         text = node.event.value
         if not _is_plain(node):
             if bad := UNPRINTABLE.search(text):
@@ -327,7 +327,7 @@ class _Reader:
             self._note(node, path, ambiguity)
         return text
 
-    def _note(self, node: Node, path: DocumentPath, message: str) -> None:
+    def _note(self, node: YamlNode, path: DocumentPath, message: str) -> None:
         if len(self.violations) <= MAX_VIOLATIONS:
             self.violations.append(Violation(path, message, at=(node.line, node.column)))
 

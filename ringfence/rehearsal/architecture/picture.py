@@ -10,9 +10,17 @@ from ringfence.cloud import tags
 from ringfence.cloud.flows import CALLERS, balancer_end, link_end, segment_end
 from ringfence.cloud.groups import host_group, server_group
 from ringfence.cloud.services import DATA_CLASSES
-from ringfence.drawing.picture import EGRESS, Block, Card, Node, Picture, wrapped
+from ringfence.drawing.picture import (
+    EGRESS,
+    Block,
+    Card,
+    DiagramNode,
+    NothingToDrawError,
+    Picture,
+    wrapped,
+)
 from ringfence.manifest.model import Environment, Host
-from ringfence.rehearsal.record import Rehearsal, Resource, Status
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource, Status
 
 VPC = "aws:ec2/vpc:Vpc"
 TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
@@ -37,10 +45,6 @@ OUTWARD = {
     "internet gateway": "aws:ec2/internetGateway:InternetGateway",
 }
 """Resources in the order of a packet's path."""
-
-
-class NothingToDrawError(Exception):
-    """The stack has no network."""
 
 
 def of(rehearsal: Rehearsal, environment: Environment) -> Picture:
@@ -79,11 +83,11 @@ def _notes(rehearsal: Rehearsal) -> Iterator[str]:
 
 
 def _blocks(rehearsal: Rehearsal, environment: Environment) -> Iterator[Block]:
-    subnets: dict[str, list[Resource]] = defaultdict(list)
+    subnets: dict[str, list[RehearsedResource]] = defaultdict(list)
     for subnet in rehearsal.of_type(SUBNET):
         segment = _tag(subnet, tags.SEGMENT)
         subnets[segment if segment in environment.segments else EGRESS].append(subnet)
-    nodes: dict[str, list[Node]] = defaultdict(list)
+    nodes: dict[str, list[DiagramNode]] = defaultdict(list)
     for segment, node in _nodes(rehearsal, environment):
         nodes[segment].append(node)
     for segment in environment.segments.values():
@@ -103,17 +107,17 @@ def _blocks(rehearsal: Rehearsal, environment: Environment) -> Iterator[Block]:
         yield Block(EGRESS, EGRESS, EGRESS, cidr, _by_zone(own), tuple(nodes[EGRESS]))
 
 
-def _by_zone(subnets: Iterable[Resource]) -> tuple[tuple[str, str], ...]:
+def _by_zone(subnets: Iterable[RehearsedResource]) -> tuple[tuple[str, str], ...]:
     found = [(s.inputs["availabilityZone"], s.inputs["cidrBlock"]) for s in subnets]
     return tuple(sorted(found))
 
 
-def _nodes(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str, Node]]:
+def _nodes(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str, DiagramNode]]:
     yield from _hosts(rehearsal, environment)
     places = {s.id: _tag(s, tags.SEGMENT) for s in rehearsal.of_type(SUBNET)}
     for balancer in rehearsal.of_type(BALANCER):
         yield places[balancer.inputs["subnets"][0]], _balancer(rehearsal, balancer)
-    shared: dict[str, list[Resource]] = defaultdict(list)
+    shared: dict[str, list[RehearsedResource]] = defaultdict(list)
     for endpoint in rehearsal.of_type(ENDPOINT):
         if endpoint.inputs["vpcEndpointType"] != "Interface":
             continue
@@ -121,20 +125,26 @@ def _nodes(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str
         if group.startswith("link-"):
             link = group.removeprefix("link-")
             lines = ("private link to", _service(endpoint))
-            yield segment, Node(link_end(link), "endpoint", link, lines, _is_recorded([endpoint]))
+            yield (
+                segment,
+                DiagramNode(link_end(link), "endpoint", link, lines, _is_recorded([endpoint])),
+            )
         else:
             shared[segment].append(endpoint)
     for segment, found in shared.items():
         lines = wrapped(sorted(map(_service, found)))
         key = f"endpoints {segment}"
-        yield segment, Node(key, "endpoint", "Interface endpoints", lines, _is_recorded(found))
+        yield (
+            segment,
+            DiagramNode(key, "endpoint", "Interface endpoints", lines, _is_recorded(found)),
+        )
     for title, token in OUTWARD.items():
         if found := rehearsal.of_type(token):
             counted = title if len(found) == 1 else f"{len(found)} {title}s"
-            yield EGRESS, Node(title, "outward", counted, (), _is_recorded(found))
+            yield EGRESS, DiagramNode(title, "outward", counted, (), _is_recorded(found))
 
 
-def _hosts(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str, Node]]:
+def _hosts(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str, DiagramNode]]:
     """Yield hosts from launch templates, or from security groups where a stack has no templates."""
     templates = {_tag(t, tags.GROUP): t for t in rehearsal.of_type(TEMPLATE)}
     groups = {_tag(g, tags.GROUP): g for g in rehearsal.of_type(GROUP)}
@@ -145,11 +155,11 @@ def _hosts(rehearsal: Rehearsal, environment: Environment) -> Iterator[tuple[str
             continue
         lines = (*_machine(template), *_servers(environment, host, groups))
         recorded = _is_recorded([resource])
-        node = Node(f"host {host.name}", "host", host.name, lines, recorded)
+        node = DiagramNode(f"host {host.name}", "host", host.name, lines, recorded)
         yield _tag(resource, tags.SEGMENT) or host.segment.name, node
 
 
-def _machine(template: Resource | None) -> Iterator[str]:
+def _machine(template: RehearsedResource | None) -> Iterator[str]:
     if template:
         disks = [each["ebs"] for each in template.inputs.get("blockDeviceMappings", ())]
         sizes = [f"{disk['volumeSize']} GiB" for disk in disks if "volumeSize" in disk]
@@ -157,13 +167,13 @@ def _machine(template: Resource | None) -> Iterator[str]:
 
 
 def _servers(
-    environment: Environment, host: Host, groups: Mapping[str, Resource]
+    environment: Environment, host: Host, groups: Mapping[str, RehearsedResource]
 ) -> tuple[str, ...]:
     own = [s.name for s in environment.servers_on(host) if server_group(s) in groups]
     return wrapped([f"MCP {name}" for name in own])
 
 
-def _balancer(rehearsal: Rehearsal, balancer: Resource) -> Node:
+def _balancer(rehearsal: Rehearsal, balancer: RehearsedResource) -> DiagramNode:
     name = _tag(balancer, tags.GROUP).removeprefix("balancer-")
     lines = ["internal load balancer" if balancer.inputs.get("internal") else "load balancer"]
     arn = balancer.outputs["arn"]
@@ -171,14 +181,14 @@ def _balancer(rehearsal: Rehearsal, balancer: Resource) -> Node:
         lines.append("offered as an endpoint")
     if any(t.inputs.get("networkLoadBalancerArn") == arn for t in rehearsal.of_type(MIRROR_TARGET)):
         lines.append("copies of all traffic")
-    return Node(balancer_end(name), "balancer", name, tuple(lines), _is_recorded([balancer]))
+    return DiagramNode(balancer_end(name), "balancer", name, tuple(lines), _is_recorded([balancer]))
 
 
-def _callers(rehearsal: Rehearsal) -> Iterator[Node]:
+def _callers(rehearsal: Rehearsal) -> Iterator[DiagramNode]:
     if offered := rehearsal.of_type(SERVICE):
         principals = [p for each in offered for p in each.inputs.get("allowedPrincipals", ())]
         lines = ("over PrivateLink", *dict.fromkeys(map(_account, principals)))
-        yield Node(CALLERS, "outside", "Accepted callers", lines, _is_recorded(offered))
+        yield DiagramNode(CALLERS, "outside", "Accepted callers", lines, _is_recorded(offered))
 
 
 def _account(principal: str) -> str:
@@ -212,7 +222,7 @@ def _cards(rehearsal: Rehearsal, environment: Environment) -> Iterator[Card]:
             yield Card(title, tuple(lines), _is_recorded(found))
 
 
-def _keys(keys: Iterable[Resource], environment: Environment) -> Iterator[str]:
+def _keys(keys: Iterable[RehearsedResource], environment: Environment) -> Iterator[str]:
     prefix = f"{environment.name}-"
     names = {key.name.removeprefix(prefix).removeprefix("key-"): key for key in keys}
     for name in (*DATA_CLASSES, *sorted(set(names) - set(DATA_CLASSES))):
@@ -222,13 +232,13 @@ def _keys(keys: Iterable[Resource], environment: Environment) -> Iterator[str]:
             yield f"{name}: {of}{turned}"
 
 
-def _secret(secret: Resource) -> str:
+def _secret(secret: RehearsedResource) -> str:
     server = _tag(secret, tags.GROUP).removeprefix("server-")
     days = _tag(secret, tags.ROTATION_DAYS)
     return f"{server}: {_tag(secret, tags.SECRET)}, {days} days"
 
 
-def _roles(roles: Iterable[Resource], environment: Environment) -> Iterator[str]:
+def _roles(roles: Iterable[RehearsedResource], environment: Environment) -> Iterator[str]:
     hosts = {each.name for each in environment.hosts.values()}
     bounded = [role for role in roles if role.inputs.get("permissionsBoundary")]
     of_hosts = [role for role in roles if _tag(role, tags.HOST) in hosts]
@@ -239,7 +249,7 @@ def _roles(roles: Iterable[Resource], environment: Environment) -> Iterator[str]
         yield f"{len(bounded)} under a boundary"
 
 
-def _flow_logs(rehearsal: Rehearsal, logs: Iterable[Resource]) -> Iterator[str]:
+def _flow_logs(rehearsal: Rehearsal, logs: Iterable[RehearsedResource]) -> Iterator[str]:
     for log in logs:
         seconds = log.inputs.get("maxAggregationInterval", 600)
         yield f"{log.inputs['trafficType'].lower()} traffic, every {seconds} s"
@@ -247,7 +257,7 @@ def _flow_logs(rehearsal: Rehearsal, logs: Iterable[Resource]) -> Iterator[str]:
 
 
 def _names(
-    rehearsal: Rehearsal, lists: Iterable[Resource], queries: Iterable[Resource]
+    rehearsal: Rehearsal, lists: Iterable[RehearsedResource], queries: Iterable[RehearsedResource]
 ) -> Iterator[str]:
     listed = {each.id: each.inputs.get("domains", ()) for each in lists}
     for rule in sorted(rehearsal.of_type(NAME_RULE), key=lambda each: each.inputs["priority"]):
@@ -263,7 +273,7 @@ def _kept(rehearsal: Rehearsal, arn: str | None) -> Iterator[str]:
     return _logged(g for g in rehearsal.of_type(LOG_GROUP) if g.outputs["arn"] == arn)
 
 
-def _logged(groups: Iterable[Resource]) -> Iterator[str]:
+def _logged(groups: Iterable[RehearsedResource]) -> Iterator[str]:
     for group in groups:
         key = "own key" if group.inputs.get("kmsKeyId") else "AWS's key"
         yield f"log kept {group.inputs.get('retentionInDays', 'for ever')} days, {key}"
@@ -279,7 +289,7 @@ def _alerts(rehearsal: Rehearsal) -> Iterator[str]:
     yield f"{sum(target.inputs['arn'] in arns for target in targets)} kinds of events"
 
 
-def _containment(resources: Iterable[Resource]) -> Iterator[str]:
+def _containment(resources: Iterable[RehearsedResource]) -> Iterator[str]:
     by_type = Counter(resource.type for resource in resources)
     for function in (each for each in resources if each.type == FUNCTION):
         severity = function.inputs.get("environment", {}).get("variables", {}).get("SEVERITY")
@@ -295,25 +305,25 @@ def _mirroring(rehearsal: Rehearsal) -> Iterator[str]:
     yield f"filter of {len(rehearsal.of_type(MIRROR_RULE))} rules"
 
 
-def _of_component(rehearsal: Rehearsal, token: str) -> tuple[Resource, ...]:
+def _of_component(rehearsal: Rehearsal, token: str) -> tuple[RehearsedResource, ...]:
     """Its resources, those of the components in it too."""
     parents = {component.urn for component in rehearsal.of_type(token)}
     parents |= {each.urn for each in rehearsal.resources if each.parent in parents}
     return tuple(each for each in rehearsal.resources if each.parent in parents)
 
 
-def _service(endpoint: Resource) -> str:
+def _service(endpoint: RehearsedResource) -> str:
     return endpoint.inputs["serviceName"].rpartition(".")[2]
 
 
-def _tag(resource: Resource, key: str) -> str:
+def _tag(resource: RehearsedResource, key: str) -> str:
     found: Mapping[str, Any] = resource.inputs.get("tags") or {}
     return found.get(key, "")
 
 
-def _is_recorded(resources: Iterable[Resource]) -> bool:
+def _is_recorded(resources: Iterable[RehearsedResource]) -> bool:
     return any(resource.status is Status.RECORDED for resource in resources)
 
 
-def _mark(resources: Iterable[Resource]) -> str:
+def _mark(resources: Iterable[RehearsedResource]) -> str:
     return " (recorded only)" if _is_recorded(resources) else ""

@@ -12,9 +12,15 @@ from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.rpc import UNKNOWN, deserialize_properties
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.handlers import registry
-from ringfence.rehearsal.record import Created, References, RehearsalError, Resource, Status
+from ringfence.rehearsal.record import (
+    Created,
+    References,
+    RehearsalError,
+    RehearsedResource,
+    Status,
+)
 
 STACK = "pulumi:pulumi:Stack"
 REFERENCE = "pulumi:pulumi:StackReference"
@@ -27,7 +33,7 @@ Made = dict[tuple[str, str, str], Created]
 class Emulation(Mocks):
     """Answers each registration with an object of the emulated account, the same in each run."""
 
-    def __init__(self, account: Account, references: References, made: Made) -> None:
+    def __init__(self, account: EmulatedAccount, references: References, made: Made) -> None:
         self._account = account
         self._references = references
         self._made = made
@@ -76,16 +82,16 @@ class Monitor(MockMonitor):
     output without a value, which is None in an update and unknown in a preview.
     """
 
-    def __init__(self, account: Account, references: References, made: Made) -> None:
+    def __init__(self, account: EmulatedAccount, references: References, made: Made) -> None:
         super().__init__(Emulation(account, references, made))
         self.exports: Mapping[str, Any] = {}
-        self._records: dict[str, Resource] = {}
+        self._records: dict[str, RehearsedResource] = {}
         self._outputs: dict[str, Mapping[str, Any]] = {}
         # Registrations come from several threads; one order is easier to read.
         self._one_at_a_time = Lock()
 
     @property
-    def records(self) -> tuple[Resource, ...]:
+    def records(self) -> tuple[RehearsedResource, ...]:
         return tuple(
             _with_outputs(record, self._outputs.get(urn)) for urn, record in self._records.items()
         )
@@ -104,7 +110,7 @@ class Monitor(MockMonitor):
             _refuse_unknown(request.object, f"{request.type} {request.name}: input")
             response = super().RegisterResource(request)
             made = self.resources[urn]
-            self._records[urn] = Resource(
+            self._records[urn] = RehearsedResource(
                 urn=urn,
                 type=request.type,
                 name=request.name,
@@ -155,10 +161,12 @@ def _transforms(what: str) -> RehearsalError:
     )
 
 
-def _with_outputs(record: Resource, outputs: Mapping[str, Any] | None) -> Resource:
+def _with_outputs(
+    record: RehearsedResource, outputs: Mapping[str, Any] | None
+) -> RehearsedResource:
     if outputs is None or record.status is not Status.NONE:
         return record
-    return Resource(**{**vars(record), "outputs": outputs})
+    return RehearsedResource(**{**vars(record), "outputs": outputs})
 
 
 def _refuse_unknown(properties: Struct, what: str) -> None:

@@ -25,7 +25,7 @@ def _call(program: Program) -> None:
 
 
 @dataclass(frozen=True)
-class Settings:
+class StackSettings:
     project: str
     stack: str
     config: Mapping[str, str]
@@ -33,7 +33,7 @@ class Settings:
 
 
 def run(
-    program: Program, monitor: Monitor, settings: Settings, *, seconds: float, preview: bool
+    program: Program, monitor: Monitor, settings: StackSettings, *, seconds: float, preview: bool
 ) -> None:
     """Run a program to its end. Raise the program's exception, or `RehearsalError`.
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
-from ringfence.rehearsal.account import Account, emulated
+from ringfence.rehearsal.account import EmulatedAccount, emulated
 from ringfence.rehearsal.engine.monitor import Made, Monitor
-from ringfence.rehearsal.engine.program import Program, Settings, run
+from ringfence.rehearsal.engine.program import Program, StackSettings, run
 from ringfence.rehearsal.record import References, Rehearsal
 
 SECONDS = 90.0
@@ -25,7 +25,7 @@ def rehearsed(
     config: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
     preview: bool = True,
-    account: Account | None = None,
+    account: EmulatedAccount | None = None,
     references: References | None = None,
 ) -> Iterator[Rehearsal]:
     """Provision the program and yield the result; the account exists until the block ends.
@@ -34,7 +34,7 @@ def rehearsed(
     missing output as unknown, which is refused. The second run finds the objects of the first.
     """
     begun = time.monotonic()
-    settings = Settings(project, stack, config or {})
+    settings = StackSettings(project, stack, config or {})
     references = references or {}
     made: Made = {}
     with nullcontext(account) if account else emulated(region) as place:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def topic(aws: Account, name: str, inputs: Inputs) -> Created:
+def topic(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 256)
     attributes = {"KmsMasterKeyId": inputs.get("kmsMasterKeyId"), "Policy": inputs.get("policy")}
     arn = aws.client("sns").create_topic(
@@ -20,14 +20,14 @@ def topic(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(arn, {"arn": arn, "name": made, "owner": aws.id})
 
 
-def topic_policy(aws: Account, _: str, inputs: Inputs) -> Created:
+def topic_policy(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("sns").set_topic_attributes(
         TopicArn=inputs["arn"], AttributeName="Policy", AttributeValue=inputs["policy"]
     )
     return Created(inputs["arn"], {"owner": aws.id})
 
 
-def subscription(aws: Account, _: str, inputs: Inputs) -> Created:
+def subscription(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("sns").subscribe(
         TopicArn=inputs["topic"],
         Protocol=inputs["protocol"],
@@ -37,7 +37,7 @@ def subscription(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": made, "ownerId": aws.id})
 
 
-def alarm(aws: Account, name: str, inputs: Inputs) -> Created:
+def alarm(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 255)
     aws.client("cloudwatch").put_metric_alarm(
         AlarmName=made,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tagged, tags
 from ringfence.rehearsal.record import Create, Created, Inputs, RehearsalError
 
@@ -13,7 +13,7 @@ LONGEST = 32
 ENFORCED = "enforceSecurityGroupInboundRulesOnPrivateLinkTraffic"
 
 
-def load_balancer(aws: Account, name: str, inputs: Inputs) -> Created:
+def load_balancer(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     if inputs.get("loadBalancerType") != "network":
         raise RehearsalError(f"{name}: a rehearsal supports network load balancers only")
     client, groups = aws.client("elbv2"), inputs.get("securityGroups", [])
@@ -47,7 +47,7 @@ def load_balancer(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(arn, outputs | {"name": made["LoadBalancerName"]})
 
 
-def target_group(aws: Account, name: str, inputs: Inputs) -> Created:
+def target_group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     client, health = aws.client("elbv2"), inputs.get("healthCheck", {})
     optional = {
         "HealthCheckProtocol": health.get("protocol"),
@@ -74,7 +74,7 @@ def target_group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(arn, {"arn": arn, "name": made["TargetGroupName"]})
 
 
-def listener(aws: Account, _: str, inputs: Inputs) -> Created:
+def listener(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     (made,) = aws.client("elbv2").create_listener(
         LoadBalancerArn=inputs["loadBalancerArn"],
         Protocol=inputs["protocol"],
@@ -93,7 +93,7 @@ def _tags(inputs: Inputs) -> Mapping[str, Any]:
     return {"Tags": found} if found else {}
 
 
-def endpoint_service(aws: Account, _: str, inputs: Inputs) -> Created:
+def endpoint_service(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     made = ec2.create_vpc_endpoint_service_configuration(
         AcceptanceRequired=inputs["acceptanceRequired"],

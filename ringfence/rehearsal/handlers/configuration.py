@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def recorder(aws: Account, name: str, inputs: Inputs) -> Created:
+def recorder(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 256)
     group = inputs.get("recordingGroup", {})
     aws.client("config").put_configuration_recorder(
@@ -25,7 +25,7 @@ def recorder(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"name": made})
 
 
-def delivery_channel(aws: Account, name: str, inputs: Inputs) -> Created:
+def delivery_channel(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 256)
     frequency = inputs.get("snapshotDeliveryProperties", {}).get("deliveryFrequency")
     optional = {
@@ -42,7 +42,7 @@ def delivery_channel(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"name": made})
 
 
-def recorder_status(aws: Account, _: str, inputs: Inputs) -> Created:
+def recorder_status(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     config = aws.client("config")
     switch = config.start_configuration_recorder
     if not inputs["isEnabled"]:
@@ -51,14 +51,14 @@ def recorder_status(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["name"], {})
 
 
-def retention(aws: Account, _: str, inputs: Inputs) -> Created:
+def retention(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("config").put_retention_configuration(
         RetentionPeriodInDays=inputs["retentionPeriodInDays"]
     )["RetentionConfiguration"]
     return Created(made["Name"], {"name": made["Name"]})
 
 
-def rule(aws: Account, name: str, inputs: Inputs) -> Created:
+def rule(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     config = aws.client("config")
     made = physical(name, inputs, 128)
     source = inputs["source"]

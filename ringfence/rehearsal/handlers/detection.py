@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def detector(aws: Account, _: str, inputs: Inputs) -> Created:
+def detector(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("guardduty").create_detector(
         Enable=inputs.get("enable", True),
         FindingPublishingFrequency=inputs.get("findingPublishingFrequency", "SIX_HOURS"),
@@ -18,7 +18,7 @@ def detector(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": arn, "accountId": aws.id})
 
 
-def detector_feature(aws: Account, _: str, inputs: Inputs) -> Created:
+def detector_feature(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     """AWS changes the features that are named; moto replaces them all."""
     guardduty = aws.client("guardduty")
     detector, name = inputs["detectorId"], inputs["name"]
@@ -37,7 +37,7 @@ def detector_feature(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(f"{detector}/{name}", {})
 
 
-def hub(aws: Account, _: str, inputs: Inputs) -> Created:
+def hub(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     securityhub = aws.client("securityhub")
     securityhub.enable_security_hub(
         EnableDefaultStandards=inputs.get("enableDefaultStandards", True)
@@ -45,7 +45,7 @@ def hub(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(aws.id, {"arn": securityhub.describe_hub()["HubArn"]})
 
 
-def macie(aws: Account, _: str, inputs: Inputs) -> Created:
+def macie(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     client = aws.client("macie2")
     client.enable_macie(
         findingPublishingFrequency=inputs.get("findingPublishingFrequency", "FIFTEEN_MINUTES"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def query_log_config(aws: Account, name: str, inputs: Inputs) -> Created:
+def query_log_config(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = aws.client("route53resolver").create_resolver_query_log_config(
         Name=physical(name, inputs),
         DestinationArn=inputs["destinationArn"],
@@ -19,7 +19,7 @@ def query_log_config(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made["Id"], {"arn": made["Arn"], "name": made["Name"], "ownerId": aws.id})
 
 
-def query_log_config_association(aws: Account, _: str, inputs: Inputs) -> Created:
+def query_log_config_association(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("route53resolver").associate_resolver_query_log_config(
         ResolverQueryLogConfigId=inputs["resolverQueryLogConfigId"],
         ResourceId=inputs["resourceId"],

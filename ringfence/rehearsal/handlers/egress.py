@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from moto.networkfirewall.models import networkfirewall_backends
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tagged, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def address(aws: Account, _: str, inputs: Inputs) -> Created:
+def address(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").allocate_address(
         Domain=inputs.get("domain", "vpc"), TagSpecifications=tagged(inputs, "elastic-ip")
     )
@@ -19,7 +19,7 @@ def address(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(allocation, {"allocationId": allocation, "publicIp": made["PublicIp"]})
 
 
-def nat_gateway(aws: Account, _: str, inputs: Inputs) -> Created:
+def nat_gateway(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").create_nat_gateway(
         SubnetId=inputs["subnetId"],
         AllocationId=inputs["allocationId"],
@@ -29,7 +29,7 @@ def nat_gateway(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made["NatGatewayId"], {})
 
 
-def firewall(aws: Account, name: str, inputs: Inputs) -> Created:
+def firewall(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """Create a firewall and its endpoint in every subnet, which moto omits."""
     key, called = inputs.get("encryptionConfiguration", {}), physical(name, inputs)
     made = aws.client("network-firewall").create_firewall(
@@ -67,12 +67,12 @@ def firewall(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(arn, given)
 
 
-def _place(aws: Account, subnet: str) -> tuple[str, str]:
+def _place(aws: EmulatedAccount, subnet: str) -> tuple[str, str]:
     (found,) = aws.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"]
     return subnet, found["AvailabilityZone"]
 
 
-def _endpoint(aws: Account, arn: str, vpc: str, subnet: str) -> str:
+def _endpoint(aws: EmulatedAccount, arn: str, vpc: str, subnet: str) -> str:
     """Tagged as AWS tags those of a firewall."""
     marks = [
         {"Key": "AWSNetworkFirewallManaged", "Value": "true"},
@@ -88,7 +88,7 @@ def _endpoint(aws: Account, arn: str, vpc: str, subnet: str) -> str:
     return made["VpcEndpoint"]["VpcEndpointId"]
 
 
-def logging_configuration(aws: Account, _: str, inputs: Inputs) -> Created:
+def logging_configuration(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     arn = inputs["firewallArn"]
     aws.client("network-firewall").update_logging_configuration(
         FirewallArn=arn,

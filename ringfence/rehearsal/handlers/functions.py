@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pulumi import AssetArchive, FileAsset
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs, RehearsalError
 
 
-def function(aws: Account, name: str, inputs: Inputs) -> Created:
+def function(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """moto keeps no log group and no dead-letter queue of a function; they are in the record."""
     made = physical(name, inputs)
     optional = {
@@ -59,7 +59,7 @@ def _zipped(name: str, code: object) -> bytes:
     return packed.getvalue()
 
 
-def permission(aws: Account, name: str, inputs: Inputs) -> Created:
+def permission(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     statement = inputs.get("statementId") or physical(name, inputs, 100)
     optional = {
         "SourceArn": inputs.get("sourceArn"),
@@ -75,7 +75,7 @@ def permission(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(statement, {"statementId": statement})
 
 
-def event_invoke_config(aws: Account, _: str, inputs: Inputs) -> Created:
+def event_invoke_config(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     destinations = {
         key: {"Destination": found["destination"]}
         for key, found in (
@@ -96,7 +96,7 @@ def event_invoke_config(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["functionName"], {})
 
 
-def queue(aws: Account, name: str, inputs: Inputs) -> Created:
+def queue(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 80)
     settings = {
         "KmsMasterKeyId": inputs.get("kmsMasterKeyId"),
@@ -113,14 +113,14 @@ def queue(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(url, {"arn": aws.arn("sqs", made), "url": url, "name": made})
 
 
-def queue_policy(aws: Account, _: str, inputs: Inputs) -> Created:
+def queue_policy(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("sqs").set_queue_attributes(
         QueueUrl=inputs["queueUrl"], Attributes={"Policy": inputs["policy"]}
     )
     return Created(inputs["queueUrl"], {})
 
 
-def event_rule(aws: Account, name: str, inputs: Inputs) -> Created:
+def event_rule(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs)
     optional = {
         "EventPattern": inputs.get("eventPattern"),
@@ -137,7 +137,7 @@ def event_rule(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": arn, "name": made})
 
 
-def event_target(aws: Account, name: str, inputs: Inputs) -> Created:
+def event_target(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     target = inputs.get("targetId") or physical(name, inputs)
     dead, retry = inputs.get("deadLetterConfig"), inputs.get("retryPolicy")
     optional = {

@@ -10,12 +10,12 @@ from typing import Any
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.models import AWSManagedPolicy, iam_backends
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs, Look
 
 
-def role(aws: Account, name: str, inputs: Inputs) -> Created:
+def role(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     optional = {
         "PermissionsBoundary": inputs.get("permissionsBoundary"),
         "Description": inputs.get("description"),
@@ -32,7 +32,7 @@ def role(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made["RoleName"], outputs)
 
 
-def role_policy(aws: Account, name: str, inputs: Inputs) -> Created:
+def role_policy(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     policy = physical(name, inputs)
     aws.client("iam").put_role_policy(
         RoleName=inputs["role"], PolicyName=policy, PolicyDocument=inputs["policy"]
@@ -40,7 +40,7 @@ def role_policy(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(f"{inputs['role']}:{policy}", {"name": policy})
 
 
-def policy(aws: Account, name: str, inputs: Inputs) -> Created:
+def policy(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = aws.client("iam").create_policy(
         PolicyName=physical(name, inputs, 128),
         Path=inputs.get("path", "/"),
@@ -52,7 +52,7 @@ def policy(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made["Arn"], outputs)
 
 
-def group(aws: Account, name: str, inputs: Inputs) -> Created:
+def group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = aws.client("iam").create_group(
         GroupName=physical(name, inputs, 128), Path=inputs.get("path", "/")
     )["Group"]
@@ -60,18 +60,18 @@ def group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made["GroupName"], outputs)
 
 
-def group_policy_attachment(aws: Account, name: str, inputs: Inputs) -> Created:
+def group_policy_attachment(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     aws.client("iam").attach_group_policy(GroupName=inputs["group"], PolicyArn=inputs["policyArn"])
     return Created(f"{inputs['group']}-{name}", {})
 
 
-def role_policy_attachment(aws: Account, name: str, inputs: Inputs) -> Created:
+def role_policy_attachment(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     _offer(aws, inputs["policyArn"])
     aws.client("iam").attach_role_policy(RoleName=inputs["role"], PolicyArn=inputs["policyArn"])
     return Created(f"{inputs['role']}-{name}", {})
 
 
-def _offer(aws: Account, arn: str) -> None:
+def _offer(aws: EmulatedAccount, arn: str) -> None:
     """Add one of AWS's managed policies to the account.
 
     Every account has them. moto loads all 1,400, in a second, or none.
@@ -90,7 +90,7 @@ def _offered_by_aws() -> Mapping[str, Any]:
     return json.loads(aws_managed_policies_data)
 
 
-def service_linked_role(aws: Account, _: str, inputs: Inputs) -> Created:
+def service_linked_role(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("iam").create_service_linked_role(
         AWSServiceName=inputs["awsServiceName"], Description=inputs.get("description", "")
     )["Role"]
@@ -98,7 +98,7 @@ def service_linked_role(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made["Arn"], outputs)
 
 
-def password_policy(aws: Account, _: str, inputs: Inputs) -> Created:
+def password_policy(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     given = {name[0].upper() + name[1:]: value for name, value in inputs.items()}
     if "AllowUsersToChangePassword" not in given:
         given["AllowUsersToChangePassword"] = True  # the provider's default, not AWS's
@@ -106,7 +106,7 @@ def password_policy(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created("iam-account-password-policy", {})
 
 
-def caller_identity(aws: Account, _: Inputs) -> Inputs:
+def caller_identity(aws: EmulatedAccount, _: Inputs) -> Inputs:
     caller = aws.client("sts").get_caller_identity()
     return {
         "accountId": caller["Account"],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def key(aws: Account, _: str, inputs: Inputs) -> Created:
+def key(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     kms = aws.client("kms")
     policy = {"Policy": inputs["policy"]} if "policy" in inputs else {}
     made = kms.create_key(
@@ -24,7 +24,7 @@ def key(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made["KeyId"], {"arn": made["Arn"], "keyId": made["KeyId"]})
 
 
-def alias(aws: Account, name: str, inputs: Inputs) -> Created:
+def alias(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     given = inputs.get("name") or f"alias/{physical(name, inputs, 250)}"
     aws.client("kms").create_alias(AliasName=given, TargetKeyId=inputs["targetKeyId"])
     return Created(given, {"name": given, "arn": aws.arn("kms", given)})

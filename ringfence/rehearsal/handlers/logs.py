@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tagged
 from ringfence.rehearsal.record import Create, Created, Inputs, RehearsalError
 
 
-def log_group(aws: Account, name: str, inputs: Inputs) -> Created:
+def log_group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     logs = aws.client("logs")
     group = physical(name, inputs, 512)
     key = {"kmsKeyId": inputs["kmsKeyId"]} if inputs.get("kmsKeyId") else {}
@@ -19,7 +19,7 @@ def log_group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(group, {"name": group, "arn": aws.arn("logs", f"log-group:{group}")})
 
 
-def metric_filter(aws: Account, name: str, inputs: Inputs) -> Created:
+def metric_filter(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 512)
     metric = inputs["metricTransformation"]
     aws.client("logs").put_metric_filter(
@@ -37,7 +37,7 @@ def metric_filter(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"name": made})
 
 
-def flow_log(aws: Account, name: str, inputs: Inputs) -> Created:
+def flow_log(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     if "vpcId" not in inputs:
         raise RehearsalError(f"{name}: a rehearsal supports flow logs of a VPC only; set vpc_id")
     to_logs = inputs.get("logDestinationType", "cloud-watch-logs") == "cloud-watch-logs"

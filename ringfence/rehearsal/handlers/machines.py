@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tagged, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
@@ -15,7 +15,7 @@ BOOLEANS = ("associatePublicIpAddress", "deleteOnTermination", "encrypted")
 RENAMED = {"securityGroups": "Groups"}
 
 
-def instance_profile(aws: Account, name: str, inputs: Inputs) -> Created:
+def instance_profile(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     iam, named = aws.client("iam"), physical(name, inputs, 128)
     made = iam.create_instance_profile(
         InstanceProfileName=named, Path=inputs.get("path", "/"), Tags=tags(inputs)
@@ -25,7 +25,7 @@ def instance_profile(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(named, outputs)
 
 
-def launch_template(aws: Account, name: str, inputs: Inputs) -> Created:
+def launch_template(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").create_launch_template(
         LaunchTemplateName=physical(name, inputs, 128),
         VersionDescription=inputs.get("description", ""),
@@ -66,7 +66,7 @@ def _request(value: Any, key: str = "") -> Any:
     return value == "true" if key in BOOLEANS and isinstance(value, str) else value
 
 
-def group(aws: Account, name: str, inputs: Inputs) -> Created:
+def group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """Create a group and its instances.
 
     A group of moto ignores the template's interfaces, profile and metadata options. So start the
@@ -113,7 +113,7 @@ def group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(named, {"arn": made["AutoScalingGroupARN"], "name": named})
 
 
-def _start(aws: Account, template: Mapping[str, str], subnet: str, inputs: Inputs) -> str:
+def _start(aws: EmulatedAccount, template: Mapping[str, str], subnet: str, inputs: Inputs) -> str:
     ec2 = aws.client("ec2")
     (version,) = ec2.describe_launch_template_versions(
         LaunchTemplateId=template["LaunchTemplateId"], Versions=[template["Version"]]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import tagged
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def target(aws: Account, _: str, inputs: Inputs) -> Created:
+def target(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").create_traffic_mirror_target(
         Description=inputs.get("description", ""),
         NetworkLoadBalancerArn=inputs["networkLoadBalancerArn"],
@@ -19,7 +19,7 @@ def target(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": arn, "ownerId": aws.id})
 
 
-def filter_(aws: Account, _: str, inputs: Inputs) -> Created:
+def filter_(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").create_traffic_mirror_filter(
         Description=inputs.get("description", ""),
         TagSpecifications=tagged(inputs, "traffic-mirror-filter"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tagged, tags
 from ringfence.rehearsal.record import Create, Created, Inputs, RehearsalError
 
 
-def vpc(aws: Account, _: str, inputs: Inputs) -> Created:
+def vpc(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     made = ec2.create_vpc(
         CidrBlock=inputs["cidrBlock"],
@@ -26,7 +26,7 @@ def vpc(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, _outputs(aws, made))
 
 
-def default_vpc(aws: Account, name: str, inputs: Inputs) -> Created:
+def default_vpc(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """The provider takes over the one that AWS made with the account."""
     ec2 = aws.client("ec2")
     filters = [{"Name": "is-default", "Values": ["true"]}]
@@ -38,7 +38,7 @@ def default_vpc(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(found[0], _outputs(aws, found[0]))
 
 
-def _outputs(aws: Account, made: str) -> dict[str, str]:
+def _outputs(aws: EmulatedAccount, made: str) -> dict[str, str]:
     ec2 = aws.client("ec2")
 
     def its(find: Any, kind: str, key: str, **filters: str) -> str:
@@ -61,7 +61,7 @@ def _outputs(aws: Account, made: str) -> dict[str, str]:
     }
 
 
-def subnet(aws: Account, _: str, inputs: Inputs) -> Created:
+def subnet(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     made = ec2.create_subnet(
         VpcId=inputs["vpcId"],
@@ -77,7 +77,7 @@ def subnet(aws: Account, _: str, inputs: Inputs) -> Created:
     )
 
 
-def internet_gateway(aws: Account, _: str, inputs: Inputs) -> Created:
+def internet_gateway(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     kind = "internet-gateway"
     made = ec2.create_internet_gateway(TagSpecifications=tagged(inputs, kind))
@@ -87,7 +87,7 @@ def internet_gateway(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(gateway, {"arn": aws.arn("ec2", f"internet-gateway/{gateway}")})
 
 
-def route_table(aws: Account, _: str, inputs: Inputs) -> Created:
+def route_table(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").create_route_table(
         VpcId=inputs["vpcId"], TagSpecifications=tagged(inputs, "route-table")
     )["RouteTable"]["RouteTableId"]
@@ -96,13 +96,13 @@ def route_table(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": aws.arn("ec2", f"route-table/{made}"), "ownerId": aws.id})
 
 
-def route(aws: Account, _: str, inputs: Inputs) -> Created:
+def route(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
     _route(aws, table, inputs, destination)
     return Created(f"r-{table}{destination}", {"state": "active"})
 
 
-def _route(aws: Account, table: str, inputs: Inputs, destination: str) -> None:
+def _route(aws: EmulatedAccount, table: str, inputs: Inputs, destination: str) -> None:
     targets = {
         "GatewayId": inputs.get("gatewayId"),
         "NatGatewayId": inputs.get("natGatewayId"),
@@ -117,14 +117,14 @@ def _route(aws: Account, table: str, inputs: Inputs, destination: str) -> None:
     )
 
 
-def route_table_association(aws: Account, _: str, inputs: Inputs) -> Created:
+def route_table_association(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     made = aws.client("ec2").associate_route_table(
         RouteTableId=inputs["routeTableId"], SubnetId=inputs["subnetId"]
     )
     return Created(made["AssociationId"], {})
 
 
-def default_route_table(aws: Account, _: str, inputs: Inputs) -> Created:
+def default_route_table(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     """The provider takes it over: every route but the local one goes."""
     ec2 = aws.client("ec2")
     table = inputs["defaultRouteTableId"]
@@ -138,7 +138,7 @@ def default_route_table(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(table, {"arn": aws.arn("ec2", f"route-table/{table}"), "vpcId": found["VpcId"]})
 
 
-def network_acl(aws: Account, _: str, inputs: Inputs) -> Created:
+def network_acl(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     made = ec2.create_network_acl(
         VpcId=inputs["vpcId"], TagSpecifications=tagged(inputs, "network-acl")
@@ -154,7 +154,7 @@ def network_acl(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": aws.arn("ec2", f"network-acl/{made}"), "ownerId": aws.id})
 
 
-def network_acl_rule(aws: Account, _: str, inputs: Inputs) -> Created:
+def network_acl_rule(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     acl, number = inputs["networkAclId"], inputs["ruleNumber"]
     egress = inputs.get("egress", False)
     ports = {"From": inputs["fromPort"], "To": inputs["toPort"]} if "fromPort" in inputs else None
@@ -170,7 +170,7 @@ def network_acl_rule(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(f"{acl}-{'egress' if egress else 'ingress'}-{number}", {})
 
 
-def default_network_acl(aws: Account, _: str, inputs: Inputs) -> Created:
+def default_network_acl(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     """The provider takes it over: what it allows goes, and only AWS's last denial stays."""
     ec2 = aws.client("ec2")
     acl = inputs["defaultNetworkAclId"]
@@ -184,7 +184,7 @@ def default_network_acl(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(acl, {"arn": aws.arn("ec2", f"network-acl/{acl}"), "vpcId": found["VpcId"]})
 
 
-def security_group(aws: Account, name: str, inputs: Inputs) -> Created:
+def security_group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """AWS lets a new group open any connection; the provider takes that back.
 
     It is known what that is; to ask moto for it takes longer than all the rest.
@@ -203,7 +203,7 @@ def security_group(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"arn": arn, "name": group_name, "ownerId": aws.id})
 
 
-def default_security_group(aws: Account, name: str, inputs: Inputs) -> Created:
+def default_security_group(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     """The provider takes it over: every rule goes."""
     if inputs.get("ingress") or inputs.get("egress"):
         raise RehearsalError(f"{name}: a default security group must have no rules; remove them")
@@ -228,15 +228,15 @@ def _empty(ec2: Any, group: str) -> None:
         ec2.revoke_security_group_egress(GroupId=group, IpPermissions=outbound)
 
 
-def ingress_rule(aws: Account, _: str, inputs: Inputs) -> Created:
+def ingress_rule(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     return _rule(aws, inputs, aws.client("ec2").authorize_security_group_ingress)
 
 
-def egress_rule(aws: Account, _: str, inputs: Inputs) -> Created:
+def egress_rule(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     return _rule(aws, inputs, aws.client("ec2").authorize_security_group_egress)
 
 
-def _rule(aws: Account, inputs: Inputs, authorize: Any) -> Created:
+def _rule(aws: EmulatedAccount, inputs: Inputs, authorize: Any) -> Created:
     text = {"Description": inputs["description"]} if "description" in inputs else {}
     peers = {
         "IpRanges": ("CidrIp", inputs.get("cidrIpv4")),
@@ -260,7 +260,7 @@ def _rule(aws: Account, inputs: Inputs, authorize: Any) -> Created:
     return Created(id_, {"arn": arn, "securityGroupRuleId": id_})
 
 
-def vpc_endpoint(aws: Account, _: str, inputs: Inputs) -> Created:
+def vpc_endpoint(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     kind = inputs.get("vpcEndpointType", "Gateway")
     optional = {

@@ -27,7 +27,7 @@ from ringfence.rehearsal.record import Create, Look, RehearsalError, Status
 
 
 @dataclass(frozen=True)
-class Entry:
+class HandlerEntry:
     status: Status
     create: Create | None = None
 
@@ -58,10 +58,10 @@ MODULES = (
     *(secrets, sessions, storage, trail),
 )
 
-TYPES: dict[str, Entry] = {
-    **{token: Entry(Status.RECORDED) for token in RECORDED},
+TYPES: dict[str, HandlerEntry] = {
+    **{token: HandlerEntry(Status.RECORDED) for token in RECORDED},
     **{
-        token: Entry(Status.MOTO, create)
+        token: HandlerEntry(Status.MOTO, create)
         for module in MODULES
         for token, create in module.RESOURCES.items()
     },
@@ -69,10 +69,10 @@ TYPES: dict[str, Entry] = {
 FUNCTIONS: dict[str, Look] = {**identity.FUNCTIONS}
 
 
-def entry(token: str, *, custom: bool) -> Entry:
+def entry(token: str, *, custom: bool) -> HandlerEntry:
     """Return the entry of a type. Raise `RehearsalError` for an unknown type."""
     if not custom or token.startswith("pulumi:providers:"):
-        return Entry(Status.NONE)
+        return HandlerEntry(Status.NONE)
     try:
         return TYPES[token]
     except KeyError:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from moto.secretsmanager.models import FakeSecret, secretsmanager_backends
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def secret(aws: Account, name: str, inputs: Inputs) -> Created:
+def secret(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     key = {"KmsKeyId": inputs["kmsKeyId"]} if inputs.get("kmsKeyId") else {}
     made = aws.client("secretsmanager").create_secret(
         Name=physical(name, inputs, 512),
@@ -23,7 +23,7 @@ def secret(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made["ARN"], {"arn": made["ARN"], "name": made["Name"]})
 
 
-def policy(aws: Account, _: str, inputs: Inputs) -> Created:
+def policy(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("secretsmanager").put_resource_policy(
         SecretId=inputs["secretArn"],
         ResourcePolicy=inputs["policy"],
@@ -32,7 +32,7 @@ def policy(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["secretArn"], {})
 
 
-def rotation(aws: Account, _: str, inputs: Inputs) -> Created:
+def rotation(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     """Switched on, and nothing run: moto would start the function in Docker, and stumbles over a
     secret without a value, which AWS has its function fill."""
     function = aws.client("lambda").get_function(FunctionName=inputs["rotationLambdaArn"])

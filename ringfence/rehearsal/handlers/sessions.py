@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
 
-def document(aws: Account, name: str, inputs: Inputs) -> Created:
+def document(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     made = physical(name, inputs, 128)
     aws.client("ssm").create_document(
         Name=made,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
@@ -18,7 +18,7 @@ PUBLIC_ACCESS = (
 )
 
 
-def bucket(aws: Account, name: str, inputs: Inputs) -> Created:
+def bucket(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     s3 = aws.client("s3")
     # Bucket names are unique across accounts, and a run rehearses several.
     unique = sha256(f"{aws.id}/{name}".encode()).hexdigest()[:7]
@@ -34,14 +34,14 @@ def bucket(aws: Account, name: str, inputs: Inputs) -> Created:
     return Created(made, {"bucket": made, "arn": f"arn:aws:s3:::{made}", "region": aws.region})
 
 
-def public_access_block(aws: Account, _: str, inputs: Inputs) -> Created:
+def public_access_block(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("s3").put_public_access_block(
         Bucket=inputs["bucket"], PublicAccessBlockConfiguration=_public_access(inputs)
     )
     return Created(inputs["bucket"], {})
 
 
-def account_public_access_block(aws: Account, _: str, inputs: Inputs) -> Created:
+def account_public_access_block(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("s3control").put_public_access_block(
         AccountId=aws.id, PublicAccessBlockConfiguration=_public_access(inputs)
     )
@@ -52,7 +52,7 @@ def _public_access(inputs: Inputs) -> dict[str, bool]:
     return {name: inputs.get(name[0].lower() + name[1:], False) for name in PUBLIC_ACCESS}
 
 
-def ownership(aws: Account, _: str, inputs: Inputs) -> Created:
+def ownership(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("s3").put_bucket_ownership_controls(
         Bucket=inputs["bucket"],
         OwnershipControls={"Rules": [{"ObjectOwnership": inputs["rule"]["objectOwnership"]}]},
@@ -60,7 +60,7 @@ def ownership(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def encryption(aws: Account, _: str, inputs: Inputs) -> Created:
+def encryption(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     def rule(given: Mapping[str, Any]) -> dict[str, Any]:
         default = given["applyServerSideEncryptionByDefault"]
         key = {"KMSMasterKeyID": default["kmsMasterKeyId"]} if "kmsMasterKeyId" in default else {}
@@ -76,7 +76,7 @@ def encryption(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def versioning(aws: Account, _: str, inputs: Inputs) -> Created:
+def versioning(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("s3").put_bucket_versioning(
         Bucket=inputs["bucket"],
         VersioningConfiguration={"Status": inputs["versioningConfiguration"]["status"]},
@@ -84,7 +84,7 @@ def versioning(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def object_lock(aws: Account, _: str, inputs: Inputs) -> Created:
+def object_lock(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     retention = inputs["rule"]["defaultRetention"]
     default = {name.capitalize(): value for name, value in retention.items()}
     aws.client("s3").put_object_lock_configuration(
@@ -97,7 +97,7 @@ def object_lock(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def lifecycle(aws: Account, _: str, inputs: Inputs) -> Created:
+def lifecycle(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     def rule(given: Mapping[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {
             "ID": given["id"],
@@ -121,7 +121,7 @@ def lifecycle(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def logging(aws: Account, _: str, inputs: Inputs) -> Created:
+def logging(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     target = {"TargetBucket": inputs["targetBucket"], "TargetPrefix": inputs["targetPrefix"]}
     aws.client("s3").put_bucket_logging(
         Bucket=inputs["bucket"], BucketLoggingStatus={"LoggingEnabled": target}
@@ -129,12 +129,12 @@ def logging(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(inputs["bucket"], {})
 
 
-def policy(aws: Account, _: str, inputs: Inputs) -> Created:
+def policy(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("s3").put_bucket_policy(Bucket=inputs["bucket"], Policy=inputs["policy"])
     return Created(inputs["bucket"], {})
 
 
-def disk_encryption(aws: Account, _: str, inputs: Inputs) -> Created:
+def disk_encryption(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     ec2 = aws.client("ec2")
     if inputs.get("enabled", True):
         ec2.enable_ebs_encryption_by_default()
@@ -143,7 +143,7 @@ def disk_encryption(aws: Account, _: str, inputs: Inputs) -> Created:
     return Created(aws.region, {})
 
 
-def default_disk_key(aws: Account, _: str, inputs: Inputs) -> Created:
+def default_disk_key(aws: EmulatedAccount, _: str, inputs: Inputs) -> Created:
     aws.client("ec2").modify_ebs_default_kms_key_id(KmsKeyId=inputs["keyArn"])
     return Created(inputs["keyArn"], {})
 

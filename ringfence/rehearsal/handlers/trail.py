@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.rehearsal.account import Account
+from ringfence.rehearsal.account import EmulatedAccount
 from ringfence.rehearsal.naming import physical, tags
 from ringfence.rehearsal.record import Create, Created, Inputs
 
@@ -20,7 +20,7 @@ _OPERATORS = {
 """The provider's plurals, and AWS's names."""
 
 
-def trail(aws: Account, name: str, inputs: Inputs) -> Created:
+def trail(aws: EmulatedAccount, name: str, inputs: Inputs) -> Created:
     client = aws.client("cloudtrail")
     optional = {
         "KmsKeyId": inputs.get("kmsKeyId"),

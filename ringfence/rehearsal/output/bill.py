@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ringfence.cloud import cost, prices
-from ringfence.cloud.cost import Estimate, Line, Option
+from ringfence.cloud.cost import CostLine, Estimate, Option
 from ringfence.cloud.prices import Figure
 from ringfence.rehearsal.record import Rehearsal
 
@@ -47,7 +47,7 @@ def _lines(estimate: Estimate) -> Iterator[str]:
     yield from _footnotes(estimate)
 
 
-def _fixed(line: Line, width: int, region: str) -> str:
+def _fixed(line: CostLine, width: int, region: str) -> str:
     if line.figure is None:
         return f"  no price  {line.what:{width}}  {line.count:g}"
     count = f"{line.count:g} at {usd(line.figure.usd)}{_mark(line.figure, region)} per {line.unit}"
@@ -61,7 +61,7 @@ def usd(amount: float) -> str:
     return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
-def _is_high(line: Line, estimate: Estimate) -> bool:
+def _is_high(line: CostLine, estimate: Estimate) -> bool:
     return line.monthly >= HIGH * estimate.monthly
 
 

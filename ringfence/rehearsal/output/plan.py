@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringfence.rehearsal.output import terraform
-from ringfence.rehearsal.record import Rehearsal, RehearsalError, Resource, Status
+from ringfence.rehearsal.record import Rehearsal, RehearsalError, RehearsedResource, Status
 
 PROVIDER = "registry.terraform.io/hashicorp/aws"
 
@@ -88,7 +88,7 @@ def _addresses(rehearsal: Rehearsal) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Origins:
-    resources: Mapping[str, Resource]
+    resources: Mapping[str, RehearsedResource]
     addresses: Mapping[str, str]
 
     def of(self, value: str, urns: tuple[str, ...]) -> str | None:
@@ -108,7 +108,7 @@ class _Origins:
         return None
 
 
-def _add(split: _Split, resource: Resource, key: str, origins: _Origins) -> None:
+def _add(split: _Split, resource: RehearsedResource, key: str, origins: _Origins) -> None:
     urns = resource.dependencies.get(key, ())
     for name, value in terraform.attributes(resource.type, {key: resource.inputs[key]}).items():
         if value is not None:

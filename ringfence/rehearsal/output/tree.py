@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from ringfence.rehearsal.engine.monitor import STACK
-from ringfence.rehearsal.record import Rehearsal, Resource, Status
+from ringfence.rehearsal.record import Rehearsal, RehearsedResource, Status
 
 MARKS = {Status.MOTO: "+", Status.RECORDED: "?", Status.NONE: " "}
 """`?` marks a resource that nothing emulates: it was only recorded."""
@@ -30,12 +30,12 @@ def summary(rehearsal: Rehearsal) -> str:
     )
 
 
-def _roots(rehearsal: Rehearsal) -> list[Resource]:
+def _roots(rehearsal: Rehearsal) -> list[RehearsedResource]:
     known = {resource.urn for resource in rehearsal.resources}
     return [resource for resource in rehearsal.resources if resource.parent not in known]
 
 
-def _under(rehearsal: Rehearsal, siblings: list[Resource], indent: str) -> Iterator[str]:
+def _under(rehearsal: Rehearsal, siblings: list[RehearsedResource], indent: str) -> Iterator[str]:
     for resource in siblings:
         last = resource is siblings[-1]
         mark = MARKS[resource.status]

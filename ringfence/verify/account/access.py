@@ -20,7 +20,7 @@ Document = Mapping[str, Any]
 Values = tuple[str, ...]
 
 
-class Decision(StrEnum):
+class IamDecision(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied"
     """Denied by a statement: nothing else can allow it."""
@@ -28,12 +28,12 @@ class Decision(StrEnum):
     """Allowed by no statement."""
 
 
-class PolicyError(ValueError):
+class IamPolicyError(ValueError):
     """A policy says something that this evaluation does not know."""
 
 
 @dataclass(frozen=True)
-class Principal:
+class IamPrincipal:
     kind: str
     """`AWS`, `Service` or `Federated`."""
     name: str
@@ -54,10 +54,10 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class Request:
+class AccessRequest:
     action: str
     resource: str = "*"
-    principal: Principal | None = None
+    principal: IamPrincipal | None = None
     context: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def values(self, key: str) -> Values:
@@ -70,30 +70,30 @@ class Request:
 
 
 def decide(
-    request: Request,
+    request: AccessRequest,
     identity: Iterable[Document],
     *,
     boundary: Iterable[Document] | None = None,
     resource: Document | None = None,
-) -> Decision:
+) -> IamDecision:
     """Evaluate policies of an identity, within its boundary, and of the resource, in one account.
 
     A resource's policy that names the identity itself allows by itself; one that names the
     account leaves it to the identity's policies.
     """
     by_identity = granted(identity, request)
-    limit = Decision.ALLOWED if boundary is None else granted(boundary, request)
-    by_resource = granted([resource], request) if resource else Decision.NOT_ALLOWED
-    if Decision.DENIED in (by_identity, limit, by_resource):
-        return Decision.DENIED
-    if by_identity == limit == Decision.ALLOWED:
-        return Decision.ALLOWED
-    if resource and by_resource == Decision.ALLOWED and not _delegated(resource, request):
-        return Decision.ALLOWED
-    return Decision.NOT_ALLOWED
+    limit = IamDecision.ALLOWED if boundary is None else granted(boundary, request)
+    by_resource = granted([resource], request) if resource else IamDecision.NOT_ALLOWED
+    if IamDecision.DENIED in (by_identity, limit, by_resource):
+        return IamDecision.DENIED
+    if by_identity == limit == IamDecision.ALLOWED:
+        return IamDecision.ALLOWED
+    if resource and by_resource == IamDecision.ALLOWED and not _delegated(resource, request):
+        return IamDecision.ALLOWED
+    return IamDecision.NOT_ALLOWED
 
 
-def granted(policies: Iterable[Document], request: Request) -> Decision:
+def granted(policies: Iterable[Document], request: AccessRequest) -> IamDecision:
     """Evaluate these policies alone."""
     effects = {
         statement["Effect"]
@@ -102,8 +102,8 @@ def granted(policies: Iterable[Document], request: Request) -> Decision:
         if applies(statement, request)
     }
     if "Deny" in effects:
-        return Decision.DENIED
-    return Decision.ALLOWED if "Allow" in effects else Decision.NOT_ALLOWED
+        return IamDecision.DENIED
+    return IamDecision.ALLOWED if "Allow" in effects else IamDecision.NOT_ALLOWED
 
 
 def statements(policy: Document) -> list[Document]:
@@ -112,7 +112,7 @@ def statements(policy: Document) -> list[Document]:
     return [found] if isinstance(found, Mapping) else list(found)
 
 
-def applies(statement: Document, request: Request) -> bool:
+def applies(statement: Document, request: AccessRequest) -> bool:
     return (
         _applies_to_action(statement, request)
         and _applies_to_resource(statement, request)
@@ -121,7 +121,7 @@ def applies(statement: Document, request: Request) -> bool:
     )
 
 
-def _applies_to_action(statement: Document, request: Request) -> bool:
+def _applies_to_action(statement: Document, request: AccessRequest) -> bool:
     def named(key: str) -> bool:
         patterns = _list(statement[key])
         return any(_like(each.lower(), request.action.lower()) for each in patterns)
@@ -129,7 +129,7 @@ def _applies_to_action(statement: Document, request: Request) -> bool:
     return named("Action") if "Action" in statement else not named("NotAction")
 
 
-def _applies_to_resource(statement: Document, request: Request) -> bool:
+def _applies_to_resource(statement: Document, request: AccessRequest) -> bool:
     """Trust policies have no resource: they are part of it."""
 
     def named(key: str) -> bool:
@@ -140,14 +140,14 @@ def _applies_to_resource(statement: Document, request: Request) -> bool:
     return named("Resource") if "Resource" in statement else True
 
 
-def _applies_to_principal(statement: Document, request: Request) -> bool:
+def _applies_to_principal(statement: Document, request: AccessRequest) -> bool:
     """Policies of identities name none: they are whose they are."""
     if "NotPrincipal" in statement:
         return not _named(statement["NotPrincipal"], request.principal)
     return _named(statement["Principal"], request.principal) if "Principal" in statement else True
 
 
-def _named(principals: str | Mapping[str, Any], principal: Principal | None) -> bool:
+def _named(principals: str | Mapping[str, Any], principal: IamPrincipal | None) -> bool:
     if principals == "*":
         return True
     if principal is None or isinstance(principals, str):
@@ -159,7 +159,7 @@ def _named(principals: str | Mapping[str, Any], principal: Principal | None) -> 
     return principal.kind == "AWS" and any(account in names for account in accounts)
 
 
-def _delegated(policy: Document, request: Request) -> bool:
+def _delegated(policy: Document, request: AccessRequest) -> bool:
     """Whether every statement that allows names the account rather than the identity."""
     principal = request.principal
     if principal is None or principal.kind != "AWS":
@@ -172,13 +172,13 @@ def _delegated(policy: Document, request: Request) -> bool:
     )
 
 
-def _names_itself(principals: str | Mapping[str, Any], principal: Principal) -> bool:
+def _names_itself(principals: str | Mapping[str, Any], principal: IamPrincipal) -> bool:
     if isinstance(principals, str):
         return principals == "*"
     return bool({"*", principal.name} & set(_list(principals.get("AWS", []))))
 
 
-def _conditions_hold(conditions: Mapping[str, Mapping[str, Any]], request: Request) -> bool:
+def _conditions_hold(conditions: Mapping[str, Mapping[str, Any]], request: AccessRequest) -> bool:
     return all(
         _condition_holds(operator, key, tuple(map(_text, _list(wanted))), request)
         for operator, tests in conditions.items()
@@ -186,11 +186,11 @@ def _conditions_hold(conditions: Mapping[str, Mapping[str, Any]], request: Reque
     )
 
 
-def _condition_holds(operator: str, key: str, wanted: Values, request: Request) -> bool:
+def _condition_holds(operator: str, key: str, wanted: Values, request: AccessRequest) -> bool:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html"""
     quantifier, _, name = operator.rpartition(":")
     if quantifier not in ("", "ForAllValues", "ForAnyValue"):
-        raise PolicyError(f"condition operator {operator} is not known")
+        raise IamPolicyError(f"condition operator {operator} is not known")
     present = request.values(key)
     if name == "Null":
         return (not present) == (wanted[0].lower() == "true")
@@ -199,7 +199,7 @@ def _condition_holds(operator: str, key: str, wanted: Values, request: Request) 
     negated = name in _NEGATED
     compare = _COMPARISONS.get(_NEGATED.get(name, name))
     if compare is None:
-        raise PolicyError(f"condition operator {operator} is not known")
+        raise IamPolicyError(f"condition operator {operator} is not known")
 
     def matches(value: str) -> bool:
         return any(compare(each, value, request) for each in wanted) is not negated
@@ -212,11 +212,11 @@ def _condition_holds(operator: str, key: str, wanted: Values, request: Request) 
     return (all if quantifier or negated else any)(map(matches, present))
 
 
-Comparison = Callable[[str, str, Request], bool]
+Comparison = Callable[[str, str, AccessRequest], bool]
 """Comparison of the policy's value with the request's."""
 
 
-def _arn_like(wanted: str, value: str, request: Request) -> bool:
+def _arn_like(wanted: str, value: str, request: AccessRequest) -> bool:
     """Part by part: a * in one does not reach into the next."""
     patterns, parts = wanted.split(":", 5), value.split(":", 5)
     return len(patterns) == len(parts) == 6 and all(
@@ -237,7 +237,7 @@ def _moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise PolicyError(f"the date {text} is not known: {error}") from None
+        raise IamPolicyError(f"the date {text} is not known: {error}") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -273,7 +273,7 @@ _LITERAL = ("*", "?", "$")
 """`${*}` is a star that is none."""
 
 
-def _substituted(text: str, request: Request) -> str | None:
+def _substituted(text: str, request: AccessRequest) -> str | None:
     """With its variables filled in; None where one is absent, which matches nothing."""
     values = {name: _variable(name, request) for name in _VARIABLE.findall(text)}
     if None in values.values():
@@ -281,15 +281,15 @@ def _substituted(text: str, request: Request) -> str | None:
     return _VARIABLE.sub(lambda found: str(values[found[1]]), text)
 
 
-def _variable(name: str, request: Request) -> str | None:
+def _variable(name: str, request: AccessRequest) -> str | None:
     if "," in name:
-        raise PolicyError(f"the default of policy variable ${{{name}}} is not evaluated")
+        raise IamPolicyError(f"the default of policy variable ${{{name}}} is not evaluated")
     if name in _LITERAL:
         return name
     return next(iter(request.values(name)), None)
 
 
-def _like(pattern: str, text: str, request: Request | None = None) -> bool:
+def _like(pattern: str, text: str, request: AccessRequest | None = None) -> bool:
     """`*` and `?` of the policy are wild; those that a variable brings are not."""
     expression, end = "", 0
     for found in _VARIABLE.finditer(pattern) if request else ():

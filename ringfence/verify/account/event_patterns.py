@@ -15,7 +15,7 @@ Document = Mapping[str, Any]
 ABSENT = object()
 
 
-class PatternError(ValueError):
+class EventPatternError(ValueError):
     """A pattern says something that this evaluation does not know."""
 
 
@@ -34,7 +34,7 @@ def _field_matches(wanted: Any, event: Document, key: str) -> bool:
     if isinstance(wanted, Mapping):
         return any(matches(wanted, each) for each in _objects(present))
     if not isinstance(wanted, list) or not wanted:
-        raise PatternError(f"{key} is neither an object nor an array with values: {wanted}")
+        raise EventPatternError(f"{key} is neither an object nor an array with values: {wanted}")
     values = tuple(_values(present))
     return any(_value_matches(each, values) for each in wanted)
 
@@ -59,7 +59,7 @@ def _value_matches(wanted: Any, values: tuple[Any, ...]) -> bool:
     if name == "exists":
         return bool(values) == given
     if name not in _COMPARISONS:
-        raise PatternError(f"the comparison {name} is not known")
+        raise EventPatternError(f"the comparison {name} is not known")
     return any(_COMPARISONS[name](given, each) for each in values)
 
 

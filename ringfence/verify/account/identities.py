@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from ringfence.verify.account.access import Document, Principal
+from ringfence.verify.account.access import Document, IamPrincipal
 from ringfence.verify.account.cloud import Cloud
 
 
 @dataclass(frozen=True)
-class Identity:
+class IamIdentity:
     name: str
     arn: str
     path: str
@@ -25,8 +25,8 @@ class Identity:
     tags: tuple[tuple[str, str], ...] = ()
 
     @property
-    def principal(self) -> Principal:
-        return Principal("AWS", self.arn)
+    def principal(self) -> IamPrincipal:
+        return IamPrincipal("AWS", self.arn)
 
 
 class Identities:
@@ -35,14 +35,14 @@ class Identities:
         self._documents: dict[str, Document] = {}
 
     @cached_property
-    def groups(self) -> tuple[Identity, ...]:
+    def groups(self) -> tuple[IamIdentity, ...]:
         return tuple(map(self._group, self._details("Group", "GroupDetailList")))
 
     @cached_property
-    def users(self) -> tuple[Identity, ...]:
+    def users(self) -> tuple[IamIdentity, ...]:
         by_name = {group.name: group for group in self.groups}
         return tuple(
-            Identity(
+            IamIdentity(
                 each["UserName"],
                 each["Arn"],
                 each["Path"],
@@ -55,9 +55,9 @@ class Identities:
         )
 
     @cached_property
-    def roles(self) -> tuple[Identity, ...]:
+    def roles(self) -> tuple[IamIdentity, ...]:
         return tuple(
-            Identity(
+            IamIdentity(
                 each["RoleName"],
                 each["Arn"],
                 each["Path"],
@@ -83,9 +83,9 @@ class Identities:
         )
         return (*managed, *inline)
 
-    def _group(self, each: Document) -> Identity:
+    def _group(self, each: Document) -> IamIdentity:
         policies = tuple(self._policies(each, "GroupPolicyList"))
-        return Identity(each["GroupName"], each["Arn"], each["Path"], policies)
+        return IamIdentity(each["GroupName"], each["Arn"], each["Path"], policies)
 
     def _details(self, kind: str, key: str) -> list[Document]:
         query = ("iam", "get_account_authorization_details", key)

@@ -19,7 +19,7 @@ REST = "..."
 """Any number of fields."""
 
 
-class PatternError(ValueError):
+class LogPatternError(ValueError):
     """A pattern says something that this evaluation does not know."""
 
 
@@ -27,10 +27,10 @@ def matches(pattern: str, record: str) -> bool:
     """Every field is as the pattern has it, in its order. `&&` binds closer than `||`."""
     text, values = pattern.strip(), record.split()
     if not (text.startswith("[") and text.endswith("]")):
-        raise PatternError(f"no pattern for fields: {pattern}")
+        raise LogPatternError(f"no pattern for fields: {pattern}")
     fields = [field.strip() for field in text[1:-1].split(",")]
     if fields.count(REST) > 1:
-        raise PatternError(f"{REST} stands more than once: {pattern}")
+        raise LogPatternError(f"{REST} stands more than once: {pattern}")
     if REST in fields:
         place = fields.index(REST)
         missing = len(values) - (len(fields) - 1)
@@ -52,7 +52,7 @@ def _test(field: str) -> Test:
 
 def _condition(text: str) -> Test:
     if not (found := _CONDITION.fullmatch(text)):
-        raise PatternError(f"not known: {text}")
+        raise LogPatternError(f"not known: {text}")
     comparison, wanted = found["comparison"], found["wanted"]
     if comparison in _NUMBERS:
         return lambda value: _compare(comparison, value, wanted)

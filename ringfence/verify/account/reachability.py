@@ -47,7 +47,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class AclEntry:
+class ObservedAclEntry:
     egress: bool
     protocol: str
     """Number, or -1 for all."""
@@ -57,7 +57,7 @@ class AclEntry:
 
 
 @dataclass(frozen=True)
-class GroupRule:
+class ObservedGroupRule:
     traffic: Traffic
     group: str | None = None
     foreign: bool = False
@@ -71,7 +71,7 @@ class Subnet:
     id: str
     network: IPv4Network
     segment: str | None
-    acl: tuple[AclEntry, ...]
+    acl: tuple[ObservedAclEntry, ...]
     """In the order in which they are asked."""
     outside: tuple[IPv4Network, ...]
     """Destinations that a route leads to beyond the VPC."""
@@ -88,12 +88,12 @@ class End:
     name: str
     subnets: tuple[Subnet, ...]
     groups: frozenset[str] | None
-    inbound: tuple[GroupRule, ...] = ()
-    outbound: tuple[GroupRule, ...] = ()
+    inbound: tuple[ObservedGroupRule, ...] = ()
+    outbound: tuple[ObservedGroupRule, ...] = ()
 
 
 @dataclass(frozen=True)
-class Account:
+class NetworkResources:
     """Network resources, read from AWS."""
 
     ends: tuple[End, ...]
@@ -134,7 +134,7 @@ class Account:
                         yield source.name, service_end(service), traffic
 
 
-def read(cloud: Cloud) -> Account:
+def read(cloud: Cloud) -> NetworkResources:
     """The network of an environment, found by its tags."""
     return _Reader(cloud).account()
 
@@ -144,7 +144,7 @@ class _Reader:
         self._cloud = cloud
         self._environment = cloud.environment
 
-    def account(self) -> Account:
+    def account(self) -> NetworkResources:
         by_name = {name: each["GroupId"] for each in self._groups if (name := tag(each, GROUP))}
         rules = self._rules(frozenset(by_name.values()))
 
@@ -176,7 +176,7 @@ class _Reader:
                 ends.append(end(name, subnets, groups))
             else:  # whoever reaches it is let in, and it reaches everything
                 ends.append(End(name, tuple(subnets), None))
-        return Account(
+        return NetworkResources(
             tuple(ends), self._prefix_lists, tuple(self._published(ends)), self._mirrors()
         )
 
@@ -230,9 +230,9 @@ class _Reader:
         firewalls = self._cloud.firewall_endpoints
         return tuple(_subnet(subnet, acls, tables, firewalls) for subnet in found)
 
-    def _rules(self, own: frozenset[str]) -> Mapping[str, list[tuple[GroupRule, bool]]]:
+    def _rules(self, own: frozenset[str]) -> Mapping[str, list[tuple[ObservedGroupRule, bool]]]:
         ids = [group["GroupId"] for group in self._groups] or ["sg-none"]
-        rules: dict[str, list[tuple[GroupRule, bool]]] = {}
+        rules: dict[str, list[tuple[ObservedGroupRule, bool]]] = {}
         for start in range(0, len(ids), 200):  # AWS takes 200 values in a filter
             filters = [{"Name": "group-id", "Values": ids[start : start + 200]}]
             query = ("ec2", "describe_security_group_rules", "SecurityGroupRules")
@@ -247,14 +247,14 @@ def _balancer(balancer: Document) -> str:
     return balancer_end(name.removeprefix("balancer-"))
 
 
-def _group_rules(rule: Document, own: frozenset[str]) -> Iterator[GroupRule]:
+def _group_rules(rule: Document, own: frozenset[str]) -> Iterator[ObservedGroupRule]:
     referenced = rule.get("ReferencedGroupInfo", {}).get("GroupId")
     everything = rule["IpProtocol"] == "-1"
     for protocol in PROTOCOLS if everything else (rule["IpProtocol"],):
         has_ports = not everything and rule.get("FromPort", -1) >= 0
         ports = (rule["FromPort"], rule["ToPort"]) if has_ports else (0, 65535)
         cidr = rule.get("CidrIpv4")
-        yield GroupRule(
+        yield ObservedGroupRule(
             Traffic(protocol, ports),
             group=referenced,
             foreign=referenced is not None and referenced not in own,
@@ -317,11 +317,11 @@ def _without_local(network: IPv4Network, local: Iterable[IPv4Network]) -> list[I
     return parts
 
 
-def _acl_entries(entries: list[Document]) -> Iterator[AclEntry]:
+def _acl_entries(entries: list[Document]) -> Iterator[ObservedAclEntry]:
     for entry in sorted(entries, key=lambda entry: entry["RuleNumber"]):
         if "CidrBlock" in entry:
             ports = entry.get("PortRange", {"From": 0, "To": 65535})
-            yield AclEntry(
+            yield ObservedAclEntry(
                 entry["Egress"],
                 entry["Protocol"],
                 IPv4Network(entry["CidrBlock"]),
@@ -332,8 +332,8 @@ def _acl_entries(entries: list[Document]) -> Iterator[AclEntry]:
 
 def _without_acls(end: End) -> End:
     everything = (
-        AclEntry(True, "-1", EVERYTHING, (0, 65535), True),
-        AclEntry(False, "-1", EVERYTHING, (0, 65535), True),
+        ObservedAclEntry(True, "-1", EVERYTHING, (0, 65535), True),
+        ObservedAclEntry(False, "-1", EVERYTHING, (0, 65535), True),
     )
     return replace(end, subnets=tuple(replace(s, acl=everything) for s in end.subnets))
 
@@ -363,7 +363,7 @@ def _mirrored(source: End, target: End) -> Iterator[Traffic]:
 
 
 def _by_groups(
-    own: frozenset[str] | None, rules: tuple[GroupRule, ...], other: End
+    own: frozenset[str] | None, rules: tuple[ObservedGroupRule, ...], other: End
 ) -> Iterator[Traffic]:
     """Yield what the security groups at one end allow, towards the other."""
     if own is None:
@@ -418,7 +418,11 @@ def _through_acls(source: End, target: End, traffic: Traffic) -> set[Traffic]:
 
 
 def _allowed(
-    entries: tuple[AclEntry, ...], egress: bool, protocol: str, other: IPv4Network, ports: Ports
+    entries: tuple[ObservedAclEntry, ...],
+    egress: bool,
+    protocol: str,
+    other: IPv4Network,
+    ports: Ports,
 ) -> list[Ports]:
     """Ports that an ACL lets through. The first entry that matches decides."""
     undecided, allowed = [ports], list[Ports]()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ringfence.cloud.tags import ENVIRONMENT, GROUP, SECRET
 from ringfence.report import UnverifiedError
 from ringfence.verify.account.cloud import Cloud, Document, tag
-from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.identities import IamIdentity, Identities
 
 UP = "run pulumi up"
 
@@ -62,7 +62,7 @@ def session_document(cloud: Cloud) -> str:
     raise UnverifiedError(f"{cloud.environment.name} has no document for sessions; {UP}")
 
 
-def role(cloud: Cloud, name: str) -> Identity:
+def role(cloud: Cloud, name: str) -> IamIdentity:
     """Raises `UnverifiedError` where there is none."""
     wanted = {("Name", f"{cloud.environment.name}-{name}"), (ENVIRONMENT, cloud.environment.name)}
     for each in Identities(cloud).roles:

@@ -17,16 +17,16 @@ CONTROLS = ("MON-01",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigurationArgs:
+class ConfigurationRecorderArgs:
     environment: Environment
     bucket_name: pulumi.Input[str]
     key_arn: pulumi.Input[str]
     retention_days: int
 
 
-class Configuration(pulumi.ComponentResource):
+class ConfigurationRecorder(pulumi.ComponentResource):
     def __init__(
-        self, name: str, args: ConfigurationArgs, opts: pulumi.ResourceOptions | None = None
+        self, name: str, args: ConfigurationRecorderArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:Configuration", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)

@@ -139,7 +139,7 @@ class Mirroring(pulumi.ComponentResource):
                 log_key_arn=args.log_key_arn,
                 permissions=lambda found: mirroring.permissions(
                     environment.name,
-                    mirroring.Place(account=args.account, region=args.region, **found),
+                    mirroring.MirroringResources(account=args.account, region=args.region, **found),
                     control=INTRUSIONS,
                 ),
                 resources={

@@ -49,7 +49,7 @@ def network_acl(
     *,
     network: Network,
     subnets: Sequence[aws.ec2.Subnet],
-    entries: Iterable[acls.Entry],
+    entries: Iterable[acls.AclEntry],
     tags: Mapping[str, str],
 ) -> pulumi.Output[str]:
     """Declare an ACL that allows these entries, and return its id."""

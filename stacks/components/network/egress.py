@@ -28,7 +28,7 @@ ANYWHERE = "0.0.0.0/0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EgressArgs:
+class EgressFirewallArgs:
     environment: Environment
     network: Network
     zones: tuple[str, ...]
@@ -36,11 +36,11 @@ class EgressArgs:
     """Key of the data class `ringfence.cloud.egress.LOG_CLASS`."""
 
 
-class Egress(pulumi.ComponentResource):
+class EgressFirewall(pulumi.ComponentResource):
     log_group_name: pulumi.Output[str]
 
     def __init__(
-        self, name: str, args: EgressArgs, opts: pulumi.ResourceOptions | None = None
+        self, name: str, args: EgressFirewallArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ringfence:aws:Egress", name, None, opts)
         self._name, self._args = name, args

@@ -54,7 +54,7 @@ class Groups(pulumi.ComponentResource):
         self.register_outputs({"group_ids": self.ids})
 
     def _declare(
-        self, name: str, rule: groups.Rule, args: GroupsArgs, opts: pulumi.ResourceOptions
+        self, name: str, rule: groups.GroupRule, args: GroupsArgs, opts: pulumi.ResourceOptions
     ) -> None:
         resource = (
             aws.vpc.SecurityGroupIngressRule

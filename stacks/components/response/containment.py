@@ -153,7 +153,9 @@ class Containment(pulumi.ComponentResource):
                 log_key_arn=args.log_key_arn,
                 permissions=lambda found: containment.permissions(
                     args.environment,
-                    containment.Place(account=args.account, region=args.region, **found),
+                    containment.ContainmentResources(
+                        account=args.account, region=args.region, **found
+                    ),
                     control=CONTAINMENT,
                 ),
                 resources={

@@ -23,7 +23,7 @@ INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 @dataclass(frozen=True)
-class Request:
+class ContainmentRequest:
     kind: Literal["contain", "release"]
     instance: str
     event: str
@@ -36,7 +36,7 @@ class IgnoredError(Exception):
     """The event requests nothing; the message says why."""
 
 
-def requests(event: Event, severity: float) -> tuple[Request, ...]:
+def requests(event: Event, severity: float) -> tuple[ContainmentRequest, ...]:
     """Raise `IgnoredError` for an event that requests nothing."""
     kind = (str(event.get("source")), str(event.get("detail-type")))
     read = _READ.get(kind)
@@ -45,20 +45,22 @@ def requests(event: Event, severity: float) -> tuple[Request, ...]:
     return tuple(read(event, severity))
 
 
-def _guardduty(event: Event, severity: float) -> Iterator[Request]:
+def _guardduty(event: Event, severity: float) -> Iterator[ContainmentRequest]:
     """https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Finding.html"""
     finding = event["detail"]
     if finding["severity"] < severity:
         raise IgnoredError(f"severity {finding['severity']:g} is below {severity:g}")
     instance = finding.get("resource", {}).get("instanceDetails", {}).get("instanceId", "")
     reason = f"{finding['type']} ({finding['severity']:g})"
-    yield Request("contain", _instance(instance), event["id"], reason, "GuardDuty")
+    yield ContainmentRequest("contain", _instance(instance), event["id"], reason, "GuardDuty")
 
 
-def _security_hub(event: Event, _: float) -> Iterator[Request]:
+def _security_hub(event: Event, _: float) -> Iterator[ContainmentRequest]:
     """https://docs.aws.amazon.com/securityhub/latest/userguide/securityhub-findings-format.html"""
     found = [
-        Request("contain", _instance(resource["Id"].rpartition("/")[2]), event["id"], *why)
+        ContainmentRequest(
+            "contain", _instance(resource["Id"].rpartition("/")[2]), event["id"], *why
+        )
         for finding in event["detail"]["findings"]
         if (why := _threat(finding))
         for resource in finding["Resources"]
@@ -84,14 +86,14 @@ def _threat(finding: Event) -> tuple[str, str] | None:
     )
 
 
-def _own(event: Event, _: float) -> Iterator[Request]:
+def _own(event: Event, _: float) -> Iterator[ContainmentRequest]:
     detail = event["detail"]
     missing = [key for key in ("instance", "reason", "requested_by") if not detail.get(key)]
     if missing:
         raise IgnoredError(f"the request has no {', '.join(missing)}")
     kind = "contain" if event["detail-type"] == CONTAIN else "release"
     who = (str(detail["reason"]), str(detail["requested_by"]))
-    yield Request(kind, _instance(str(detail["instance"])), event["id"], *who)
+    yield ContainmentRequest(kind, _instance(str(detail["instance"])), event["id"], *who)
 
 
 def _instance(text: str) -> str:

@@ -15,12 +15,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import steps
-from .decision import RELEASE, Event, IgnoredError, Request, requests
+from .decision import RELEASE, ContainmentRequest, Event, IgnoredError, requests
 from .machine import (
     Aws,
-    Machine,
-    Record,
-    Settings,
+    ContainmentSettings,
+    InstanceState,
+    OriginalState,
     find,
     read_record,
     record_of,
@@ -31,14 +31,14 @@ Outcome = Mapping[str, str]
 """Changes by step."""
 
 
-class IncompleteError(Exception):
+class IncompleteResponseError(Exception):
     """A step failed; the message says which, and why."""
 
 
-class Report:
+class StepReport:
     """Outcome of each step, logged at once."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ContainmentRequest) -> None:
         self._request = request
         self.changed: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -59,7 +59,9 @@ class Report:
         if self.failed:
             listed = "; ".join(f"{step}: {text}" for step, text in self.failed.items())
             done = "contained" if self._request.kind == "contain" else "released"
-            raise IncompleteError(f"{self._request.instance} is not completely {done}: {listed}")
+            raise IncompleteResponseError(
+                f"{self._request.instance} is not completely {done}: {listed}"
+            )
 
     def _log(self, step: str, outcome: str, detail: str) -> None:
         request = self._request
@@ -74,11 +76,11 @@ class Report:
 
 
 def handle(event: Event, _: object) -> list[Outcome]:
-    return respond(event, Settings.read(), _client)
+    return respond(event, ContainmentSettings.read(), _client)
 
 
-def respond(event: Event, settings: Settings, aws: Aws) -> list[Outcome]:
-    """Carry out the event's requests. Raise `IncompleteError` last, if a step failed."""
+def respond(event: Event, settings: ContainmentSettings, aws: Aws) -> list[Outcome]:
+    """Carry out the event's requests. Raise `IncompleteResponseError` last, if a step failed."""
     try:
         wanted = requests(event, settings.severity)
     except IgnoredError as ignored:
@@ -90,8 +92,8 @@ def respond(event: Event, settings: Settings, aws: Aws) -> list[Outcome]:
     return [report.changed for report in reports]
 
 
-def _carry_out(request: Request, settings: Settings, aws: Aws) -> Report:
-    report = Report(request)
+def _carry_out(request: ContainmentRequest, settings: ContainmentSettings, aws: Aws) -> StepReport:
+    report = StepReport(request)
     try:
         machine = find(aws, settings, request.instance)
         if request.kind == "contain":
@@ -104,14 +106,18 @@ def _carry_out(request: Request, settings: Settings, aws: Aws) -> Report:
 
 
 def _contain(
-    request: Request, settings: Settings, aws: Aws, machine: Machine, report: Report
+    request: ContainmentRequest,
+    settings: ContainmentSettings,
+    aws: Aws,
+    machine: InstanceState,
+    report: StepReport,
 ) -> None:
     """Take every step, even after one has failed."""
     record = record_of(aws, machine, request)
     try:
         record, written = _record(request, settings, aws, machine, record)
         report.add("record", f"kept in {settings.records}{machine.id}" if written else None)
-    except (BotoCoreError, ClientError, IncompleteError) as error:
+    except (BotoCoreError, ClientError, IncompleteResponseError) as error:
         # The log then holds the only copy of the original state.
         report.add_failure("record", f"{error}; original state: {record}")
     for name, step in steps.CONTAINMENT:
@@ -128,8 +134,12 @@ def _contain(
 
 
 def _record(
-    request: Request, settings: Settings, aws: Aws, machine: Machine, present: Record
-) -> tuple[Record, bool]:
+    request: ContainmentRequest,
+    settings: ContainmentSettings,
+    aws: Aws,
+    machine: InstanceState,
+    present: OriginalState,
+) -> tuple[OriginalState, bool]:
     """Return the record of the state before the first change, and whether it is new.
 
     A release must never restore quarantine.
@@ -137,7 +147,9 @@ def _record(
     kept = read_record(aws, settings, machine.id)
     if machine.in_quarantine(settings):
         if kept is None:
-            raise IncompleteError("it is in quarantine, and its original state is not recorded")
+            raise IncompleteResponseError(
+                "it is in quarantine, and its original state is not recorded"
+            )
         return kept, False
     if kept and kept.event == request.event:
         return kept, False
@@ -146,7 +158,11 @@ def _record(
 
 
 def _release(
-    request: Request, settings: Settings, aws: Aws, machine: Machine, report: Report
+    request: ContainmentRequest,
+    settings: ContainmentSettings,
+    aws: Aws,
+    machine: InstanceState,
+    report: StepReport,
 ) -> None:
     """Stop at the first step that fails: a doubtful instance stays contained."""
     record = read_record(aws, settings, machine.id)
@@ -167,7 +183,9 @@ def _release(
         report.add_failure(name, error)
 
 
-def _notify(aws: Aws, settings: Settings, request: Request, report: Report) -> None:
+def _notify(
+    aws: Aws, settings: ContainmentSettings, request: ContainmentRequest, report: StepReport
+) -> None:
     done = "contained" if request.kind == "contain" else "released"
     lines = [
         f"Instance {request.instance} of {settings.environment} was {done}"

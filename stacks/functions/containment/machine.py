@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from .decision import IgnoredError, Request
+from .decision import ContainmentRequest, IgnoredError
 
 Aws = Callable[[str], Any]
 """boto3 clients by the name of the service."""
@@ -27,7 +27,7 @@ AUTO_SCALING = "aws:autoscaling:groupName"
 
 
 @dataclass(frozen=True)
-class Settings:
+class ContainmentSettings:
     control: str
     environment: str
     quarantine: str
@@ -38,7 +38,7 @@ class Settings:
     severity: float
 
     @classmethod
-    def read(cls, variables: Mapping[str, str] = os.environ) -> Settings:
+    def read(cls, variables: Mapping[str, str] = os.environ) -> ContainmentSettings:
         return cls(
             control=variables["CONTROL"],
             environment=variables["ENVIRONMENT"],
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Machine:
+class InstanceState:
     id: str
     groups: Mapping[str, tuple[str, ...]]
     """Security groups by interface."""
@@ -60,12 +60,12 @@ class Machine:
     marked: str | None
     """Event that caused its containment, from its tag."""
 
-    def in_quarantine(self, settings: Settings) -> bool:
+    def in_quarantine(self, settings: ContainmentSettings) -> bool:
         return any(settings.quarantine in groups for groups in self.groups.values())
 
 
 @dataclass(frozen=True)
-class Record:
+class OriginalState:
     event: str
     at: str
     reason: str
@@ -77,7 +77,7 @@ class Record:
     """Termination protection; None if the call failed, and then a release keeps the protection."""
 
 
-def find(aws: Aws, settings: Settings, instance: str) -> Machine:
+def find(aws: Aws, settings: ContainmentSettings, instance: str) -> InstanceState:
     """Raise `IgnoredError` unless the instance exists and belongs to this environment."""
     try:
         found = aws("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
@@ -92,7 +92,7 @@ def find(aws: Aws, settings: Settings, instance: str) -> Machine:
             raise IgnoredError(f"{instance} does not belong to {settings.environment}")
         if machine["State"]["Name"] in ("shutting-down", "terminated"):
             raise IgnoredError(f"{instance} is {machine['State']['Name']}")
-        return Machine(
+        return InstanceState(
             id=instance,
             groups={
                 interface["NetworkInterfaceId"]: tuple(g["GroupId"] for g in interface["Groups"])
@@ -105,9 +105,9 @@ def find(aws: Aws, settings: Settings, instance: str) -> Machine:
     raise IgnoredError(f"{instance} does not exist")
 
 
-def record_of(aws: Aws, machine: Machine, request: Request) -> Record:
+def record_of(aws: Aws, machine: InstanceState, request: ContainmentRequest) -> OriginalState:
     """Record the present state."""
-    return Record(
+    return OriginalState(
         event=request.event,
         at=now(),
         reason=request.reason,
@@ -119,7 +119,7 @@ def record_of(aws: Aws, machine: Machine, request: Request) -> Record:
     )
 
 
-def read_record(aws: Aws, settings: Settings, instance: str) -> Record | None:
+def read_record(aws: Aws, settings: ContainmentSettings, instance: str) -> OriginalState | None:
     try:
         text = aws("ssm").get_parameter(Name=settings.records + instance)["Parameter"]["Value"]
     except ClientError as error:
@@ -128,10 +128,12 @@ def read_record(aws: Aws, settings: Settings, instance: str) -> Record | None:
         raise
     found = json.loads(text)
     groups = {interface: tuple(ids) for interface, ids in found["groups"].items()}
-    return Record(**{**found, "groups": groups})
+    return OriginalState(**{**found, "groups": groups})
 
 
-def write_record(aws: Aws, settings: Settings, instance: str, record: Record) -> None:
+def write_record(
+    aws: Aws, settings: ContainmentSettings, instance: str, record: OriginalState
+) -> None:
     aws("ssm").put_parameter(
         Name=settings.records + instance,
         Description=f"State of {instance} before its containment",
@@ -141,7 +143,7 @@ def write_record(aws: Aws, settings: Settings, instance: str, record: Record) ->
     )
 
 
-def delete_record(aws: Aws, settings: Settings, instance: str) -> None:
+def delete_record(aws: Aws, settings: ContainmentSettings, instance: str) -> None:
     aws("ssm").delete_parameter(Name=settings.records + instance)
 
 
@@ -152,7 +154,7 @@ def is_protected(aws: Aws, instance: str) -> bool:
     return found["DisableApiTermination"]["Value"]
 
 
-def _protected(aws: Aws, machine: Machine) -> bool | None:
+def _protected(aws: Aws, machine: InstanceState) -> bool | None:
     """Return None on an error: a record without the answer is better than none."""
     try:
         return is_protected(aws, machine.id)

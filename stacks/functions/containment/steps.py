@@ -13,25 +13,27 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from .decision import Request
+from .decision import ContainmentRequest
 from .machine import (
     CONTAINED,
     ENVIRONMENT,
     REASON,
     Aws,
-    Machine,
-    Record,
-    Settings,
+    ContainmentSettings,
+    InstanceState,
+    OriginalState,
     code,
     delete_record,
     is_protected,
     now,
 )
 
-Step = Callable[[Aws, Settings, Machine, Record], str | None]
+Step = Callable[[Aws, ContainmentSettings, InstanceState, OriginalState], str | None]
 
 
-def disconnect(aws: Aws, settings: Settings, machine: Machine, _: Record) -> str | None:
+def disconnect(
+    aws: Aws, settings: ContainmentSettings, machine: InstanceState, _: OriginalState
+) -> str | None:
     """Put every interface into the group without rules.
 
     A connection that is already open may continue until it ends: AWS tracks it.
@@ -46,7 +48,9 @@ def disconnect(aws: Aws, settings: Settings, machine: Machine, _: Record) -> str
     return f"put {', '.join(open_)} into {settings.quarantine}" if open_ else None
 
 
-def reconnect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def reconnect(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     changed = [
         interface
         for interface, groups in record.groups.items()
@@ -59,7 +63,9 @@ def reconnect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | 
     return f"restored the groups of {', '.join(changed)}" if changed else None
 
 
-def leave_scaling_group(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+def leave_scaling_group(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, __: OriginalState
+) -> str | None:
     """Detach the instance: Auto Scaling terminates unhealthy ones despite termination protection.
 
     In standby, it could still be terminated with its group. The group starts a replacement.
@@ -74,7 +80,9 @@ def leave_scaling_group(aws: Aws, _: Settings, machine: Machine, __: Record) -> 
     return f"detached it from {group}"
 
 
-def join_scaling_group(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def join_scaling_group(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     """Attach the instance again. AWS refuses if its replacement fills the group."""
     group = record.scaling_group
     if group is None or _scaling_group(aws, machine.id) == group:
@@ -91,7 +99,9 @@ def _scaling_group(aws: Aws, instance: str) -> str | None:
     return None
 
 
-def protect(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+def protect(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, __: OriginalState
+) -> str | None:
     """Protect the evidence from termination by mistake."""
     if is_protected(aws, machine.id):
         return None
@@ -99,7 +109,9 @@ def protect(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
     return "protected it from termination"
 
 
-def unprotect(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def unprotect(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     if record.protected is not False or not is_protected(aws, machine.id):
         return None
     _protect(aws, machine.id, False)
@@ -112,7 +124,9 @@ def _protect(aws: Aws, instance: str, value: bool) -> None:
     )
 
 
-def deny_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def deny_credentials(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     """Deny the instance's credentials everywhere, by their `aws:userid`, which names the instance.
 
     Other instances with the same role keep working, and credentials that the metadata service still
@@ -122,7 +136,9 @@ def deny_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) ->
     return _write_denial(aws, machine, record, {"StringLike": {"aws:userid": f"*:{machine.id}"}})
 
 
-def allow_new_credentials(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def allow_new_credentials(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     """Deny old credentials only: somebody may have copied them, and they last for hours.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html
@@ -138,7 +154,7 @@ def allow_new_credentials(aws: Aws, _: Settings, machine: Machine, record: Recor
 
 
 def _write_denial(
-    aws: Aws, machine: Machine, record: Record, conditions: dict[str, dict[str, str]]
+    aws: Aws, machine: InstanceState, record: OriginalState, conditions: dict[str, dict[str, str]]
 ) -> str | None:
     denial = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": conditions}
     roles = [r for r in _roles(aws, record) if _denial(aws, r, machine.id) != denial]
@@ -162,7 +178,7 @@ def _denial(aws: Aws, role: str, instance: str) -> dict[str, Any]:
     return found["PolicyDocument"]["Statement"][0]
 
 
-def _roles(aws: Aws, record: Record) -> list[str]:
+def _roles(aws: Aws, record: OriginalState) -> list[str]:
     if record.profile is None:
         return []
     name = record.profile.rpartition("/")[2]
@@ -174,7 +190,9 @@ def _policy(instance: str) -> str:
     return f"ringfence-containment-{instance}"
 
 
-def detach_profile(aws: Aws, _: Settings, machine: Machine, __: Record) -> str | None:
+def detach_profile(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, __: OriginalState
+) -> str | None:
     """Detach the instance profile: the metadata service then issues no credentials."""
     found = _associations(aws, machine.id)
     for association in found:
@@ -182,7 +200,9 @@ def detach_profile(aws: Aws, _: Settings, machine: Machine, __: Record) -> str |
     return "detached its instance profile" if found else None
 
 
-def attach_profile(aws: Aws, _: Settings, machine: Machine, record: Record) -> str | None:
+def attach_profile(
+    aws: Aws, _: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     if record.profile is None or _associations(aws, machine.id):
         return None
     aws("ec2").associate_iam_instance_profile(
@@ -198,7 +218,9 @@ def _associations(aws: Aws, instance: str) -> list[Any]:
     return [each for each in found if each["State"] in ("associating", "associated")]
 
 
-def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Record) -> str | None:
+def take_snapshots(
+    aws: Aws, settings: ContainmentSettings, machine: InstanceState, record: OriginalState
+) -> str | None:
     """Take snapshots of all disks at one moment, encrypted with the keys of the disks.
 
     Two concurrent events may create two sets: the call has no idempotency token.
@@ -231,7 +253,14 @@ def take_snapshots(aws: Aws, settings: Settings, machine: Machine, record: Recor
     return f"took snapshots {', '.join(each['SnapshotId'] for each in made)}"
 
 
-def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, complete: bool) -> None:
+def mark(
+    aws: Aws,
+    machine: InstanceState,
+    request: ContainmentRequest,
+    record: OriginalState,
+    *,
+    complete: bool,
+) -> None:
     """Tag the instance, for people and so that the next event does not notify again."""
     reason = re.sub(r"[^A-Za-z0-9 +\-=._:/@]", " ", f"{request.by}: {request.reason}")
     mark = record.event if complete else f"incomplete: {record.event}"
@@ -242,7 +271,7 @@ def mark(aws: Aws, machine: Machine, request: Request, record: Record, *, comple
     )
 
 
-def finish(aws: Aws, settings: Settings, machine: Machine) -> None:
+def finish(aws: Aws, settings: ContainmentSettings, machine: InstanceState) -> None:
     """Delete mark and record. This comes last: until then, a release can be repeated."""
     aws("ec2").delete_tags(Resources=[machine.id], Tags=[{"Key": CONTAINED}, {"Key": REASON}])
     delete_record(aws, settings, machine.id)

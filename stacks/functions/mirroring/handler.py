@@ -17,12 +17,12 @@ NUMBERS = range(1, 32767)
 """Numbers of the sessions of an interface: AWS uses the first whose filter accepts a packet."""
 
 
-class IncompleteError(Exception):
+class IncompleteMirroringError(Exception):
     """An interface is not mirrored; the message says which, and why."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class MirroringSettings:
     control: str
     environment: str
     sensors: frozenset[str]
@@ -31,7 +31,7 @@ class Settings:
     filter: str
 
     @classmethod
-    def read(cls, variables: Mapping[str, str] = os.environ) -> Settings:
+    def read(cls, variables: Mapping[str, str] = os.environ) -> MirroringSettings:
         return cls(
             control=variables["CONTROL"],
             environment=variables["ENVIRONMENT"],
@@ -47,11 +47,11 @@ def handle(_event: object, _context: object) -> Mapping[str, str]:
     import boto3
 
     make: Any = boto3.client
-    return mirror(make("ec2"), Settings.read())
+    return mirror(make("ec2"), MirroringSettings.read())
 
 
-def mirror(ec2: Any, settings: Settings) -> Mapping[str, str]:
-    """Return the started sessions by interface. Raise `IncompleteError` last, if one failed."""
+def mirror(ec2: Any, settings: MirroringSettings) -> Mapping[str, str]:
+    """Return the started sessions by interface. Raise `IncompleteMirroringError` if one failed."""
     from botocore.exceptions import ClientError
 
     sessions = _sessions(ec2)
@@ -79,11 +79,11 @@ def mirror(ec2: Any, settings: Settings) -> Mapping[str, str]:
         )
     if failed:
         listed = "; ".join(f"{interface}: {text}" for interface, text in failed.items())
-        raise IncompleteError(f"not mirrored: {listed}")
+        raise IncompleteMirroringError(f"not mirrored: {listed}")
     return made
 
 
-def _interfaces(ec2: Any, settings: Settings) -> Iterator[tuple[str, str]]:
+def _interfaces(ec2: Any, settings: MirroringSettings) -> Iterator[tuple[str, str]]:
     """Return each interface with its instance."""
     filters = [
         {"Name": f"tag:{ENVIRONMENT}", "Values": [settings.environment]},
@@ -107,7 +107,7 @@ def _sessions(ec2: Any) -> Mapping[str, list[Mapping[str, Any]]]:
     return found
 
 
-def _start(ec2: Any, settings: Settings, interface: str, taken: set[int]) -> str:
+def _start(ec2: Any, settings: MirroringSettings, interface: str, taken: set[int]) -> str:
     tags = {ENVIRONMENT: settings.environment, CONTROL: settings.control}
     return ec2.create_traffic_mirror_session(
         NetworkInterfaceId=interface,

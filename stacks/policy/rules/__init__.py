@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from . import access, buckets, encryption, machines, network, records, tags
-from .rule import Declared, Properties, Rule, StackRule
+from .rule import DeclaredResource, Properties, ResourceRule, StackRule
 
-__all__ = ["RULES", "STACK_RULES", "Declared", "Properties", "Rule", "StackRule"]
+__all__ = ["RULES", "STACK_RULES", "DeclaredResource", "Properties", "ResourceRule", "StackRule"]
 
-RULES: tuple[Rule, ...] = (
-    Rule(
+RULES: tuple[ResourceRule, ...] = (
+    ResourceRule(
         "no-gateway-out",
         "NET-01",
         "No gateway leads from a network to the internet.",
@@ -17,7 +17,7 @@ RULES: tuple[Rule, ...] = (
         network.GATEWAYS,
         network.leads_out,
     ),
-    Rule(
+    ResourceRule(
         "no-public-address",
         "NET-03",
         "Nothing has a public address.",
@@ -25,7 +25,7 @@ RULES: tuple[Rule, ...] = (
         (*network.ADDRESSES, *network.PUBLIC, *network.LOAD_BALANCERS, network.FUNCTION_URL),
         network.has_public_address,
     ),
-    Rule(
+    ResourceRule(
         "no-open-security-group",
         "NET-01",
         "No security group is open to everybody.",
@@ -33,7 +33,7 @@ RULES: tuple[Rule, ...] = (
         network.GROUPS,
         network.open_to_everybody,
     ),
-    Rule(
+    ResourceRule(
         "default-security-group-is-empty",
         "NET-01",
         "The default security group of a network allows nothing.",
@@ -41,7 +41,7 @@ RULES: tuple[Rule, ...] = (
         (network.DEFAULT_GROUP,),
         network.default_group_allows,
     ),
-    Rule(
+    ResourceRule(
         "no-acl-that-allows-everything",
         "NET-01",
         "No network ACL allows everything.",
@@ -49,7 +49,7 @@ RULES: tuple[Rule, ...] = (
         network.ACLS,
         network.acl_allows_everything,
     ),
-    Rule(
+    ResourceRule(
         "network-cannot-be-opened",
         "NET-03",
         "The account's block of internet gateways stays on.",
@@ -57,7 +57,7 @@ RULES: tuple[Rule, ...] = (
         (network.VPC_BLOCK,),
         network.network_may_be_opened,
     ),
-    Rule(
+    ResourceRule(
         "endpoint-held-to-account",
         "NET-03",
         "Endpoints serve principals of one account, on resources of that account.",
@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
         network.ENDPOINTS,
         network.endpoint_serves_others,
     ),
-    Rule(
+    ResourceRule(
         "endpoint-service-admits-by-name",
         "NET-03",
         "An endpoint service connects accepted principals only.",
@@ -73,7 +73,7 @@ RULES: tuple[Rule, ...] = (
         network.ENDPOINT_SERVICES,
         network.service_accepts_anybody,
     ),
-    Rule(
+    ResourceRule(
         "flow-log-of-all-traffic",
         "NET-05",
         "Flow logs record accepted and refused flows.",
@@ -81,7 +81,7 @@ RULES: tuple[Rule, ...] = (
         (network.FLOW_LOG,),
         network.flows_unrecorded,
     ),
-    Rule(
+    ResourceRule(
         "metadata-needs-session",
         "IAM-07",
         "A host issues its credentials to sessions on that host only (IMDSv2).",
@@ -89,7 +89,7 @@ RULES: tuple[Rule, ...] = (
         machines.WITH_METADATA,
         machines.metadata_without_session,
     ),
-    Rule(
+    ResourceRule(
         "no-key-pair",
         "IAM-05",
         "No key pair opens a host.",
@@ -97,7 +97,7 @@ RULES: tuple[Rule, ...] = (
         machines.WITH_KEYS,
         machines.has_key_pair,
     ),
-    Rule(
+    ResourceRule(
         "encrypted-with-own-key",
         "DAT-02",
         "Resources that hold data encrypt it under a customer's key.",
@@ -105,7 +105,7 @@ RULES: tuple[Rule, ...] = (
         encryption.ENCRYPTED,
         encryption.unencrypted,
     ),
-    Rule(
+    ResourceRule(
         "disks-encrypted-with-own-key",
         "DAT-02",
         "Every disk of a host is encrypted under a customer's key.",
@@ -113,7 +113,7 @@ RULES: tuple[Rule, ...] = (
         machines.MACHINES,
         encryption.disks_unencrypted,
     ),
-    Rule(
+    ResourceRule(
         "key-rotates",
         "DAT-02",
         "Keys that encrypt data rotate.",
@@ -121,7 +121,7 @@ RULES: tuple[Rule, ...] = (
         (encryption.KEY,),
         encryption.key_stays,
     ),
-    Rule(
+    ResourceRule(
         "key-serves-through-services",
         "DAT-02",
         "Keys are used through the services that hold the data, never directly.",
@@ -129,7 +129,7 @@ RULES: tuple[Rule, ...] = (
         encryption.KEY_POLICIES,
         encryption.key_serves_directly,
     ),
-    Rule(
+    ResourceRule(
         "tls-13-only",
         "DAT-03",
         "Load balancers that end TLS speak 1.3 only.",
@@ -137,7 +137,7 @@ RULES: tuple[Rule, ...] = (
         (*encryption.LISTENERS, encryption.CLASSIC),
         encryption.older_than_tls13,
     ),
-    Rule(
+    ResourceRule(
         "no-wildcard-permission",
         "IAM-07",
         "Permissions name their actions and resources.",
@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
         access.PERMISSIONS,
         access.allows_everything,
     ),
-    Rule(
+    ResourceRule(
         "no-broad-managed-policy",
         "IAM-07",
         "No attached AWS policy allows a whole service.",
@@ -153,7 +153,7 @@ RULES: tuple[Rule, ...] = (
         access.ATTACHMENTS,
         access.attaches_broad_policies,
     ),
-    Rule(
+    ResourceRule(
         "server-role-has-boundary",
         "IAM-07",
         "Roles of MCP servers have a permission boundary.",
@@ -161,7 +161,7 @@ RULES: tuple[Rule, ...] = (
         (access.ROLE,),
         access.lacks_boundary,
     ),
-    Rule(
+    ResourceRule(
         "no-resource-for-anybody",
         "IAM-07",
         "No resource policy allows anything to everybody.",
@@ -169,7 +169,7 @@ RULES: tuple[Rule, ...] = (
         access.ANYBODY,
         access.serves_anybody,
     ),
-    Rule(
+    ResourceRule(
         "nothing-can-be-made-public",
         "IAM-07",
         "Buckets, snapshots and images cannot be shared with everybody.",
@@ -177,7 +177,7 @@ RULES: tuple[Rule, ...] = (
         access.MADE_PUBLIC,
         access.may_be_made_public,
     ),
-    Rule(
+    ResourceRule(
         "no-access-key",
         "IAM-08",
         "No key of AWS is valid for ever.",
@@ -185,7 +185,7 @@ RULES: tuple[Rule, ...] = (
         (access.ACCESS_KEY,),
         access.never_expires,
     ),
-    Rule(
+    ResourceRule(
         "log-has-retention",
         "MON-01",
         "Logs are kept as long as their class says.",
@@ -193,7 +193,7 @@ RULES: tuple[Rule, ...] = (
         (records.LOG_GROUP,),
         records.kept_forever,
     ),
-    Rule(
+    ResourceRule(
         "record-is-complete",
         "MON-01",
         "The account's record covers every region and shows changes.",
@@ -201,7 +201,7 @@ RULES: tuple[Rule, ...] = (
         records.RECORDS,
         records.incomplete,
     ),
-    Rule(
+    ResourceRule(
         "detection-stays-on",
         "MON-03",
         "Detectors and alarms are on.",
@@ -209,7 +209,7 @@ RULES: tuple[Rule, ...] = (
         tuple(records.OFF),
         records.turned_off,
     ),
-    Rule(
+    ResourceRule(
         "tagged",
         "IAM-04",
         "Every resource names its owner and the control that it serves.",
@@ -217,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         tags.TAGGED,
         tags.owned,
     ),
-    Rule(
+    ResourceRule(
         "data-is-classified",
         "DAT-01",
         "Resources that hold data name its class.",

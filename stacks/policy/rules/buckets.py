@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from .encryption import without_own_key
-from .rule import Declared, Properties, items
+from .rule import DeclaredResource, Properties, items
 
 BUCKET = "aws:s3/bucket:Bucket"
 BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
@@ -16,14 +16,14 @@ LOGGING = "aws:s3/bucketLogging:BucketLogging"
 KMS = ("aws:kms", "aws:kms:dsse")
 
 
-def may_be_made_public(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
+def may_be_made_public(stack: Sequence[DeclaredResource]) -> Iterator[tuple[DeclaredResource, str]]:
     blocked = _buckets(stack, BLOCK, "bucket")
     for bucket in stack:
         if bucket.type == BUCKET and bucket.urn not in blocked:
             yield bucket, "the stack has no public access block for it"
 
 
-def unencrypted(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
+def unencrypted(stack: Sequence[DeclaredResource]) -> Iterator[tuple[DeclaredResource, str]]:
     """S3 delivers access logs only to buckets that it encrypts under a key of its own.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
@@ -50,10 +50,12 @@ def _without_own_key(properties: Properties) -> Iterator[str]:
             yield from without_own_key("kmsMasterKeyId", default.get("kmsMasterKeyId"))
 
 
-def _buckets(stack: Sequence[Declared], kind: str, name: str) -> Mapping[str, tuple[Declared, ...]]:
+def _buckets(
+    stack: Sequence[DeclaredResource], kind: str, name: str
+) -> Mapping[str, tuple[DeclaredResource, ...]]:
     """Resources of a type by the URN of the bucket that their property names."""
     known = {each.urn: each for each in stack}
-    found: dict[str, tuple[Declared, ...]] = {}
+    found: dict[str, tuple[DeclaredResource, ...]] = {}
     for resource in stack:
         if resource.type == kind:
             for urn in _named(known, resource, name):
@@ -61,7 +63,9 @@ def _buckets(stack: Sequence[Declared], kind: str, name: str) -> Mapping[str, tu
     return found
 
 
-def _named(known: Mapping[str, Declared], resource: Declared, name: str) -> Iterator[str]:
+def _named(
+    known: Mapping[str, DeclaredResource], resource: DeclaredResource, name: str
+) -> Iterator[str]:
     """Directly, or by something that passes the bucket's name on, such as its policy."""
     for urn in resource.references.get(name, frozenset()):
         other = known.get(urn)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Network, ip_network
 from typing import Any
 
-from .rule import Declared, Properties, is_true, items, value
+from .rule import DeclaredResource, Properties, is_true, items, value
 from .statements import Statement, allowing, conditions, label, texts
 from .tags import is_egress
 
@@ -96,7 +96,7 @@ def leads_out(kind: str, properties: Properties) -> Iterator[str]:
         yield f"a {kind.rpartition(':')[2]} leads out of the network"
 
 
-def routes_out(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
+def routes_out(stack: Sequence[DeclaredResource]) -> Iterator[tuple[DeclaredResource, str]]:
     """Through a gateway of elsewhere. One of this stack is judged by itself."""
     gateways = [each for each in stack if each.type in GATEWAYS]
     known = {each.urn for each in gateways}
@@ -226,7 +226,7 @@ def flows_unrecorded(_: str, properties: Properties) -> Iterator[str]:
         yield f"trafficType is {kind or 'absent'}"
 
 
-def network_unrecorded(stack: Sequence[Declared]) -> Iterator[tuple[Declared, str]]:
+def network_unrecorded(stack: Sequence[DeclaredResource]) -> Iterator[tuple[DeclaredResource, str]]:
     logs = [each for each in stack if each.type == FLOW_LOG]
     for vpc in stack:
         if vpc.type == VPC and not any(log.refers_to(vpc, "vpcId") for log in logs):

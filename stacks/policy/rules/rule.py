@@ -14,7 +14,7 @@ Properties = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Rule:
+class ResourceRule:
     """Rule about a single resource: it is refused before it is created."""
 
     name: str
@@ -32,7 +32,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredResource:
     """A resource among those of its stack."""
 
     urn: str
@@ -41,7 +41,7 @@ class Declared:
     references: Mapping[str, frozenset[str]]
     """URNs of the resources from whose outputs a property is made."""
 
-    def refers_to(self, other: Declared, name: str) -> bool:
+    def refers_to(self, other: DeclaredResource, name: str) -> bool:
         return other.urn in self.references.get(name, frozenset())
 
 
@@ -53,7 +53,7 @@ class StackRule:
     control: str
     description: str
     remedy: str
-    check: Callable[[Sequence[Declared]], Iterator[tuple[Declared, str]]]
+    check: Callable[[Sequence[DeclaredResource]], Iterator[tuple[DeclaredResource, str]]]
 
 
 def value(properties: Properties, path: str) -> Any:

@@ -19,16 +19,16 @@ from ringfence.cloud.tags import SCOPE
 from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
 from ringfence.verify.account.access import (
-    Decision,
+    AccessRequest,
     Document,
-    Principal,
-    Request,
+    IamDecision,
+    IamPrincipal,
     decide,
     granted,
     statements,
 )
 from ringfence.verify.account.cloud import Cloud
-from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.identities import IamIdentity, Identities
 
 UP = "run pulumi up in stacks/account"
 NOBODY = "999999999999"
@@ -72,7 +72,7 @@ def test_people_can_enrol_a_second_factor(cloud: Cloud):
             missing = [
                 action
                 for action in (*sign_in.OWN_DEVICE, *sign_in.OWN_USER, *sign_in.ACCOUNT_WIDE)
-                if _as_user(cloud, action, group.policies, context) is not Decision.ALLOWED
+                if _as_user(cloud, action, group.policies, context) is not IamDecision.ALLOWED
             ]
             assert not missing, f"members of {group.name} may not {', '.join(missing)}; {UP}"
 
@@ -85,7 +85,7 @@ def test_people_enrol_devices_for_themselves_only(cloud: Cloud):
             action
             for action in (*sign_in.OWN_DEVICE, *sign_in.OWN_USER)
             if _as_user(cloud, action, (*group.policies, EVERYTHING), {}, owner="bob")
-            is not Decision.DENIED
+            is not IamDecision.DENIED
         ]
         assert not found, f"members of {group.name} may {', '.join(found)} for others; {UP}"
 
@@ -105,13 +105,13 @@ def test_every_user_is_held_to_mfa(cloud: Cloud):
 @pytest.mark.control("IAM-05")
 def test_roles_that_people_assume_demand_mfa(cloud: Cloud):
     """A role is another way in: what a user cannot do alone it could do there."""
-    person = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    person = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     found = [
         role.name
         for role in _identities(cloud).roles
         for context in WITHOUT_MFA
-        if granted([role.trust or {}], Request("sts:AssumeRole", role.arn, person, context))
-        is Decision.ALLOWED
+        if granted([role.trust or {}], AccessRequest("sts:AssumeRole", role.arn, person, context))
+        is IamDecision.ALLOWED
     ]
     assert not found, f"without MFA one may assume {', '.join(sorted(set(found)))}; demand it there"
 
@@ -152,11 +152,11 @@ def test_passwords_are_as_strong_as_on_hosts(cloud: Cloud):
 @pytest.mark.control("IAM-07")
 def test_no_policy_of_ours_allows_everything(cloud: Cloud):
     """Such a policy is root under another name."""
-    request = Request("ringfence:Anything", "arn:aws:ringfence:::anything")
+    request = AccessRequest("ringfence:Anything", "arn:aws:ringfence:::anything")
     found = [
         where
         for where, policy in _identities(cloud).written_here
-        if granted([policy], request) is Decision.ALLOWED
+        if granted([policy], request) is IamDecision.ALLOWED
     ]
     assert not found, f"{', '.join(found)} allows everything; name what is needed"
 
@@ -170,7 +170,7 @@ def test_services_act_for_this_account_only(cloud: Cloud):
         if not role.path.startswith("/aws-service-role/")
         for service in _trusted_services(role)
         if service not in SAME_ACCOUNT_SERVICES
-        and granted([role.trust or {}], _assumed_for(NOBODY, service)) is Decision.ALLOWED
+        and granted([role.trust or {}], _assumed_for(NOBODY, service)) is IamDecision.ALLOWED
     ]
     assert not found, f"{', '.join(found)} may act for any account; add aws:SourceAccount"
 
@@ -182,9 +182,9 @@ def test_audit_role_reads_configuration_and_no_data(cloud: Cloud):
     assert roles, f"the account has no role for audits; {UP}"
     for role in roles:
 
-        def possible(action: str, role: Identity = role) -> bool:
-            request = Request(action, principal=role.principal, context=WITH_MFA)
-            return decide(request, role.policies) is Decision.ALLOWED
+        def possible(action: str, role: IamIdentity = role) -> bool:
+            request = AccessRequest(action, principal=role.principal, context=WITH_MFA)
+            return decide(request, role.policies) is IamDecision.ALLOWED
 
         missing = [action for action in AUDITED if not possible(action)]
         assert not missing, f"{role.name} may not {', '.join(missing)}; {UP}"
@@ -305,8 +305,8 @@ def test_keys_of_the_account_rotate(cloud: Cloud):
 @pytest.mark.control("DAT-02")
 def test_keys_of_the_account_serve_through_services_only(cloud: Cloud):
     """Through its service, opening a disk or a record leaves a trace of what was opened."""
-    administrator = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
-    stranger = Principal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
+    administrator = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    stranger = IamPrincipal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
     for key in _account_keys(cloud):
         policy = json.loads(
             cloud.client("kms").get_key_policy(KeyId=key, PolicyName="default")["Policy"]
@@ -316,12 +316,13 @@ def test_keys_of_the_account_serve_through_services_only(cloud: Cloud):
             found = [
                 action
                 for action in ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")
-                if granted([policy], Request(action, key, principal, context)) is Decision.ALLOWED
+                if granted([policy], AccessRequest(action, key, principal, context))
+                is IamDecision.ALLOWED
             ]
             assert not found, f"{principal.name} may {', '.join(found)} with {key}; {UP}"
         for service in (evidence.CLOUDTRAIL, evidence.CONFIG, "cloudwatch.amazonaws.com"):
             request = _of_service("kms:GenerateDataKey", key, service, NOBODY, cloud.place.region)
-            used = granted([policy], request) is Decision.ALLOWED
+            used = granted([policy], request) is IamDecision.ALLOWED
             assert not used, f"{service} uses {key} for other accounts; {UP}"
 
 
@@ -367,7 +368,7 @@ def test_evidence_keeps_every_version(cloud: Cloud):
 def test_the_record_is_written_by_its_services_only(cloud: Cloud):
     """A record that others can add to says what they like."""
     region = cloud.place.region
-    administrator = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    administrator = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     for bucket, service in _writers(cloud).items():
         policy = _bucket_policy(cloud, bucket)
         place = f"arn:aws:s3:::{bucket}/AWSLogs/{cloud.account}/Config/x"
@@ -377,29 +378,31 @@ def test_the_record_is_written_by_its_services_only(cloud: Cloud):
             return granted([policy], given)  # noqa: B023
 
         own = put(cloud.account)
-        assert own is Decision.ALLOWED, f"{service} cannot write to {bucket}; {UP}"
+        assert own is IamDecision.ALLOWED, f"{service} cannot write to {bucket}; {UP}"
         foreign = put(NOBODY)
-        assert foreign is not Decision.ALLOWED, f"{bucket} takes records of other accounts; {UP}"
+        assert foreign is not IamDecision.ALLOWED, f"{bucket} takes records of other accounts; {UP}"
         plain = put(cloud.account, **{"aws:SecureTransport": "false"})
-        assert plain is Decision.DENIED, f"{bucket} takes what travelled in the clear; {UP}"
-        request = Request("s3:PutObject", place, administrator, {"aws:SecureTransport": "true"})
+        assert plain is IamDecision.DENIED, f"{bucket} takes what travelled in the clear; {UP}"
+        request = AccessRequest(
+            "s3:PutObject", place, administrator, {"aws:SecureTransport": "true"}
+        )
         ours = decide(request, [EVERYTHING], resource=policy)
-        assert ours is Decision.DENIED, f"administrators may write to {bucket}; {UP}"
+        assert ours is IamDecision.DENIED, f"administrators may write to {bucket}; {UP}"
 
 
 @pytest.mark.control("MON-01")
 def test_nobody_deletes_evidence(cloud: Cloud):
     """Nor hides it, which is what deleting a versioned object does."""
-    administrator = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    administrator = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     for bucket in _evidence_buckets(cloud):
         policy, place = _bucket_policy(cloud, bucket), f"arn:aws:s3:::{bucket}/AWSLogs/x"
         found = [
             action
             for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObjectRetention")
             if decide(
-                Request(action, place, administrator, WITH_MFA), [EVERYTHING], resource=policy
+                AccessRequest(action, place, administrator, WITH_MFA), [EVERYTHING], resource=policy
             )
-            is not Decision.DENIED
+            is not IamDecision.DENIED
         ]
         assert not found, f"administrators may {', '.join(found)} in {bucket}; {UP}"
 
@@ -564,16 +567,16 @@ def test_alerts_are_of_this_account_only(cloud: Cloud):
         attributes = cloud.client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]
         policy, region = json.loads(attributes["Policy"]), cloud.place.region
 
-        def publish(account: str, topic: str = topic, region: str = region) -> Request:
+        def publish(account: str, topic: str = topic, region: str = region) -> AccessRequest:
             return _of_service("sns:Publish", topic, "cloudwatch.amazonaws.com", account, region)
 
         own = granted([policy], publish(cloud.account))
-        assert own is Decision.ALLOWED, f"alarms cannot reach {topic}; {UP}"
+        assert own is IamDecision.ALLOWED, f"alarms cannot reach {topic}; {UP}"
         foreign = granted([policy], publish(NOBODY))
-        assert foreign is not Decision.ALLOWED, f"{topic} takes alarms of other accounts; {UP}"
-        stranger = Principal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
-        anybody = granted([policy], Request("sns:Publish", topic, stranger))
-        assert anybody is not Decision.ALLOWED, f"anybody may publish to {topic}; {UP}"
+        assert foreign is not IamDecision.ALLOWED, f"{topic} takes alarms of other accounts; {UP}"
+        stranger = IamPrincipal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
+        anybody = granted([policy], AccessRequest("sns:Publish", topic, stranger))
+        assert anybody is not IamDecision.ALLOWED, f"anybody may publish to {topic}; {UP}"
 
 
 @pytest.mark.control("MON-03")
@@ -596,7 +599,7 @@ def _identities(cloud: Cloud) -> Identities:
     return Identities(cloud)
 
 
-def _people(cloud: Cloud, *, required: bool = True) -> list[Identity]:
+def _people(cloud: Cloud, *, required: bool = True) -> list[IamIdentity]:
     found = [group for group in _identities(cloud).groups if group.path == sign_in.PATH]
     assert found or not required, f"the account has no group that holds people to MFA; {UP}"
     return found
@@ -608,13 +611,13 @@ def _as_user(
     policies: Iterable[Document],
     context: dict[str, str],
     owner: str = "alice",
-) -> Decision:
+) -> IamDecision:
     """Decide for Alice, on her own resources or another person's."""
-    alice = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    alice = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     kind = "mfa" if action.endswith("VirtualMFADevice") else "user"
     resource = f"arn:aws:iam::{cloud.account}:{kind}/{owner}"
     given = {**context, "aws:username": "alice"}
-    return decide(Request(action, resource, alice, given), policies)
+    return decide(AccessRequest(action, resource, alice, given), policies)
 
 
 def _possible_without_mfa(cloud: Cloud, policies: tuple[Document, ...]) -> list[str]:
@@ -622,7 +625,7 @@ def _possible_without_mfa(cloud: Cloud, policies: tuple[Document, ...]) -> list[
         action
         for action in DAMAGE
         if any(
-            _as_user(cloud, action, policies, context) is not Decision.DENIED
+            _as_user(cloud, action, policies, context) is not IamDecision.DENIED
             for context in WITHOUT_MFA
         )
     ]
@@ -636,21 +639,21 @@ def _password_policy(cloud: Cloud) -> Document:
         return {}
 
 
-def _trusted_services(role: Identity) -> Iterator[str]:
+def _trusted_services(role: IamIdentity) -> Iterator[str]:
     for statement in statements(role.trust or {}):
         principal = statement.get("Principal", {})
         services = principal.get("Service", []) if isinstance(principal, dict) else []
         yield from [services] if isinstance(services, str) else services
 
 
-def _assumed_for(account: str, service: str) -> Request:
+def _assumed_for(account: str, service: str) -> AccessRequest:
     source = {"aws:SourceAccount": account, "aws:SourceArn": f"arn:aws:x:y:{account}:z"}
-    return Request("sts:AssumeRole", "*", Principal("Service", service), source)
+    return AccessRequest("sts:AssumeRole", "*", IamPrincipal("Service", service), source)
 
 
 def _of_service(
     action: str, resource: str, service: str, account: str, region: str, **context: str
-) -> Request:
+) -> AccessRequest:
     """As a service asks on behalf of something of an account."""
     sources = {
         evidence.CLOUDTRAIL: evidence.trail_arns(
@@ -667,7 +670,7 @@ def _of_service(
         "s3:x-amz-acl": "bucket-owner-full-control",
         "kms:EncryptionContext:aws:cloudtrail:arn": arn,
     }
-    return Request(action, resource, Principal("Service", service), {**given, **context})
+    return AccessRequest(action, resource, IamPrincipal("Service", service), {**given, **context})
 
 
 def _account_public_access(cloud: Cloud) -> dict[str, bool]:

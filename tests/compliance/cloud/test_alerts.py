@@ -13,7 +13,13 @@ from ringfence.cloud.sessions import SSH
 from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
 from ringfence.verify.account import event_patterns, tagged_resources
-from ringfence.verify.account.access import Decision, Document, Principal, Request, granted
+from ringfence.verify.account.access import (
+    AccessRequest,
+    Document,
+    IamDecision,
+    IamPrincipal,
+    granted,
+)
 from ringfence.verify.account.cloud import Cloud
 from ringfence.verify.account.tagged_resources import UP
 
@@ -45,13 +51,15 @@ def test_alerts_of_the_environment_are_encrypted(cloud: Cloud):
     for service in ("cloudwatch.amazonaws.com", event_alerts.EVENTS):
         for action in ("kms:Decrypt", "kms:GenerateDataKey"):
             may = granted([policy], _as_service(cloud, action, str(key), service, topic))
-            assert may is Decision.ALLOWED, f"{service} cannot use the key of {topic}; {UP}"
+            assert may is IamDecision.ALLOWED, f"{service} cannot use the key of {topic}; {UP}"
     elsewhere = topic.replace(cloud.account, NOBODY)
     foreign = _as_service(cloud, "kms:Decrypt", str(key), event_alerts.EVENTS, elsewhere)
-    refused = granted([policy], foreign) is not Decision.ALLOWED
+    refused = granted([policy], foreign) is not IamDecision.ALLOWED
     assert refused, f"the key of {topic} serves topics of other accounts; {UP}"
-    admin = Request("kms:Decrypt", str(key), _admin(cloud), {"kms:CallerAccount": cloud.account})
-    direct = granted([policy], admin) is Decision.ALLOWED
+    admin = AccessRequest(
+        "kms:Decrypt", str(key), _admin(cloud), {"kms:CallerAccount": cloud.account}
+    )
+    direct = granted([policy], admin) is IamDecision.ALLOWED
     assert not direct, f"the key of {topic} opens alerts without SNS; {UP}"
 
 
@@ -62,13 +70,13 @@ def test_alerts_of_the_environment_are_its_own(cloud: Cloud):
     policy = json.loads(_attributes(cloud, topic)["Policy"])
     for service in ("cloudwatch.amazonaws.com", event_alerts.EVENTS):
         own = _as_service(cloud, "sns:Publish", topic, service, topic)
-        may = granted([policy], own) is Decision.ALLOWED
+        may = granted([policy], own) is IamDecision.ALLOWED
         assert may, f"{service} cannot reach {topic}; {UP}"
         foreign = _as_service(cloud, "sns:Publish", topic, service, topic, NOBODY)
-        refused = granted([policy], foreign) is not Decision.ALLOWED
+        refused = granted([policy], foreign) is not IamDecision.ALLOWED
         assert refused, f"{topic} takes alerts of other accounts; {UP}"
-    mallory = Principal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
-    anybody = granted([policy], Request("sns:Publish", topic, mallory)) is Decision.ALLOWED
+    mallory = IamPrincipal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
+    anybody = granted([policy], AccessRequest("sns:Publish", topic, mallory)) is IamDecision.ALLOWED
     assert not anybody, f"anybody may publish to {topic}; {UP}"
 
 
@@ -144,13 +152,13 @@ def _attributes(cloud: Cloud, topic: str) -> Document:
     return cloud.client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]
 
 
-def _admin(cloud: Cloud) -> Principal:
-    return Principal("AWS", f"arn:aws:iam::{cloud.account}:role/admin")
+def _admin(cloud: Cloud) -> IamPrincipal:
+    return IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:role/admin")
 
 
 def _as_service(
     cloud: Cloud, action: str, resource: str, service: str, topic: str, account: str | None = None
-) -> Request:
+) -> AccessRequest:
     """As a service publishes on behalf of an alarm or a rule of an account."""
     account, region, name = account or cloud.account, cloud.place.region, cloud.environment.name
     sources = {
@@ -164,7 +172,7 @@ def _as_service(
         # EventBridge does not say so to KMS.
         **({} if service == event_alerts.EVENTS else {"aws:SourceAccount": account}),
     }
-    return Request(action, resource, Principal("Service", service), context)
+    return AccessRequest(action, resource, IamPrincipal("Service", service), context)
 
 
 def _told(cloud: Cloud, event: Mapping[str, Any], *, reading: bool = False) -> bool:

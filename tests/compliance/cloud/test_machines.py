@@ -23,17 +23,17 @@ from ringfence.manifest.model import Host
 from ringfence.report import UnverifiedError, not_applicable
 from ringfence.verify.account import tagged_resources
 from ringfence.verify.account.access import (
-    Decision,
+    AccessRequest,
     Document,
-    Principal,
-    Request,
+    IamDecision,
+    IamPrincipal,
     applies,
     decide,
     granted,
     statements,
 )
 from ringfence.verify.account.cloud import Cloud, tag, texts
-from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.identities import IamIdentity, Identities
 from ringfence.verify.account.tagged_resources import UP
 
 READ = "secretsmanager:GetSecretValue"
@@ -63,13 +63,13 @@ class Start:
 class Own:
     """Identity of a host."""
 
-    role: Identity
+    role: IamIdentity
     boundary: Document | None
 
-    def may(self, request: Request, resource: Document) -> bool:
+    def may(self, request: AccessRequest, resource: Document) -> bool:
         held = None if self.boundary is None else [self.boundary]
         made = decide(request, self.role.policies, boundary=held, resource=resource)
-        return made is Decision.ALLOWED
+        return made is IamDecision.ALLOWED
 
 
 @pytest.mark.control("IAM-07")
@@ -93,14 +93,14 @@ def test_roles_of_hosts_are_for_machines_only(cloud: Cloud):
     """An identity that may assume the host's role needs no host."""
     found: list[str] = []
     strangers = (
-        Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice"),
-        Principal("AWS", "arn:aws:iam::999999999999:root"),
-        Principal("Service", "lambda.amazonaws.com"),
+        IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice"),
+        IamPrincipal("AWS", "arn:aws:iam::999999999999:root"),
+        IamPrincipal("Service", "lambda.amazonaws.com"),
     )
     for host, own in _own(cloud).items():
         trust = own.role.trust or {}
         for who in strangers:
-            request = Request("sts:AssumeRole", principal=who)
+            request = AccessRequest("sts:AssumeRole", principal=who)
             if any(s["Effect"] == "Allow" and applies(s, request) for s in statements(trust)):
                 found.append(f"{host.name} by {who.name}")
     assert not found, f"may be assumed: {', '.join(found)}; {UP}"
@@ -117,7 +117,8 @@ def test_roles_of_hosts_have_a_boundary_that_holds(cloud: Cloud):
         may = [
             action
             for action in OTHERS
-            if granted([own.boundary], Request(action, "*", own.role.principal)) is Decision.ALLOWED
+            if granted([own.boundary], AccessRequest(action, "*", own.role.principal))
+            is IamDecision.ALLOWED
         ]
         found += [f"{host.name} could {', '.join(may)}"] if may else []
     assert not found, f"{'; '.join(found)}; {UP}"
@@ -340,8 +341,8 @@ def _reading(cloud: Cloud, secret: Document) -> Callable[[Own], bool]:
         "kms:CallerAccount": cloud.account,
     }
     return lambda own: (
-        own.may(Request(READ, arn, own.role.principal), of_secret)
-        and own.may(Request("kms:Decrypt", key, own.role.principal, through), of_key)
+        own.may(AccessRequest(READ, arn, own.role.principal), of_secret)
+        and own.may(AccessRequest("kms:Decrypt", key, own.role.principal, through), of_key)
     )
 
 

@@ -294,7 +294,7 @@ def test_keys_serve_through_services_only(cloud: Cloud, data_class: str):
 
 
 @cache
-def _network(cloud: Cloud) -> reachability.Account:
+def _network(cloud: Cloud) -> reachability.NetworkResources:
     return reachability.read(cloud)
 
 

@@ -14,9 +14,15 @@ from ringfence.cloud import containment, roles
 from ringfence.cloud.tags import CONTROL, ENVIRONMENT
 from ringfence.manifest.model import Environment
 from ringfence.verify.account import event_patterns
-from ringfence.verify.account.access import Decision, Principal, Request, decide, granted
+from ringfence.verify.account.access import (
+    AccessRequest,
+    IamDecision,
+    IamPrincipal,
+    decide,
+    granted,
+)
 from ringfence.verify.account.cloud import Cloud, Document
-from ringfence.verify.account.identities import Identities, Identity
+from ringfence.verify.account.identities import IamIdentity, Identities
 from ringfence.verify.account.sample_events import Event, SampleEvents
 
 UP = "run pulumi up"
@@ -70,13 +76,14 @@ def test_only_its_rules_start_containment(cloud: Cloud):
     assert rules, f"no rule has it for a target; {UP}"
     assert not silent, f"{', '.join(silent)} may not start it; {UP}"
     strangers = (
-        Principal("AWS", f"arn:aws:iam::{ELSEWHERE}:root"),
-        Principal("Service", "s3.amazonaws.com"),
+        IamPrincipal("AWS", f"arn:aws:iam::{ELSEWHERE}:root"),
+        IamPrincipal("Service", "s3.amazonaws.com"),
     )
     found = [
         who.name
         for who in strangers
-        if granted([policy], Request("lambda:InvokeFunction", arn, who)) is Decision.ALLOWED
+        if granted([policy], AccessRequest("lambda:InvokeFunction", arn, who))
+        is IamDecision.ALLOWED
     ]
     other = f"arn:aws:events:{cloud.place.region}:{cloud.account}:rule/other"
     if _may_invoke(policy, arn, other, cloud.account):
@@ -162,7 +169,7 @@ def test_containment_may_do_all_of_it(cloud: Cloud, environment: Environment):
     missing = [
         request.action
         for request in _on_own(cloud, environment)
-        if _decide(cloud, request) is not Decision.ALLOWED
+        if _decide(cloud, request) is not IamDecision.ALLOWED
     ]
     assert not missing, f"containment may not {', '.join(missing)}; {UP}"
 
@@ -173,7 +180,7 @@ def test_containment_touches_nothing_else(cloud: Cloud, environment: Environment
     found = [
         f"{request.action} on {request.resource}"
         for request in (*_on_others(cloud, environment), *_beyond(cloud, environment))
-        if _decide(cloud, request) is Decision.ALLOWED
+        if _decide(cloud, request) is IamDecision.ALLOWED
     ]
     assert not found, f"containment may {', '.join(found)}; {UP}"
 
@@ -233,9 +240,9 @@ def _function_policy(cloud: Cloud) -> Document:
 
 def _may_invoke(policy: Document, function: str, rule: str, account: str) -> bool:
     context = {"aws:SourceArn": rule, "aws:SourceAccount": account}
-    principal = Principal("Service", "events.amazonaws.com")
-    request = Request("lambda:InvokeFunction", function, principal, context)
-    return granted([policy], request) is Decision.ALLOWED
+    principal = IamPrincipal("Service", "events.amazonaws.com")
+    request = AccessRequest("lambda:InvokeFunction", function, principal, context)
+    return granted([policy], request) is IamDecision.ALLOWED
 
 
 def _kept(cloud: Cloud) -> dict[str, str | None]:
@@ -265,14 +272,14 @@ def _key_of(cloud: Cloud, queue: str) -> str | None:
     return found.get("Attributes", {}).get("KmsMasterKeyId")
 
 
-def _decide(cloud: Cloud, request: Request) -> Decision:
+def _decide(cloud: Cloud, request: AccessRequest) -> IamDecision:
     role = _role(cloud)
-    asked = Request(request.action, request.resource, role.principal, request.context)
+    asked = AccessRequest(request.action, request.resource, role.principal, request.context)
     return decide(asked, role.policies)
 
 
 @cache
-def _role(cloud: Cloud) -> Identity:
+def _role(cloud: Cloud) -> IamIdentity:
     arn = _function(cloud)["Role"]
     (found,) = (role for role in Identities(cloud).roles if role.arn == arn)
     return found
@@ -282,7 +289,7 @@ def _ec2(cloud: Cloud, resource: str) -> str:
     return f"arn:aws:ec2:{cloud.place.region}:{cloud.account}:{resource}"
 
 
-def _on_own(cloud: Cloud, environment: Environment) -> list[Request]:
+def _on_own(cloud: Cloud, environment: Environment) -> list[AccessRequest]:
     """Every call of the function, on things of the environment."""
     topic = _function(cloud)["Environment"]["Variables"]["TOPIC"]
     region, account = cloud.place.region, cloud.account
@@ -300,23 +307,23 @@ def _on_own(cloud: Cloud, environment: Environment) -> list[Request]:
     record = f"arn:aws:ssm:{region}:{account}:parameter{containment.records(environment)}x"
     looks = ("ec2:DescribeInstances", "ec2:DescribeSnapshots")
     return [
-        *(Request(action, "*", context=here) for action in looks),
-        Request("ec2:DescribeIamInstanceProfileAssociations", "*", context=here),
-        Request("autoscaling:DescribeAutoScalingInstances", "*", context=here),
-        Request("ec2:DescribeInstanceAttribute", instance, context=owned),
+        *(AccessRequest(action, "*", context=here) for action in looks),
+        AccessRequest("ec2:DescribeIamInstanceProfileAssociations", "*", context=here),
+        AccessRequest("autoscaling:DescribeAutoScalingInstances", "*", context=here),
+        AccessRequest("ec2:DescribeInstanceAttribute", instance, context=owned),
         *_changed_groups(cloud, owned | vpc),
         *(
-            Request(f"autoscaling:{action}Instances", group, context=owned)
+            AccessRequest(f"autoscaling:{action}Instances", group, context=owned)
             for action in ("Attach", "Detach")
         ),
-        Request(
+        AccessRequest(
             "ec2:ModifyInstanceAttribute",
             instance,
             context={**owned, "ec2:Attribute": "DisableApiTermination"},
         ),
-        Request("ec2:CreateSnapshots", instance, context=owned),
-        Request("ec2:CreateSnapshots", _ec2(cloud, "volume/vol-0a1b"), context=owned),
-        Request(
+        AccessRequest("ec2:CreateSnapshots", instance, context=owned),
+        AccessRequest("ec2:CreateSnapshots", _ec2(cloud, "volume/vol-0a1b"), context=owned),
+        AccessRequest(
             "ec2:CreateSnapshots",
             made,
             context={
@@ -325,32 +332,36 @@ def _on_own(cloud: Cloud, environment: Environment) -> list[Request]:
                 f"aws:RequestTag/{CONTROL}": "IRP-01",
             },
         ),
-        Request("ec2:CreateTags", made, context={**here, "ec2:CreateAction": "CreateSnapshots"}),
+        AccessRequest(
+            "ec2:CreateTags", made, context={**here, "ec2:CreateAction": "CreateSnapshots"}
+        ),
         *(
-            Request(action, instance, context={**owned, "aws:TagKeys": containment.STATE_TAGS})
+            AccessRequest(
+                action, instance, context={**owned, "aws:TagKeys": containment.STATE_TAGS}
+            )
             for action in ("ec2:CreateTags", "ec2:DeleteTags")
         ),
-        Request("iam:GetInstanceProfile", profile),
-        Request("iam:GetRolePolicy", role),
-        Request("iam:PutRolePolicy", role, context=_boundary(cloud, path)),
+        AccessRequest("iam:GetInstanceProfile", profile),
+        AccessRequest("iam:GetRolePolicy", role),
+        AccessRequest("iam:PutRolePolicy", role, context=_boundary(cloud, path)),
         *(
-            Request(f"ec2:{action}IamInstanceProfile", instance, context=owned)
+            AccessRequest(f"ec2:{action}IamInstanceProfile", instance, context=owned)
             for action in ("Associate", "Disassociate")
         ),
-        Request("iam:PassRole", role, context={"iam:PassedToService": "ec2.amazonaws.com"}),
+        AccessRequest("iam:PassRole", role, context={"iam:PassedToService": "ec2.amazonaws.com"}),
         *(
-            Request(f"ssm:{action}Parameter", record, context=here)
+            AccessRequest(f"ssm:{action}Parameter", record, context=here)
             for action in ("Delete", "Get", "Put")
         ),
-        Request("sns:Publish", topic),
-        *(Request("sqs:SendMessage", queue) for queue in _kept(cloud).values() if queue),
+        AccessRequest("sns:Publish", topic),
+        *(AccessRequest("sqs:SendMessage", queue) for queue in _kept(cloud).values() if queue),
     ]
 
 
-def _changed_groups(cloud: Cloud, context: Mapping[str, Any]) -> Iterable[Request]:
+def _changed_groups(cloud: Cloud, context: Mapping[str, Any]) -> Iterable[AccessRequest]:
     action = "ec2:ModifyNetworkInterfaceAttribute"
     for resource in ("network-interface/eni-0a1b", "security-group/sg-0a1b"):
-        yield Request(action, _ec2(cloud, resource), context=context)
+        yield AccessRequest(action, _ec2(cloud, resource), context=context)
 
 
 def _boundary(cloud: Cloud, path: str) -> dict[str, str]:
@@ -363,7 +374,7 @@ def _boundary(cloud: Cloud, path: str) -> dict[str, str]:
     return {}
 
 
-def _on_others(cloud: Cloud, environment: Environment) -> Iterable[Request]:
+def _on_others(cloud: Cloud, environment: Environment) -> Iterable[AccessRequest]:
     """The same calls on things of another environment, and on those of nobody."""
     name, path = f"/{environment.name}/", roles.workloads_path(environment)
     tagged = f"aws:ResourceTag/{ENVIRONMENT}"
@@ -374,15 +385,15 @@ def _on_others(cloud: Cloud, environment: Environment) -> Iterable[Request]:
             untagged = {k: v for k, v in request.context.items() if k not in (tagged, "ec2:Vpc")}
             # Disks come with their instance, and that is refused.
             if ":volume/" not in request.resource:
-                yield Request(request.action, request.resource, context=untagged)
+                yield AccessRequest(request.action, request.resource, context=untagged)
                 other = {**untagged, tagged: "other", "ec2:Vpc": _ec2(cloud, "vpc/vpc-0a1b")}
-                yield Request(request.action, request.resource, context=other)
+                yield AccessRequest(request.action, request.resource, context=other)
         elif path in request.resource or name in request.resource:
             elsewhere = request.resource.replace(name, "/other/")
-            yield Request(request.action, elsewhere, context=request.context)
+            yield AccessRequest(request.action, elsewhere, context=request.context)
 
 
-def _beyond(cloud: Cloud, environment: Environment) -> Iterable[Request]:
+def _beyond(cloud: Cloud, environment: Environment) -> Iterable[AccessRequest]:
     """Yield requests that it must never make: they would destroy, open or spread."""
     owned = {
         "aws:RequestedRegion": cloud.place.region,
@@ -390,28 +401,30 @@ def _beyond(cloud: Cloud, environment: Environment) -> Iterable[Request]:
     }
     instance, made = _ec2(cloud, f"instance/{SOMEBODY}"), _ec2(cloud, "snapshot/snap-0a1b")
     for action in ("TerminateInstances", "StopInstances", "RunInstances"):
-        yield Request(f"ec2:{action}", instance, context=owned)
+        yield AccessRequest(f"ec2:{action}", instance, context=owned)
     for attribute in ("UserData", "InstanceType", "GroupSet"):
         context = {**owned, "ec2:Attribute": attribute}
-        yield Request("ec2:ModifyInstanceAttribute", instance, context=context)
+        yield AccessRequest("ec2:ModifyInstanceAttribute", instance, context=context)
     for keys in ((), (ENVIRONMENT,), (ENVIRONMENT, *containment.STATE_TAGS)):
         for action in ("ec2:CreateTags", "ec2:DeleteTags"):
-            yield Request(action, instance, context={**owned, "aws:TagKeys": keys})
+            yield AccessRequest(action, instance, context={**owned, "aws:TagKeys": keys})
     for action in ("DeleteSnapshot", "ModifySnapshotAttribute", "CopySnapshot"):
-        yield Request(f"ec2:{action}", made, context=owned)
+        yield AccessRequest(f"ec2:{action}", made, context=owned)
     group = _ec2(cloud, "security-group/sg-0a1b")
-    yield Request("ec2:AuthorizeSecurityGroupIngress", group, context=owned)
+    yield AccessRequest("ec2:AuthorizeSecurityGroupIngress", group, context=owned)
     own = _function(cloud)["Role"]
     host = f"arn:aws:iam::{cloud.account}:role{roles.workloads_path(environment)}time"
     for role in (own, f"arn:aws:iam::{cloud.account}:role/administrator"):
         for action in ("PutRolePolicy", "GetRolePolicy"):
-            yield Request(f"iam:{action}", role, context=owned)
+            yield AccessRequest(f"iam:{action}", role, context=owned)
         context = {"iam:PassedToService": "ec2.amazonaws.com"}
-        yield Request("iam:PassRole", role, context=context)
-    yield Request("iam:PassRole", host, context={"iam:PassedToService": "lambda.amazonaws.com"})
+        yield AccessRequest("iam:PassRole", role, context=context)
+    yield AccessRequest(
+        "iam:PassRole", host, context={"iam:PassedToService": "lambda.amazonaws.com"}
+    )
     for action in ("AttachRolePolicy", "UpdateAssumeRolePolicy", "DeleteRolePermissionsBoundary"):
-        yield Request(f"iam:{action}", host, context=owned)
+        yield AccessRequest(f"iam:{action}", host, context=owned)
     for action in ("ssm:SendCommand", "secretsmanager:GetSecretValue", "s3:GetObject"):
-        yield Request(action, "*", context=owned)
+        yield AccessRequest(action, "*", context=owned)
     for key in (key for keys in cloud.keys.values() for key in keys):
-        yield Request("kms:Decrypt", key["Arn"], context=owned)
+        yield AccessRequest("kms:Decrypt", key["Arn"], context=owned)

@@ -20,7 +20,14 @@ from ringfence.cloud.secrets import (
 from ringfence.manifest.model import Environment
 from ringfence.report import not_applicable
 from ringfence.verify.account import tagged_resources
-from ringfence.verify.account.access import Decision, Document, Principal, Request, decide, granted
+from ringfence.verify.account.access import (
+    AccessRequest,
+    Document,
+    IamDecision,
+    IamPrincipal,
+    decide,
+    granted,
+)
 from ringfence.verify.account.cloud import Cloud
 from ringfence.verify.account.identities import Identities
 from ringfence.verify.account.tagged_resources import UP
@@ -65,10 +72,13 @@ def test_a_secret_is_read_by_its_server_only(cloud: Cloud):
         found += [
             f"{own.key} by {principal.name}"
             for principal in _others(cloud, readers)
-            if _read(secret, principal, policy) is not Decision.DENIED
+            if _read(secret, principal, policy) is not IamDecision.DENIED
         ]
-        stranger = Principal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
-        if granted([policy], Request(READ, secret["ARN"], stranger, MFA)) is Decision.ALLOWED:
+        stranger = IamPrincipal("AWS", f"arn:aws:iam::{NOBODY}:user/mallory")
+        if (
+            granted([policy], AccessRequest(READ, secret["ARN"], stranger, MFA))
+            is IamDecision.ALLOWED
+        ):
             found.append(f"{own.key} by other accounts")
     assert not found, f"may be read: {', '.join(found[:4])}; {UP}"
 
@@ -82,7 +92,7 @@ def test_a_server_can_read_its_secrets(cloud: Cloud):
         for workload in own.readers
         for context in ({}, {"secretsmanager:VersionStage": "AWSCURRENT"})
         if _read(secret, _workload(cloud, workload), _policy(cloud, secret), **context)
-        is not Decision.ALLOWED
+        is not IamDecision.ALLOWED
     ]
     assert not found, f"cannot be read: {', '.join(found)}; {UP}"
 
@@ -99,7 +109,7 @@ def test_a_value_that_was_replaced_cannot_be_read(cloud: Cloud):
             {"secretsmanager:VersionId": "11111111-2222-3333-4444-555555555555"},
         )
         if _read(secret, _workload(cloud, own.readers[0]), _policy(cloud, secret), **context)
-        is not Decision.DENIED
+        is not IamDecision.DENIED
     ]
     assert not found, f"old values can be read: {', '.join(found)}; {UP}"
 
@@ -107,7 +117,7 @@ def test_a_value_that_was_replaced_cannot_be_read(cloud: Cloud):
 @pytest.mark.control("IAM-08")
 def test_values_are_set_with_mfa(cloud: Cloud):
     """A new secret decides whom the server trusts; a stolen key file must not set one."""
-    person = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
+    person = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/alice")
     for own, secret in _held(cloud):
         policy = _policy(cloud, secret)
 
@@ -117,8 +127,8 @@ def test_values_are_set_with_mfa(cloud: Cloud):
             arn: str = secret["ARN"],
             policy: Document = policy,
         ) -> bool:
-            request = Request(action, arn, person, context)
-            return decide(request, [EVERYTHING], resource=policy) is Decision.ALLOWED
+            request = AccessRequest(action, arn, person, context)
+            return decide(request, [EVERYTHING], resource=policy) is IamDecision.ALLOWED
 
         without = sorted({a for a in SET_VALUE for context in WITHOUT_MFA if may(a, context)})
         assert not without, f"{own.key}: {', '.join(without)} without MFA; {UP}"
@@ -209,13 +219,13 @@ def _policy(cloud: Cloud, secret: Document) -> Document:
     return json.loads(found.get("ResourcePolicy") or "{}")
 
 
-def _workload(cloud: Cloud, workload: str) -> Principal:
+def _workload(cloud: Cloud, workload: str) -> IamPrincipal:
     """A role as the stack makes it for one."""
     path = roles.workload_path(cloud.environment, workload)
-    return Principal("AWS", f"{roles.role_prefix(account=cloud.account, path=path)}any")
+    return IamPrincipal("AWS", f"{roles.role_prefix(account=cloud.account, path=path)}any")
 
 
-def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
+def _others(cloud: Cloud, readers: set[str]) -> Iterator[IamPrincipal]:
     """Yield everybody in the account, and anybody to come, except the readers."""
     environment = cloud.environment
     workloads = {
@@ -233,12 +243,12 @@ def _others(cloud: Cloud, readers: set[str]) -> Iterator[Principal]:
         if not identity.arn.startswith(tuple(own)):
             yield identity.principal
     for name in ("root", "user/admin", "role/admin", "role/ringfence/other/workloads/x/y"):
-        yield Principal("AWS", f"arn:aws:iam::{cloud.account}:{name}")
+        yield IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:{name}")
 
 
-def _read(secret: Document, who: Principal, policy: Document, **context: str) -> Decision:
+def _read(secret: Document, who: IamPrincipal, policy: Document, **context: str) -> IamDecision:
     """Decide for a principal with all permissions of its own."""
-    request = Request(READ, secret["ARN"], who, {**MFA, **context})
+    request = AccessRequest(READ, secret["ARN"], who, {**MFA, **context})
     return decide(request, [EVERYTHING], resource=policy)
 
 
@@ -261,8 +271,10 @@ def _may_start(cloud: Cloud, function: str, service: str, source: str) -> bool:
     def may(account: str) -> bool:
         arn = source.replace(cloud.account, account)
         context = {"aws:SourceAccount": account, "aws:SourceArn": arn}
-        request = Request("lambda:InvokeFunction", function, Principal("Service", service), context)
-        return granted([policy], request) is Decision.ALLOWED
+        request = AccessRequest(
+            "lambda:InvokeFunction", function, IamPrincipal("Service", service), context
+        )
+        return granted([policy], request) is IamDecision.ALLOWED
 
     return may(cloud.account) and not may(NOBODY)
 

@@ -19,7 +19,14 @@ from ringfence.cloud.sessions import (
 from ringfence.cloud.tags import ENVIRONMENT
 from ringfence.manifest.model import Environment
 from ringfence.verify.account import tagged_resources
-from ringfence.verify.account.access import Decision, Document, Principal, Request, decide, granted
+from ringfence.verify.account.access import (
+    AccessRequest,
+    Document,
+    IamDecision,
+    IamPrincipal,
+    decide,
+    granted,
+)
 from ringfence.verify.account.cloud import Cloud
 from ringfence.verify.account.tagged_resources import UP
 
@@ -99,8 +106,8 @@ def test_operators_end_their_own_sessions_only(cloud: Cloud):
             "aws:userid": "AROAEXAMPLE:alice",
             "ssm:resourceTag/aws:ssmmessages:session-id": f"AROAEXAMPLE:{owner}",
         }
-        request = Request("ssm:TerminateSession", resource, role.principal, context)
-        return decide(request, role.policies) is Decision.ALLOWED
+        request = AccessRequest("ssm:TerminateSession", resource, role.principal, context)
+        return decide(request, role.policies) is IamDecision.ALLOWED
 
     assert ends("alice"), f"operators cannot end their own sessions; {UP}"
     assert not ends("bob"), f"operators end the sessions of others; {UP}"
@@ -120,8 +127,8 @@ def test_operators_have_recorded_ways_only(cloud: Cloud):
     found += [
         action
         for action in OTHER_WAYS
-        if decide(Request(action, "arn:aws:x:y:z:w", role.principal, MFA), role.policies)
-        is Decision.ALLOWED
+        if decide(AccessRequest(action, "arn:aws:x:y:z:w", role.principal, MFA), role.policies)
+        is IamDecision.ALLOWED
     ]
     assert not found, f"operators may also use {', '.join(found)}; {UP}"
 
@@ -137,7 +144,7 @@ def test_sessions_are_encrypted_end_to_end(cloud: Cloud):
 @pytest.mark.control("NET-03")
 def test_the_key_of_sessions_opens_sessions_only(cloud: Cloud):
     """Both ends call KMS themselves: without a context it would open whatever it encrypted."""
-    admin = Principal("AWS", f"arn:aws:iam::{cloud.account}:role/admin")
+    admin = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:role/admin")
     for document, inputs in _documents(cloud):
         key = inputs.get("kmsKeyId")
         assert tagged_resources.is_own_key(cloud, key), f"{document}: no key of ours; {UP}"
@@ -146,9 +153,9 @@ def test_the_key_of_sessions_opens_sessions_only(cloud: Cloud):
 
         def may(session: Mapping[str, str], policy: Document = policy, key: str = str(key)) -> bool:
             context = {"kms:CallerAccount": cloud.account, **session}
-            request = Request("kms:Decrypt", key, admin, context)
+            request = AccessRequest("kms:Decrypt", key, admin, context)
             # Of a key, the identity's permissions alone are never enough.
-            return granted([policy], request) is Decision.ALLOWED
+            return granted([policy], request) is IamDecision.ALLOWED
 
         session = {
             "kms:EncryptionContext:aws:ssm:SessionId": "alice-0123",
@@ -207,12 +214,12 @@ def _assumes(
     cloud: Cloud, name: str, context: Mapping[str, str], run_as: str | None = "themselves"
 ) -> bool:
     role = tagged_resources.role(cloud, "operators")
-    person = Principal("AWS", f"arn:aws:iam::{cloud.account}:user/{name}")
+    person = IamPrincipal("AWS", f"arn:aws:iam::{cloud.account}:user/{name}")
     account = name if run_as == "themselves" else run_as
     tagged = {f"aws:RequestTag/{RUN_AS}": account} if account else {}
     given = {**context, **tagged, "aws:username": name}
-    request = Request("sts:AssumeRole", role.arn, person, given)
-    return granted([role.trust or {}], request) is Decision.ALLOWED
+    request = AccessRequest("sts:AssumeRole", role.arn, person, given)
+    return granted([role.trust or {}], request) is IamDecision.ALLOWED
 
 
 def _starts(
@@ -226,7 +233,10 @@ def _starts(
         "ssm:SessionDocumentAccessCheck": str(checked).lower(),
         **({f"ssm:resourceTag/{ENVIRONMENT}": environment} if environment else {}),
     }
-    return decide(Request(START, host, role.principal, context), role.policies) is Decision.ALLOWED
+    return (
+        decide(AccessRequest(START, host, role.principal, context), role.policies)
+        is IamDecision.ALLOWED
+    )
 
 
 def _opens(cloud: Cloud, document: str) -> bool:
@@ -234,4 +244,7 @@ def _opens(cloud: Cloud, document: str) -> bool:
     owner = "" if document.startswith("AWS-") else cloud.account
     arn = f"arn:aws:ssm:{cloud.place.region}:{owner}:document/{document}"
     context = {**MFA, "ssm:SessionDocumentAccessCheck": "true"}
-    return decide(Request(START, arn, role.principal, context), role.policies) is Decision.ALLOWED
+    return (
+        decide(AccessRequest(START, arn, role.principal, context), role.policies)
+        is IamDecision.ALLOWED
+    )

@@ -17,7 +17,7 @@ from ringfence.manifest.model import Environment, Principal, Server
 from ringfence.operator.pins import ReviewError, read_pins
 from ringfence.report import not_applicable
 from ringfence.verify import gateway
-from ringfence.verify.gateway import Answer, Caller, message, request
+from ringfence.verify.gateway import ProbeAnswer, ProbeClient, message, request
 from ringfence.verify.targets import Target, Targets
 
 REMEDY = "apply role mcp_gateway"
@@ -81,11 +81,11 @@ def listing(environment: Environment) -> tuple[Principal, Server]:
     return not_applicable("no role of a principal names a tool")
 
 
-def shown(answer: Answer) -> set[str]:
+def shown(answer: ProbeAnswer) -> set[str]:
     return {tool["name"] for tool in answer.document.get("result", {}).get("tools", [])}
 
 
-def summary(answer: Answer) -> str:
+def summary(answer: ProbeAnswer) -> str:
     return f"{answer.status} {answer.document.get('error', {}).get('message', '')}".strip()
 
 
@@ -100,7 +100,7 @@ def test_tool_of_no_role_is_refused(host: Target, environment: Environment) -> N
     cases = list(gateway.withheld(environment))
     if not cases:
         not_applicable("every principal's roles name every tool")
-    answers = Caller(environment, host).send(
+    answers = ProbeClient(environment, host).send(
         *(request(p, s, message("tools/call", name=t.name, arguments={})) for p, s, t in cases)
     )
     through = [
@@ -119,7 +119,7 @@ def test_list_shows_what_roles_name(host: Target, environment: Environment) -> N
     cases = list(gateway.listings(environment))
     if not cases:
         not_applicable("no role of a principal names a tool")
-    answers = Caller(environment, host).send(
+    answers = ProbeClient(environment, host).send(
         *(request(principal, server, message("tools/list")) for principal, server, _ in cases)
     )
     wrong = [
@@ -140,7 +140,7 @@ def test_list_shows_what_roles_name(host: Target, environment: Environment) -> N
 def test_token_that_lives_long_is_refused(host: Target, environment: Environment) -> None:
     """A stolen token works for its remaining lifetime."""
     principal, server = listing(environment)
-    caller = Caller(environment, host)
+    caller = ProbeClient(environment, host)
     ceiling = caller.gateway.tokens.lifetime_minutes * 60
     short, long = caller.send(
         *(
@@ -173,7 +173,7 @@ def test_token_for_another_server_is_refused(host: Target, environment: Environm
     others = [each for each in gateway.modern(environment) if each != server]
     if not others:
         not_applicable("the environment has one server only")
-    caller = Caller(environment, host)
+    caller = ProbeClient(environment, host)
     elsewhere = replace(others[0], name=f"{server.name}-elsewhere")
     good, bad = caller.send(
         request(principal, server, message("tools/list")),
@@ -196,7 +196,7 @@ def test_token_for_another_server_is_refused(host: Target, environment: Environm
 def test_token_without_its_certificate_is_refused(host: Target, environment: Environment) -> None:
     """A token stolen from a log or from memory must not work without its certificate."""
     principal, server = listing(environment)
-    caller = Caller(environment, host)
+    caller = ProbeClient(environment, host)
     if caller.gateway.tokens.sender_constraint != "certificate":
         not_applicable("the manifest binds tokens to no certificate")
     (answer,) = caller.send(
@@ -222,7 +222,9 @@ def test_token_without_its_certificate_is_refused(host: Target, environment: Env
 def test_key_that_signs_now_is_known(host: Target, environment: Environment) -> None:
     """If gateways miss a rotation of keys, every call fails."""
     principal, server = listing(environment)
-    (answer,) = Caller(environment, host).send(request(principal, server, message("tools/list")))
+    (answer,) = ProbeClient(environment, host).send(
+        request(principal, server, message("tools/list"))
+    )
     assert answer.status == 200, (
         f"the gateway answers a token of the current key with {summary(answer)}; {REMEDY}"
     )
@@ -239,7 +241,7 @@ def test_sensitive_tool_needs_a_grant(host: Target, environment: Environment) ->
     cases = list(gateway.sensitive(environment))
     if not cases:
         not_applicable("no role names a sensitive tool")
-    answers = Caller(environment, host).send(
+    answers = ProbeClient(environment, host).send(
         *(request(p, s, message("tools/call", name=t.name, arguments={})) for p, s, t in cases)
     )
     through = [
@@ -257,7 +259,7 @@ def test_sensitive_tool_needs_a_grant(host: Target, environment: Environment) ->
 
 def echoed(host: Target, environment: Environment, *texts: str, strict: bool) -> list[str]:
     """Return texts as a tool's answer has them. `strict`: of a class that acts on findings."""
-    caller = Caller(environment, host)
+    caller = ProbeClient(environment, host)
     for principal, server, names in gateway.listings(environment):
         tool, arguments = ECHOES.get(server.package.name, ("", dict))
         if tool not in names:
@@ -291,7 +293,7 @@ def test_class_of_a_tool_is_that_of_the_manifest(
     """The data class decides what is masked, and how long events are kept."""
     for principal, server, tool in gateway.withheld(environment):
         document = message("tools/call", name=tool.name, arguments={})
-        (answer,) = Caller(environment, host).send(request(principal, server, document))
+        (answer,) = ProbeClient(environment, host).send(request(principal, server, document))
         event = recorded(targets, environment, host, answer)
         labels = [label for each in event.get("resources", []) for label in each.get("labels", [])]
         assert f"data_class:{tool.data_class}" in labels, (
@@ -343,7 +345,7 @@ done
 
 
 def recorded(
-    targets: Targets, environment: Environment, host: Target, answer: Answer
+    targets: Targets, environment: Environment, host: Target, answer: ProbeAnswer
 ) -> dict[str, Any]:
     """Return the gateway's event about a request from the collector's record."""
     collector = environment.log_sink.host
@@ -368,7 +370,7 @@ def test_decisions_say_who_what_and_why(
         not_applicable("every principal's roles name every tool")
     principal, server, tool = cases[0]
     document = message("tools/call", name=tool.name, arguments={"probe": PEOPLE[0]})
-    (answer,) = Caller(environment, host).send(request(principal, server, document))
+    (answer,) = ProbeClient(environment, host).send(request(principal, server, document))
     event = recorded(targets, environment, host, answer)
     text = json.dumps(event)
     told = {
@@ -428,7 +430,7 @@ def test_definitions_are_the_approved_ones(host: Target, environment: Environmen
     cases = list(gateway.listings(environment))
     if not cases:
         not_applicable("no role of a principal names a tool")
-    answers = Caller(environment, host).send(
+    answers = ProbeClient(environment, host).send(
         *(request(principal, server, message("tools/list")) for principal, server, _ in cases)
     )
     wrong: set[str] = set()
@@ -486,7 +488,7 @@ def test_request_that_breaks_the_protocol_is_refused(
         "a method that is none": (request(principal, server, message("tools/destroy")), 404),
         "a token in the address": (replace(good, query="?access_token=x"), 400),
     }
-    answers = Caller(environment, host).send(good, *(each for each, _ in cases.values()))
+    answers = ProbeClient(environment, host).send(good, *(each for each, _ in cases.values()))
     assert answers[0].status == 200, (
         f"the gateway answers a valid request with {summary(answers[0])}; {REMEDY}"
     )

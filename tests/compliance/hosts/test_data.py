@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from ringfence.identity.pki import Subject, authority_files, open_authority
+from ringfence.identity.pki import CertificateSubject, authority_files, open_authority
 from ringfence.identity.state import StateError
 from ringfence.manifest.model import Environment, Server
 from ringfence.report import not_applicable
@@ -167,7 +167,9 @@ def test_certificate_is_of_the_authority_and_has_life_left(
     left = (leaf.not_valid_after_utc - datetime.now(UTC)) / (
         leaf.not_valid_after_utc - leaf.not_valid_before_utc
     )
-    reason = authority.reason_to_issue(Subject.of_host(environment, host.manifest), found.stdout)
+    reason = authority.reason_to_issue(
+        CertificateSubject.of_host(environment, host.manifest), found.stdout
+    )
     assert reason is None or reason.startswith("its certificate ends"), (
         f"the certificate of {host} is invalid: {reason}; apply role tls"
     )

@@ -15,7 +15,7 @@ from ringfence.identity import second_factor, ssh_authority
 from ringfence.manifest.model import Administrator, Environment, Server
 from ringfence.report import not_applicable
 from ringfence.verify import codes, logins
-from ringfence.verify.logins import Identity, try_login
+from ringfence.verify.logins import LoginIdentity, try_login
 from ringfence.verify.roles import defaults
 from ringfence.verify.targets import Target
 
@@ -224,12 +224,12 @@ def require_automation_path(host: Target) -> None:
         )
 
 
-def key_of(administrator: Administrator) -> Identity:
+def key_of(administrator: Administrator) -> LoginIdentity:
     """Return a person's private key, if it is on this machine."""
     for public in administrator.ssh_key_files:
         private = public.with_suffix("")
         if public.suffix == ".pub" and private.is_file():
-            return Identity(private)
+            return LoginIdentity(private)
     return not_applicable(f"the private key of {administrator.account} is not on this machine")
 
 
@@ -272,7 +272,9 @@ def test_bootstrap_account_needs_more_than_a_key(host: Target, environment: Envi
     bootstrap = environment.bootstrap
     if bootstrap.identity_file is None or not bootstrap.identity_file.is_file():
         not_applicable(f"the bootstrap key of {bootstrap.user} is not on this machine")
-    login = try_login(environment, host.manifest, bootstrap.user, Identity(bootstrap.identity_file))
+    login = try_login(
+        environment, host.manifest, bootstrap.user, LoginIdentity(bootstrap.identity_file)
+    )
     assert not login.admitted, f"{bootstrap.user} can log in with a key alone; apply role ssh"
 
 
@@ -439,7 +441,7 @@ def test_automation_needs_a_live_certificate(
     key = tmp_path / "key"
     key.touch(0o600)
     key.write_bytes(files.key.read_bytes())
-    identity = Identity(key, certificate if kind != "none" else None)
+    identity = LoginIdentity(key, certificate if kind != "none" else None)
     good = try_login(environment, host.manifest, account, logins.automation(environment))
     assert good.admitted, f"sshd refuses a valid certificate, too ({good.end}); apply role ssh"
     login = try_login(environment, host.manifest, account, identity)
@@ -470,7 +472,7 @@ def test_automation_comes_from_management_only(
     certificate = tmp_path / "certificate"
     certificate.write_bytes(signed.public_bytes())
     login = try_login(
-        environment, host.manifest, account, Identity(files.key, certificate), from_host=True
+        environment, host.manifest, account, LoginIdentity(files.key, certificate), from_host=True
     )
     assert "Server host key:" in login.log, (
         f"the host could not connect to its own sshd: {login.end}"

@@ -17,7 +17,7 @@ from joserfc.util import urlsafe_b64encode
 from ringfence.gateway.jose.keys import KeySource, PublicKey, read_key_set
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.tokens import access_tokens, dpop
-from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.access_tokens import TrustedIssuer, Verifier
 from ringfence.gateway.tokens.dpop import ProofRequest
 
 NOW = time.time()
@@ -86,7 +86,7 @@ class Known(KeySource):
 
 
 def make(state: Path, constraint: Any = "dpop") -> Verifier:
-    issuer = Issuer("https://issuer", Known(), frozenset({"ES256"}))
+    issuer = TrustedIssuer("https://issuer", Known(), frozenset({"ES256"}))
     return Verifier([issuer], principals={"carol"}, state=state, sender_constraint=constraint)
 
 
@@ -103,7 +103,7 @@ def verify(
     method: str = "POST",
     url: str = URL,
     now: float = NOW,
-) -> access_tokens.Identity:
+) -> access_tokens.CallerIdentity:
     return verifier.verify(
         f"{scheme} {token}",
         audience=URL,

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringfence.gateway.policy import decisions
-from ringfence.gateway.policy.decisions import Decision, Policies, PolicyError
+from ringfence.gateway.policy.decisions import Decision, Policies, PolicySourceError
 from ringfence.gateway.protocol.methods import METHODS
 from ringfence.inventory.policies import policies as manifest_policies
 from ringfence.manifest.model import Environment, Role
@@ -102,7 +102,7 @@ def build(*texts: str, **facts: Any) -> Policies:
 
 
 def problems(*texts: str, **facts: Any) -> list[str]:
-    with pytest.raises(PolicyError) as refused:
+    with pytest.raises(PolicySourceError) as refused:
         build(*texts, **facts)
     return refused.value.problems
 
@@ -524,7 +524,7 @@ class TestRefusedPolicies:
         assert [each.split(":")[0] for each in found] == [f"policies/{n}.cedar" for n in range(3)]
 
     def test_a_schema_that_is_none_is_refused(self):
-        with pytest.raises(PolicyError, match=r"schema\.cedarschema: .*deploy"):
+        with pytest.raises(PolicySourceError, match=r"schema\.cedarschema: .*deploy"):
             Policies("entity", {}, **FACTS)
 
     def test_facts_that_the_schema_does_not_know_are_refused(self):

@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.gateway.policy.resource_patterns import LONGEST, PatternError, ResourcePatterns
+from ringfence.gateway.policy.resource_patterns import (
+    LONGEST,
+    ResourcePatternError,
+    ResourcePatterns,
+)
 
 DECLARED = (
     "file:///docs/*",
@@ -188,7 +192,7 @@ def test_that_property_sees_uris_that_match():
     ],
 )
 def test_a_pattern_that_matches_nothing_or_two_things_is_refused(pattern):
-    with pytest.raises(PatternError, match="resource pattern"):
+    with pytest.raises(ResourcePatternError, match="resource pattern"):
         ResourcePatterns([pattern])
 
 

@@ -30,7 +30,7 @@ from ringfence.gateway.jose.keys import (
 from ringfence.gateway.refusals import Refusal
 from ringfence.gateway.state.monotonic_clock import MonotonicClock
 from ringfence.gateway.tokens import access_tokens
-from ringfence.gateway.tokens.access_tokens import Issuer, Verifier
+from ringfence.gateway.tokens.access_tokens import TrustedIssuer, Verifier
 from ringfence.gateway.tokens.replays import Replays, ReplaysUnavailableError
 
 NOW = time.time()
@@ -118,12 +118,12 @@ class Known(KeySource):
 
 
 def make(state: Path, **changes: Any) -> Verifier:
-    issuer = Issuer(ISSUER, changes.pop("keys", Known()), ALGORITHMS)
+    issuer = TrustedIssuer(ISSUER, changes.pop("keys", Known()), ALGORITHMS)
     usual: dict[str, Any] = {"principals": {"carol", "dana"}, "state": state}
     return Verifier([issuer], **(usual | changes))
 
 
-def verify(verifier: Verifier, sent: str, **changes: Any) -> access_tokens.Identity:
+def verify(verifier: Verifier, sent: str, **changes: Any) -> access_tokens.CallerIdentity:
     usual: dict[str, Any] = {
         "audience": AUDIENCE,
         "scope": SCOPE,
@@ -433,7 +433,7 @@ def test_deep_nesting_is_refused(verifier: Verifier) -> None:
 )
 def test_a_good_token_names_the_caller(verifier: Verifier, key: str, algorithm: str) -> None:
     identity = verify(verifier, token(key=KEYS[key], algorithm=algorithm, scope="other mcp:time"))
-    assert identity == access_tokens.Identity(
+    assert identity == access_tokens.CallerIdentity(
         principal="carol",
         issuer=ISSUER,
         token_id="one",  # noqa: S106
@@ -792,11 +792,11 @@ def test_an_issuer_without_keys_is_not_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithms", [{"none"}, {"HS256"}, {"ES256", "HS256"}, {"RS512"}, set()])
 def test_weak_algorithms_cannot_be_configured(algorithms: set[str]) -> None:
     with pytest.raises(ValueError, match="algorithms must be some of"):
-        Issuer(ISSUER, Known(), frozenset(algorithms))
+        TrustedIssuer(ISSUER, Known(), frozenset(algorithms))
 
 
 def test_an_algorithm_that_the_issuer_does_not_use_is_refused(tmp_path: Path) -> None:
-    issuer = Issuer(ISSUER, Known(), frozenset({"ES256"}))
+    issuer = TrustedIssuer(ISSUER, Known(), frozenset({"ES256"}))
     verifier = Verifier([issuer], principals={"carol"}, state=tmp_path)
     assert verify(verifier, token())
     sent = token(key=KEYS["rsa"], algorithm="RS256")
@@ -808,8 +808,8 @@ def test_keys_of_one_issuer_do_not_sign_for_another(tmp_path: Path) -> None:
     """Mallory runs an issuer of her own that is trusted too, under its own name."""
     document = json.dumps({"keys": [MALLORY.as_dict(private=False) | {"kid": "m"}]}).encode()
     (tmp_path / "jwks.json").write_bytes(document)
-    theirs = Issuer("https://other.example", FileKeys(tmp_path / "jwks.json"), ALGORITHMS)
-    ours = Issuer(ISSUER, Known(), ALGORITHMS)
+    theirs = TrustedIssuer("https://other.example", FileKeys(tmp_path / "jwks.json"), ALGORITHMS)
+    ours = TrustedIssuer(ISSUER, Known(), ALGORITHMS)
     verifier = Verifier([ours, theirs], principals={"carol"}, state=tmp_path)
     sent = token(key=MALLORY, header={"kid": "m"})
     assert verify(verifier, token(key=MALLORY, header={"kid": "m"}, iss="https://other.example"))
