@@ -1,4 +1,4 @@
-"""Results of a compliance run, in their forms for people and programs."""
+"""Results of a compliance run, as reports for people and for programs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class NotApplicable(pytest.skip.Exception):
 
 
 class UnverifiedError(Exception):
-    """A check could not be made, and its message says all there is to say."""
+    """A check could not run; the message is complete without a traceback."""
 
 
 def not_applicable(reason: str) -> NoReturn:
-    """End a check that cannot be made here. Counted apart, never as passed.
+    """End a check that cannot run here. It is counted separately, never as passed.
 
-    Only for what the host cannot have or show ("no AppArmor in this kernel");
-    a property that is merely absent is a failure.
+    Use it only for a property that the host cannot have or show ("no AppArmor in this kernel").
+    A property that is possible but absent is a failure.
     """
     __tracebackhide__ = True
     if not reason.strip():

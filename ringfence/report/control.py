@@ -1,4 +1,4 @@
-"""`ringfence control`: a control and everything that serves it, with what the last run found."""
+"""`ringfence control`: a control, its enforcers and checks, and the results of the last run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ringfence.report.model import ENVIRONMENT, Report
 
 WIDTH = 100
 LONGEST_SABOTAGE = 160
-"""Characters of a sabotage that are shown; the check's source has all of it."""
+"""Longest text of a sabotage, in characters; the source of the check has the whole."""
 
 
 def _wrapped(text: str, indent: str) -> str:
@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 0: shown; 1: a control lacks what it claims; 2: bad input."""
+    """Return 0 if the control is shown, 1 if a control lacks what it claims, 2 for bad input."""
     try:
         known = catalogue.load()
         ids = list(known) if args.all else [id_.upper() for id_ in args.ids]
@@ -96,7 +96,7 @@ def markdown(controls: Iterable[Control]) -> str:
 
 
 def _references(control: Control) -> Mapping[str, list[str]]:
-    """Return the ids of the statements that the control serves, by the framework's title."""
+    """Map the title of each framework to the ids of the statements that the control serves."""
     frameworks = mappings.load()
     return {
         frameworks[id_].title: [statement.id for statement in serving]

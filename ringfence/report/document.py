@@ -29,7 +29,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def read(path: Path) -> Report:
-    """Raises `ReportError` for what is not a report, in one line."""
+    """Read a report. Raises `ReportError`, with one line, if the file is not one."""
     try:
         doc = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -24,7 +24,7 @@ _SECRETS = (
 
 
 def of(exception: BaseException) -> str:
-    """The evidence that an exception carries."""
+    """Return the evidence in an exception."""
     if isinstance(exception, AssertionError):
         text = _message(str(exception)) or "the assertion failed without a message"
     elif isinstance(exception, pytest.fail.Exception | UnverifiedError | TimeoutError):
@@ -48,13 +48,13 @@ def limit(text: str) -> str:
 
 
 def _message(text: str) -> str:
-    """The check's own words, without pytest's account of every value in the expression."""
+    """Return the message of the check, without pytest's list of every value in the expression."""
     words, _, _ = text.partition("\nassert ")
     return words.partition("\n")[0] if words.startswith("assert ") else words
 
 
 def _place(exception: BaseException) -> str:
-    """Where in the check: the last frame in a test module."""
+    """Return the place in the check that failed: the last frame in a test module."""
     place = ""
     frame = exception.__traceback__
     while frame:

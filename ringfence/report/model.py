@@ -1,4 +1,4 @@
-"""A compliance report: what was checked, what came out, and the figures that follow."""
+"""A compliance report: the checks, their results, and figures computed from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Status = Literal["passed", "failed", "not_applicable", "not_verified"]
 Measurement = Literal["before", "after"]
 
 ENVIRONMENT = "(environment)"
-"""Stands where a host's name does, for checks that concern no single host."""
+"""Takes the place of a host's name for checks that concern no single host."""
 
 _WORST_FIRST: tuple[Status, ...] = ("failed", "passed", "not_applicable")
 
 
 @dataclass(frozen=True)
 class CheckIdentity:
-    """Which property of what."""
+    """Identity of a check: its control, its host and the property that it verifies."""
 
     control: str
     host: str
@@ -36,7 +36,7 @@ class CheckIdentity:
 
     @property
     def title(self) -> str:
-        """The property as a sentence: `test_root_is_refused` says "root is refused"."""
+        """Property as a sentence: "root is refused" for `test_root_is_refused`."""
         words = self.check.removeprefix("test_").replace("_", " ")
         return f"{words} ({self.case})" if self.case else words
 
@@ -60,18 +60,18 @@ class Counts:
 
     @property
     def rate(self) -> float | None:
-        """Passed among those that could be decided; nothing where none could."""
+        """Share that passed among passed and failed; None if there are neither."""
         decided = self.passed + self.failed
         return self.passed / decided if decided else None
 
 
 def percent(rate: float | None) -> str:
-    """Rounded down: 100% means that nothing failed."""
+    """Format a rate, rounded down: 100% means that nothing failed."""
     return "-" if rate is None else f"{math.floor(rate * 1000) / 10:g}%"
 
 
 def combined(statuses: Iterable[Status]) -> Status:
-    """One status for several: a failure anywhere is a failure."""
+    """Combine several statuses into one: a single failure is a failure."""
     seen = frozenset(statuses)
     for status in _WORST_FIRST:
         if status in seen:
@@ -89,14 +89,14 @@ class Report:
     version: str
     hosts: tuple[str, ...]
     partial: bool
-    """Made of a selection of hosts, controls or checks."""
+    """Whether the run was limited to some hosts, controls or checks."""
     catalogue: Catalogue
     checks: tuple[Check, ...]
     before: Report | None = None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The hosts, and the environment as such where checks concern it."""
+        """Hosts, and `ENVIRONMENT` if some checks concern no single host."""
         environment = any(check.identity.host == ENVIRONMENT for check in self.checks)
         return (*self.hosts, ENVIRONMENT) if environment else self.hosts
 
@@ -120,7 +120,7 @@ class Report:
 
     @cached_property
     def matrix(self) -> Mapping[str, Mapping[str, Status]]:
-        """Status per host of every control; only hosts that its checks concern, if any ran."""
+        """Status of every control on the hosts of its checks; on all hosts if no check ran."""
         return {
             control: {
                 host: self.status(control, host)
@@ -133,7 +133,7 @@ class Report:
 
     @cached_property
     def coverage(self) -> tuple[mappings.Coverage, ...]:
-        """How far the controls that passed cover each framework."""
+        """Coverage of each framework by the controls that passed."""
         passed = (id_ for id_ in self.catalogue if self.status(id_) == "passed")
         return mappings.coverage(mappings.load(), passed)
 
@@ -181,7 +181,7 @@ class Report:
 
 
 def told_once(checks: Iterable[Check]) -> tuple[tuple[Check, tuple[str, ...]], ...]:
-    """Checks that came out alike on several hosts as one, with those hosts."""
+    """Merge checks with the same result on several hosts into one, with those hosts."""
     found: dict[tuple[str, str, str], tuple[Check, list[str]]] = {}
     for check in checks:
         outcome = (check.identity.title, check.outcome, check.message)

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing beside itself: no script, no font, no network."""
+"""A report as one HTML page that is self-contained: no script, no font, no network."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def _decided(counts: Counts) -> int:
 
 
 def _share(part: int, counts: Counts) -> float:
-    """Percentage of the checks that ran, as the length of a bar."""
+    """Return the length of a bar: a percentage of the checks that ran."""
     total = counts.passed + counts.failed + counts.not_applicable
     return round(100 * part / total, 3) if total else 0

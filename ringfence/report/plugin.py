@@ -1,8 +1,8 @@
-"""pytest plugin: what the checks found, as a report.
+"""pytest plugin: writes the results of the checks as a report.
 
-A complete run leaves `compliance.json`, `compliance.html` and `junit.xml` in
-`reports/latest`, and removes those of the run before when it starts: an interrupted
-run leaves none, rather than old ones that look new.
+A complete run writes `compliance.json`, `compliance.html` and `junit.xml` to `reports/latest`.
+It deletes the files of the previous run when it starts, so an interrupted run does not leave old
+results that look new.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Leave findings to the report's own account, unless pytest's is asked for."""
+    """Turn pytest's own failure output off unless an option requests it: the report has it."""
     asked = config.invocation_params.args
     if not any(argument.startswith("--tb") for argument in asked):
         config.option.tbstyle = "no"
@@ -85,10 +85,10 @@ def pytest_runtest_makereport(
         check = Check(identity, "failed", message)
         report.outcome = "failed"
         if item.config.option.tbstyle == "no":
-            # pytest's account shows variables, and so secrets, to JUnit and other plugins.
+            # pytest's traceback would show variables, and so secrets, to JUnit and other plugins.
             report.longrepr = message
             report.sections.clear()
-    # Attributes of a report travel from the worker that made it.
+    # pytest passes the attributes of a report from the worker process to this one.
     vars(report)["ringfence"] = asdict(replace(check, seconds=call.duration))
     return report
 
@@ -109,9 +109,9 @@ def pytest_report_teststatus(
     return None
 
 
-@dataclass(eq=False)  # a plugin is told apart by what it is, not by what it holds
+@dataclass(eq=False)  # pytest compares plugins by identity
 class OutcomeRecorder:
-    """Takes down the outcomes of one run and writes its reports."""
+    """Records the outcomes of one run and writes its reports."""
 
     config: pytest.Config
     subject: Subject

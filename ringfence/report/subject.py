@@ -1,4 +1,4 @@
-"""Facts that the plugin for selection passes to the plugin for reports."""
+"""Facts that the verification plugin passes to the report plugin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ringfence.report.model import CheckIdentity
 
 IDENTITY = pytest.StashKey[CheckIdentity]()
-"""On an item: which property of what it verifies. An item without is none of ours."""
+"""Key on a pytest item: the identity of its check. An item without it is not a check."""
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,4 @@ class Subject:
 
 
 SUBJECT = pytest.StashKey[Subject]()
-"""On the configuration of a run that is to be reported."""
+"""Key on the pytest configuration: the subject of a run that gets a report."""

@@ -26,7 +26,7 @@ def render(report: Report, width: int = 80, colour: bool = False) -> str:
 
 
 def frameworks(report: Report) -> str:
-    """Return a line per framework: how far the controls that passed cover it."""
+    """Return a line per framework: its coverage by the controls that passed."""
     titles = [f"{each.framework.title} {each.framework.version}" for each in report.coverage]
     width = max(map(len, titles))
     lines = [f"{'':{width}}  covered  partly  not met  no control"]
@@ -51,7 +51,7 @@ def level(coverage: Coverage) -> str:
 
 
 def summary(counts: Counts) -> str:
-    """The figures, always together: a rate alone hides what it leaves out."""
+    """Return all figures in one line: a rate alone hides what it excludes."""
     return (
         f"{percent(counts.rate)} compliant: {counts.passed} passed, {counts.failed} failed, "
         f"{counts.not_applicable} not applicable; {counts.not_verified} controls not yet verified"
@@ -73,7 +73,7 @@ class _Painter:
         figures = _FIGURE * (2 if report.before else 1)
         longest = max(len(control.title) for control in report.catalogue.values())
         room = self._width - 10 - figures - sum(self._hosts.values())
-        if room < 24:  # many hosts: the HTML report has the matrix, here are their numbers
+        if room < 24:  # too many hosts for a line: the HTML report has the matrix
             self._hosts = {}
             room = self._width - 10 - figures - 16
         self._title = min(longest, max(room, 24))

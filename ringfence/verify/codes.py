@@ -1,7 +1,7 @@
-"""One-time codes that are unused and not rate-limited.
+"""Unused one-time codes, requested within the rate limit of a host.
 
-A host accepts each code once, and six attempts a minute. Checks that ignored that would fail on a
-hardened host when run three times in a row.
+A host accepts each code once, and six attempts a minute. Without this module, checks would fail on
+a hardened host in the third of three runs in a row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STEP_SECONDS = 30
 WINDOW = (0, 1, -1)
 """Time steps whose codes the host accepts, the current one first (WINDOW_SIZE 3)."""
 WAIT_SECONDS = 100
-"""Seconds after which every used code and every counted attempt has expired."""
+"""Seconds until every used code and every counted attempt has expired."""
 
 
 def wait_for_attempt(host: Target, administrator: Administrator) -> None:
@@ -29,7 +29,7 @@ def wait_for_attempt(host: Target, administrator: Administrator) -> None:
 
 
 def unused(host: Target, environment: Environment, administrator: Administrator) -> str:
-    """Return an unused code of a person whose secret is on this machine."""
+    """Return an unused code of an administrator whose secret is on this machine."""
     secret = second_factor.secret_file(environment, administrator.account).read_text().strip()
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
@@ -42,7 +42,7 @@ def unused(host: Target, environment: Environment, administrator: Administrator)
 
 
 def _options(host: Target, administrator: Administrator) -> dict[str, list[int]]:
-    """Return the numbers of each option in the host's copy, without the secret; empty if none."""
+    """Return the numbers of each option in the host's secret file, without the secret itself."""
     lines = host.run(
         "sed -n 's/^\" //p' /var/lib/ringfence/totp/%s 2>/dev/null", administrator.account
     ).stdout.splitlines()

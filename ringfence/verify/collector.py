@@ -25,7 +25,7 @@ done
 def record_of(
     targets: Targets, environment: Environment, host: Target, text: str, seconds: int = 5
 ) -> Any:
-    """Return the collector's record of a host's event; nothing if it did not arrive in time."""
+    """Return the collector's record of a host's event; empty if none arrives in time."""
     collector = environment.log_sink.host
     if collector is None:
         not_applicable("the log sink is not a host of this environment; look there")

@@ -1,8 +1,8 @@
 """Requests to a running gateway, as its TLS frontend forwards them.
 
-Requests go to the process itself, over its Unix socket on the host; other checks try handshakes
-with the frontend. A request carries the public certificate of a caller and a token of one minute
-that is bound to it. No private key of a person leaves this machine.
+Requests go to the gateway process over its Unix socket on the host; other checks cover handshakes
+with the frontend. A request carries the public certificate of a caller and a token that is bound to
+it and valid for one minute. No private key of a person leaves this machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TOKEN_SECONDS = 60
 @dataclass(frozen=True)
 class ProbeAnswer:
     status: int
-    """HTTP status; 0 without an answer."""
+    """HTTP status; 0 if there is no answer."""
     text: str
     request_id: str
 
     @property
     def document(self) -> dict[str, Any]:
-        """The JSON-RPC message; the last one of a stream of events."""
+        """JSON-RPC message of the answer; the last one of an event stream."""
         lines = [line[5:] for line in self.text.splitlines() if line.startswith("data:")]
         try:
             found = json.loads(lines[-1] if lines else self.text)
@@ -81,7 +81,7 @@ def request(
     token: str | None = None,
     **headers: str,
 ) -> ProbeRequest:
-    """Return a well-formed request; `headers` (with _ for -) replace those of the document."""
+    """Return a well-formed request. `headers` (with _ for -) replace those of the document."""
     own = {
         "mcp-protocol-version": VERSION,
         "mcp-method": document["method"],
@@ -92,7 +92,7 @@ def request(
 
 
 class ProbeClient:
-    """Sends requests to the processes of the gateway on one host."""
+    """Sends requests to the gateway processes on one host."""
 
     def __init__(self, environment: Environment, host: Target) -> None:
         if environment.gateway is None:
@@ -131,7 +131,7 @@ class ProbeClient:
         audience: Server | None = None,
         bound: bool = True,
     ) -> str:
-        """Sign a token with the embedded issuer's key, also one that it would not issue."""
+        """Sign a token with the embedded issuer's key, even one that the issuer would not issue."""
         if self.gateway.tokens.issuers:
             raise UnverifiedError("tokens come from an identity provider, which issues none here")
         now = int(time.time())
@@ -189,7 +189,7 @@ def listings(environment: Environment) -> Iterator[tuple[Principal, Server, froz
 
 
 def withheld(environment: Environment) -> Iterator[tuple[Principal, Server, Tool]]:
-    """Yield for each principal and server one tool that none of their roles names."""
+    """Yield for each principal and server one tool that no role of the principal names."""
     for principal in environment.principals.values():
         for server in modern(environment):
             for tool in server.tools.values():

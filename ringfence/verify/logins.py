@@ -33,14 +33,14 @@ class LoginIdentity:
 
 @dataclass(frozen=True)
 class Login:
-    """The end of a login attempt, from the client's log."""
+    """Result of a login attempt, from the client's log."""
 
     admitted: bool
     log: str
 
     @property
     def offered(self) -> frozenset[str]:
-        """Authentication methods that sshd offered first."""
+        """Authentication methods in the first offer of sshd."""
         found = re.search(r"Authentications that can continue: (\S+)", self.log)
         return frozenset(found[1].split(",")) if found else frozenset()
 
@@ -51,7 +51,7 @@ class Login:
 
     @property
     def end(self) -> str:
-        """The last message of ssh."""
+        """Last message of ssh."""
         if self.admitted:
             return "the login succeeded"
         lines = [line for line in self.log.splitlines() if line and "debug1:" not in line]
@@ -79,7 +79,7 @@ def try_login(
     from_host: bool = False,
     arguments: Sequence[str] = (),
 ) -> Login:
-    """Try to log in. With `from_host` the connection starts on the host itself."""
+    """Try to log in. With `from_host`, connect from the host itself."""
     seconds = connection.connect_seconds(host) if host.instance else CONNECT_SECONDS
     with tempfile.TemporaryDirectory(prefix="ringfence-") as directory:
         command = [
@@ -96,7 +96,7 @@ def try_login(
             connection.address(host),
             *(() if "-W" in arguments else ("--", f"echo {ADMITTED}")),
         ]
-        # ssh reads the code from a file by a prompt: no argument and no variable has it.
+        # The askpass program reads the code from a file, so no argument and no variable has it.
         environ = _answering(Path(directory), code) if code is not None else None
         try:
             done = subprocess.run(
@@ -142,7 +142,7 @@ while True:
 
 
 def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
-    """Relay through the automation account, from the host to itself; no key leaves this machine."""
+    """Relay through the automation account to the host itself, so no key leaves this machine."""
     relay = RELAY.format(address=str(host.address), port=host.ssh_port)
     files = SshAuthorityFiles.of(environment)
     outer = [
@@ -150,7 +150,7 @@ def _relay(environment: Environment, host: Host) -> tuple[str, ...]:
         *("-l", environment.automation.account, "-i", str(files.key)),
         *connection.automation_options(environment, host),
         connection.address(host),
-        # As root: the firewall blocks other accounts on loopback, and the check is about sshd.
+        # As root: the firewall blocks other accounts on loopback, and the check concerns sshd.
         shlex.join(["sudo", "-n", "python3", "-c", relay]),
     ]
     return ("-o", f"ProxyCommand={shlex.join(outer).replace('%', '%%')}")

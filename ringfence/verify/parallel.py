@@ -1,8 +1,8 @@
-"""Runs groups of checks in parallel: one forked process for those of a module on a host.
+"""Runs groups of checks in parallel: one forked process per module and host.
 
-Checks mostly wait for hosts, so several hosts take hardly longer than one. Modules share nothing on
-a host; within a module, checks keep their order. Processes are forked after import and collection:
-pytest-xdist imports and collects again in each, which takes longer than the checks of two hosts.
+Checks mostly wait for hosts, so several hosts take little longer than one. Modules share nothing on
+a host; within a module, checks keep their order. Processes are forked after import and collection.
+pytest-xdist would repeat both in each process, which takes longer than the checks of two hosts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _fork = multiprocessing.get_context("fork")
 
 
 def run(session: pytest.Session, groups: Iterable[Sequence[pytest.Item]], jobs: int) -> None:
-    """Run `jobs` groups at once, the checks of each in order, and report on all."""
+    """Run up to `jobs` groups at once, each group in order, and report every check."""
     waiting = list(groups)[::-1]
     running: dict[Any, _Group] = {}
     try:
@@ -85,12 +85,12 @@ class _Reports:
 
 
 def _run(items: Sequence[pytest.Item], outcomes: Connection) -> None:
-    # Ctrl-C ends this process and its ssh without a message; the parent reports it.
+    # Ctrl-C ends this process and its ssh without a message; the parent reports the interrupt.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     config = items[0].config
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     if capture:
-        # Until now this process shares the files for captured output with the others.
+        # The forked process still shares the files for captured output with the parent.
         capture.stop_global_capturing()
         capture.start_global_capturing()
     config.pluginmanager.unregister(name="terminalreporter")

@@ -2,8 +2,8 @@
 
     pytest tests/compliance --environment inventories/lab/environment.yaml
 
-A check is a function with the marker `control`; the marker `hosts` names the group of
-hosts it runs on, once each.
+A check is a function with the marker `control`. The marker `hosts` names a group: the check runs
+once on each of its hosts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ringfence.verify.account.cloud import Cloud, account_of
 from ringfence.verify.targets import Target, Targets, UnreachableError
 
 JOBS_PER_CORE = 4
-"""Checks mostly wait for hosts."""
+"""More than one, because checks mostly wait for hosts."""
 
 SOCKETS = pytest.StashKey[Path]()
 
@@ -69,7 +69,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     environment = selection.environment(config)
     config.stash[SUBJECT] = Subject(
-        # A passed check of a rehearsal says nothing about a real account.
+        # A check that passes in a rehearsal does not verify a real account.
         environment=f"{environment.name} (rehearsed)" if option.rehearsed else environment.name,
         stage=environment.stage,
         hosts=() if option.rehearsed else tuple(h.name for h in selection.hosts(config)),
@@ -102,7 +102,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run groups in parallel, unless that gains nothing or another plugin distributes (-n)."""
+    """Run groups in parallel, unless that saves no time or another plugin distributes them (-n)."""
     config = session.config
     jobs: int = config.option.jobs or JOBS_PER_CORE * (os.cpu_count() or 1)
     groups = _in_order(session.items)
@@ -124,7 +124,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def _in_order(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
-    """Return groups of checks that run in order: those of a module on a host."""
+    """Group checks by module and host; the checks of a group run in order."""
     groups: dict[tuple[str, Path], list[pytest.Item]] = {}
     for item in items:
         groups.setdefault((item.stash[IDENTITY].host, item.path), []).append(item)
@@ -202,7 +202,7 @@ def _control(item: pytest.Item) -> str:
 
 
 def _has_host(item: pytest.Item) -> bool:
-    """Return whether the item has a host: pytest makes a placeholder for an empty group."""
+    """Return whether the item has a host. pytest makes a placeholder item for an empty group."""
     parameters = getattr(item, "callspec", None)
     return (
         parameters is None
@@ -212,7 +212,7 @@ def _has_host(item: pytest.Item) -> bool:
 
 
 def _has_account(item: pytest.Item) -> bool:
-    """Return whether a check of the cloud has an account; a rehearsal has no other checks."""
+    """Return whether a cloud check has an account. A rehearsal has only cloud checks."""
     names: tuple[str, ...] = getattr(item, "fixturenames", ())
     if "cloud" in names:
         return selection.environment(item.config).provisioning is not None
@@ -263,7 +263,7 @@ def host(request: pytest.FixtureRequest, targets: Targets) -> Target:
 def cloud(pytestconfig: pytest.Config, environment: Environment) -> Iterator[Cloud]:
     """The AWS account of the environment, or a rehearsed one.
 
-    The measurement `before` of a rehearsal takes a new account with AWS's defaults.
+    For the measurement `before`, a rehearsal uses a new account with AWS's defaults.
     """
     option = pytestconfig.option
     provisioned = option.measurement != "before"

@@ -1,4 +1,4 @@
-"""Values that roles set where the manifest has none: expected values for checks."""
+"""Default values of roles, which checks expect where the manifest has no value."""
 
 from __future__ import annotations
 

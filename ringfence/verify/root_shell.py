@@ -1,7 +1,7 @@
 """One root process on a host that runs the commands of all checks.
 
-A command through ssh and sudo costs 30 to 80 ms, mostly for login, PAM and session, and a suite
-runs hundreds. Here sudo runs once per host, and a command costs a round trip.
+A command through ssh and sudo takes 30 to 80 ms, mostly for login, PAM and session, and a suite
+runs hundreds. Here sudo runs once per host, and a command takes one round trip.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from ringfence.report import UnverifiedError
 
 SECONDS = 60
-"""Longest time of one command."""
+"""Time limit of one command."""
 _GRACE = 10
-"""Seconds by which this side waits longer: then the connection hangs, not the command."""
+"""Extra seconds that this side waits; after that the connection hangs, not the command."""
 
 # Runs on the host: reads one command per line and answers in one line.
 _RUNNER = """
@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 class EndedError(UnverifiedError):
-    """The process or the connection ended; the message is that of ssh or sudo."""
+    """The process or the connection ended. The message comes from ssh or sudo."""
 
 
 class RootShell:

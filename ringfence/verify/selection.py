@@ -18,7 +18,7 @@ _SELECTING = (
     *("rehearsed", "only_hosts", "only_controls", "keyword", "markexpr", "deselect"),
     *("ignore", "ignore_glob", "lf", "stepwise", "maxfail"),
 )
-"""Options that may leave checks out."""
+"""Options that can exclude checks."""
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -64,13 +64,13 @@ def environment(config: pytest.Config) -> Environment:
 
 
 def not_found(config: pytest.Config) -> str:
-    """Return why provisioned hosts have no address; empty if all have one."""
+    """Return the reason why provisioned hosts have no address; empty if all have one."""
     environment(config)
     return config.stash[_NOT_FOUND]
 
 
 def _with_instances(loaded: Environment) -> tuple[Environment, str]:
-    """Add the addresses of instances that exist, and why others are missing."""
+    """Add the addresses of existing instances; return also the reason why others are missing."""
     try:
         found = provisioned.instances(loaded)
     except provisioned.ProvisionedError as error:
@@ -102,6 +102,6 @@ def control_ids(config: pytest.Config) -> frozenset[str]:
 
 
 def is_partial(config: pytest.Config) -> bool:
-    """Return whether checks may be left out, so figures are not those of the environment."""
+    """Return whether options can exclude checks, so figures do not cover the whole environment."""
     selected = any(getattr(config.option, name, None) for name in _SELECTING)
     return selected or any(not Path(argument).is_dir() for argument in config.args)

@@ -1,7 +1,7 @@
 """Hosts for checks: testinfra over one shared SSH connection per host.
 
-The connection is that of Ansible (`ringfence.inventory.connection`). Before the first hardening it
-does not exist yet, and the bootstrap account is used.
+The checks connect as Ansible does (`ringfence.inventory.connection`). Before the first hardening
+the automation account does not exist, so they use the bootstrap account.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AccessPath:
     arguments: tuple[str, ...]
     sudo: bool
     seconds: int
-    """Limit for connecting."""
+    """Time limit for the connection attempt, in seconds."""
 
 
 def access_paths(environment: model.Environment, host: model.Host) -> tuple[AccessPath, ...]:
@@ -72,7 +72,7 @@ def _path(
     name: str, address: str, port: int, user: str, key: str, options: str, seconds: int
 ) -> AccessPath:
     destination = (f"HostName={address}", f"Port={port}", f"User={user}")
-    # Quoted, since blanks separate the values of this option.
+    # Quoted because spaces separate the values of this option.
     identity = (f'IdentityFile="{key}"'.replace("%", "%%"),) if key else ()
     settings = tuple(part for value in (*destination, *identity) for part in ("-o", value))
     return AccessPath(
@@ -115,7 +115,7 @@ class SshBackend(BaseBackend):
 
     def run(self, command: str, *args: str, **_: Any) -> CommandResult:
         remote = self.get_command(command, *args)
-        # Threads of a check each take a shell of their own.
+        # Each thread of a check uses its own shell.
         try:
             shell = self._idle.pop()
         except IndexError:
@@ -147,7 +147,7 @@ class Target(testinfra.host.Host):
 
 
 class Targets:
-    """Hosts of an environment, each connected at first use."""
+    """Hosts of an environment; each is connected at its first use."""
 
     def __init__(self, environment: model.Environment, sockets: Path, not_found: str = ""):
         self._environment = environment
@@ -195,7 +195,7 @@ class Targets:
                 known.backend.close()
 
     def forget(self) -> None:
-        """Clear what `Target.once` remembers, after hosts were changed."""
+        """Clear the cached values of `Target.once` after a change to hosts."""
         for known in self._known.values():
             if isinstance(known, Target):
                 known.once.cache_clear()

@@ -1,4 +1,4 @@
-"""Programs that checks run on a host, as root and with the standard library alone."""
+"""Programs that checks run on a host, as root and with only the standard library."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Probe: TLS handshakes from and at a host, with the standard library and openssl.
 
-`server` connects to a frontend as callers of several kinds; `clients` connects this host's own
-clients to a server that offers nothing newer than TLS 1.2.
+`server` connects to a TLS frontend as several kinds of caller. `clients` connects this host's own
+clients to a server whose newest version is TLS 1.2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def context(
 
 
 def answer(address: str, port: int, tls: ssl.SSLContext) -> str:
-    """Return the status line of the answer, or why there is none."""
+    """Return the status line of the answer, or the reason why there is no answer."""
     try:
         with (
             socket.create_connection((address, port), SECONDS) as plain,
@@ -48,7 +48,7 @@ def answer(address: str, port: int, tls: ssl.SSLContext) -> str:
 
 
 def group(address: str, port: int) -> str:
-    """Return the key exchange that OpenSSL of this host negotiates with the frontend."""
+    """Return the key exchange that this host's OpenSSL negotiates with the frontend."""
     done = subprocess.run(
         [
             *("openssl", "s_client", "-connect", f"{address}:{port}", "-CAfile", PKI / "ca.crt"),
@@ -65,7 +65,7 @@ def group(address: str, port: int) -> str:
 
 
 def has_post_quantum() -> bool:
-    """Return whether OpenSSL has X25519MLKEM768 (3.5 and later)."""
+    """Return whether this host's OpenSSL has X25519MLKEM768 (since 3.5)."""
     version = re.match(r"OpenSSL (\d+)\.(\d+)", ssl.OPENSSL_VERSION)
     return bool(version) and (int(version[1]), int(version[2])) >= (3, 5)
 
@@ -81,7 +81,7 @@ def server(address: str, port: int) -> dict[str, object]:
 
 
 def clients() -> dict[str, bool]:
-    """Map each client to whether it completes a handshake in TLS 1.2."""
+    """Return for each client whether it completes a TLS 1.2 handshake."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/socket"
         old = subprocess.Popen(
@@ -97,7 +97,7 @@ def clients() -> dict[str, bool]:
             deadline = time.monotonic() + SECONDS
             while not Path(path).exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
-            # With -tls1_2 a client must succeed, or "refuses" might mean "cannot".
+            # With -tls1_2 the client must succeed: else a refusal could have another cause.
             return {
                 "able": by_openssl(path, "-tls1_2"),
                 "openssl": by_openssl(path),

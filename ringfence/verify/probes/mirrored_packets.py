@@ -2,8 +2,9 @@
 
     COUNT ADDRESS SOURCE_PORT [SOURCE TARGET]
 
-It runs on the sensor and sends to the sensor's own address, so no other host sees the packets. With
-SOURCE and TARGET: a refused TCP connection between them; else datagrams for the test signature.
+It runs on the sensor and sends to the sensor's own address, so no other host receives the packets.
+With SOURCE and TARGET it sends a refused TCP connection between them, else datagrams that match the
+test signature.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ipaddress import ip_address
 ETHERNET, TCP, UDP, VXLAN = 0x0800, 6, 17, 4789
 SYN, RST_ACK = 0x02, 0x14
 INNER = ("192.0.2.77", "192.0.2.78", 9, b"ringfence-nids-test")
-"""Addresses of the test signature, which nobody has."""
+"""Addresses, port and payload of the test signature; no host has these addresses."""
 
 
 def interface(address: str) -> tuple[str, bytes]:
@@ -50,7 +51,7 @@ def checksum(data: bytes) -> bytes:
 
 
 def copy(own: bytes, address: str, inner: bytes) -> bytes:
-    """Return a frame as a mirror sends it."""
+    """Return the frame in which a mirror sends a copy of a packet."""
     kind = ETHERNET.to_bytes(2, "big")
     vxlan = struct.pack("!II", 0x08 << 24, 1 << 8) + bytes(12) + kind
     return own + own + kind + packet(address, address, UDP, datagram((49152, VXLAN), vxlan + inner))

@@ -20,7 +20,7 @@ def normal(name: str) -> str:
 
 
 def recorded(site: Path) -> tuple[int, list[str]]:
-    """Return the number of files with a recorded hash, and files that differ or are missing."""
+    """Return the number of files with a recorded hash, and those that differ or are missing."""
     count, differing = 0, []
     for record in site.glob("*.dist-info/RECORD"):
         for name, digest, _ in csv.reader(record.read_text().splitlines()):

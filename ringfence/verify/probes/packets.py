@@ -1,4 +1,4 @@
-"""Probe: tries which packets get through.
+"""Probe: tests which packets get through.
 
 `scan` sends TCP SYNs past this host's own firewall, as an intruder with root would, and reports the
 answers. `leak` connects as an account and reports which connections put a packet on an interface,
@@ -30,7 +30,7 @@ LEAVE_SECONDS = 0.2
 LINK, FAR_END = "ringfence-link", "ringfence-far"
 OWN = "198.51.100.1", "2001:db8:0:ffff::1"
 NEIGHBOUR = "198.51.100.2", "2001:db8:0:ffff::2"
-"""Addresses for documentation, which nobody has (RFC 5737, RFC 3849)."""
+"""Documentation addresses, which no host uses (RFC 5737, RFC 3849)."""
 
 TRUE, FALSE = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 ACCEPTANCE_SECONDS = 2
@@ -67,13 +67,13 @@ def leak(account: str, targets: list[tuple[str, str, int]]) -> list[bool]:
         connection = socket.socket(family(address), kind)
         os.seteuid(0)
         connection.setblocking(False)
-        connection.bind(("", 0))  # the port separates its packets from those of other checks
+        connection.bind(("", 0))  # the port distinguishes its packets from those of other checks
         connections.append(connection)
         try:
             connection.connect((address, port))
             connection.send(b"\n")
         except OSError:
-            pass  # only packets that left count
+            pass  # only packets that leave the host count
     left = {
         (destination, protocol, port, source_port)
         for _, destination, protocol, source_port, port, flags in sniff(sniffer, LEAVE_SECONDS)
@@ -113,7 +113,7 @@ def spoof() -> list[str]:
 
 
 def await_acceptance(wire: socket.socket, frame: bytes, neighbour: str) -> None:
-    """Repeat a claim until the host accepts it: a new link needs a moment."""
+    """Repeat a claim until the host accepts it: a new link is not ready at once."""
     end = time.monotonic() + ACCEPTANCE_SECONDS
     while time.monotonic() < end:
         wire.send(frame)
@@ -124,7 +124,7 @@ def await_acceptance(wire: socket.socket, frame: bytes, neighbour: str) -> None:
 
 
 def arp_request(claimant: bytes) -> bytes:
-    """Return an ARP request for the host's address; its kernel learns the sender."""
+    """Return an ARP request for the host's address; the host's kernel records the sender."""
     header = (
         b"\xff" * 6 + claimant + ARP.to_bytes(2, "big") + struct.pack("!HHBBH", 1, IPV4, 6, 4, 1)
     )
@@ -133,7 +133,7 @@ def arp_request(claimant: bytes) -> bytes:
 
 
 def solicitation(claimant: bytes) -> bytes:
-    """Return a neighbour solicitation: the same over IPv6."""
+    """Return a neighbour solicitation, the IPv6 form of an ARP request."""
     source, target = ip_address(NEIGHBOUR[1]).packed, ip_address(OWN[1]).packed
     body = struct.pack("!BBHI", 135, 0, 0, 0) + target + b"\x01\x01" + claimant
     pseudo = source + target + struct.pack("!II", len(body), 58)
@@ -218,7 +218,7 @@ def hardware_address(hop: str, device: str) -> bytes:
 
 
 def neighbour_hardware(address: str, device: str) -> bytes:
-    """Return the hardware address in the kernel's table; nothing where there is none."""
+    """Return the neighbour's hardware address in the kernel's table; empty if it has none."""
     for neighbour in ip("neigh", "show", address, "dev", device):
         if "lladdr" in neighbour:
             return bytes.fromhex(neighbour["lladdr"].replace(":", ""))

@@ -1,6 +1,6 @@
-"""Probe: runs in the sandbox of an MCP server, in place of the server, and tries what works there.
+"""Probe: runs in the sandbox of an MCP server, in place of the server, and tests what is possible.
 
-It tries and does not read the unit, so an option without effect on this host is noticed.
+It does not read the unit: a test also detects an option that has no effect on this host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def writable(paths: list[str]) -> list[str]:
 
 
 def is_visible(path: str) -> bool:
-    """Return whether a path has content: an empty directory is only a mount point."""
+    """Return whether a path has content. An empty directory is only a mount point."""
     with contextlib.suppress(OSError):
         return Path(path).is_file() or any(Path(path).iterdir())
     return False
@@ -69,7 +69,7 @@ def sockets() -> list[str]:
 
 
 def escapes() -> list[str]:
-    """Return the usual first steps of an escape that worked; each must fail."""
+    """Return the usual first steps of an escape that succeeded; each must fail."""
     libc = ctypes.CDLL(None, use_errno=True)
     found = []
     if libc.unshare(CLONE_NEWUSER) == 0:
