@@ -1,4 +1,4 @@
-"""Attacks on a lab, as data: from where, with what, what stops and what detects them.
+"""Attacks on a lab, as data: origin, program, and the defences that stop and detect them.
 
 Words in braces are addresses: of a host (`{siem-1}`, `{siem-1/6}` its IPv6), of the attacker, of
 `{outside}` and `{resolver}` beyond the lab.
@@ -13,7 +13,7 @@ FIREWALL = "ringfence drop"
 """Prefix of the log lines of a host's firewall."""
 
 CLAIM = f"{FIREWALL} neighbour"
-"""Prefix of its log lines about a claim of a neighbour's address."""
+"""Prefix of its log lines about a claim to a neighbour's address."""
 
 PORTS = tuple(range(1000, 1040))
 
@@ -22,15 +22,17 @@ PORTS = tuple(range(1000, 1040))
 class Attack:
     name: str
     node: str
-    """An intruder's node, or a compromised host: then it runs as the account of a server."""
+    """The intruder's node, or a compromised host, where the attack runs as a server's account."""
     program: str
     arguments: Sequence[object]
     blocked_by: str
-    """Defence that stops it, as the report names it; empty if nothing does."""
+    """Defence that stops it, as the report names it; empty if none does."""
     alerts: Sequence[str] = ()
-    """Prefixes of alerts of which one must reach the collector; none if nothing detects it."""
+    """Prefixes of alerts, one of which must reach the collector; empty if nothing detects the
+    attack."""
     happened: tuple[str, str] | None = None
-    """Host and command that succeeds there if the attack did; without it, its program reports."""
+    """Host and command that succeeds there after the attack; without it, the attack's program
+    reports."""
     possible: bool = True
     """Whether it can succeed before hardening."""
     note: str = ""
@@ -41,7 +43,7 @@ class Attack:
         return self.name
 
     def raises(self, host: str, message: str) -> bool:
-        """Return whether an alert is of this attack: other hosts' firewalls log drops too."""
+        """Return whether an alert belongs to this attack: other hosts' firewalls also log drops."""
         own = f"{{{host}}}", f"{{{host}/6}}"
         concerned = host == self.node or any(word in own for word in self.arguments)
         return message.startswith(tuple(self.alerts)) and (

@@ -1,4 +1,4 @@
-"""The lab of the attacks, outside hosts beyond it, and unprotected stand-ins for servers."""
+"""The lab of the attacks, hosts outside it, and unprotected stand-ins for servers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Alert:
     """Host that sent the event."""
     message: str
     time: float
-    """Unix seconds: of the packet where the sensor reports it, else of the event."""
+    """Unix seconds: the packet's time if the sensor reports it, otherwise the event's."""
     received: float
     """Unix seconds, at the collector."""
 
@@ -154,7 +154,7 @@ class Ground:
         return [alert for alert in found if alert.time >= since]
 
     def first_alert(self, attack: Attack, since: float) -> Alert | None:
-        """Return the first alert that the attack should raise."""
+        """Return the first alert that belongs to the attack."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = [a for a in self.alerts(since) if attack.raises(a.host, a.message)]
@@ -200,7 +200,7 @@ class Ground:
         return next(i.ip for i in addresses(segment, number) if i.version == version)
 
     def _meet_the_router(self) -> None:
-        """Let the host resolve a neighbour whose address the attack then claims."""
+        """Make the host resolve a neighbour whose address the attack then claims."""
         siem = self.lab.environment.hosts["siem-1"]
         for address in siem.addresses:
             self.lab.exec(

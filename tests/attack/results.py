@@ -34,7 +34,7 @@ class Result:
     """The first alert, without addresses."""
     alert_host: str | None
     milliseconds: int | None
-    """From the packet to the collector."""
+    """Milliseconds from the packet to the collector."""
     note: str
     controls: tuple[str, ...]
 
@@ -67,7 +67,7 @@ def table(results: Sequence[Result]) -> Iterator[str]:
 
 
 def page(results: Sequence[Result], benign: int | None, time: datetime) -> str:
-    """Return a self-contained HTML page. `benign` is the number of alerts by normal work."""
+    """Return a self-contained HTML page. `benign` is the number of alerts during normal work."""
     latencies = [each.milliseconds for each in results if each.milliseconds is not None]
     return _templates.get_template("attacks.html.j2").render(
         results=sorted(results, key=lambda each: each.stopped and each.alert is not None),

@@ -1,5 +1,5 @@
-"""An attacker in the lab: every attack succeeds before hardening; afterwards it is stopped,
-detected, or listed as neither, with the reason."""
+"""Attacks in the lab: each succeeds before hardening; afterwards it is stopped, detected, or listed
+as neither, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway in front of a server of the official SDK."""
+"""Fixtures: a gateway in front of a server of the official SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gateway_site import ROOT, Site, definitions, free_port, make_sit
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[int]:
-    """Port of the server behind the gateway."""
+    """Return the port of the server behind the gateway."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, ROOT / "tests/gateway/upstream_server.py", str(port)]
@@ -35,7 +35,8 @@ def upstream() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Site]:
-    """A gateway in front of the SDK's server, with all of its definitions approved."""
+    """Start a gateway in front of the SDK's server; all of the server's definitions are
+    approved."""
     made = make_site(tmp_path_factory.mktemp("gateway"), {"tools": upstream})
     (made.directory / "pins/tools.json").write_text(
         json.dumps(pinned("tools", definitions(upstream)))

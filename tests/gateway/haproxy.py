@@ -1,4 +1,4 @@
-"""HAProxy as the role `tls` configures it, on this machine: its own templates, rendered."""
+"""HAProxy on this machine, configured with the rendered templates of the role `tls`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GATEWAY: dict[str, Any] = {
 
 
 def configured(directory: Path, name: str = "haproxy", **variables: Any) -> Path:
-    """The configuration that the role would deploy, as a directory below `directory`."""
+    """Write the configuration that the role would deploy, as a directory below `directory`."""
     environment = jinja2.Environment(  # noqa: S701
         loader=jinja2.FileSystemLoader(TEMPLATES),
         trim_blocks=True,
@@ -91,7 +91,7 @@ class Front:
         return self.configuration.with_suffix(".log")
 
     def start(self) -> None:
-        """Master and worker, as its unit starts it."""
+        """Start master and worker, as the systemd unit does."""
         assert HAPROXY is not None
         self.process = subprocess.Popen(
             [HAPROXY, "-W", "-f", self.configuration],
@@ -118,7 +118,7 @@ class Front:
             self.process.wait(10)
 
     def resident_mib(self) -> float:
-        """Return the memory of its worker."""
+        """Return the resident memory of the worker."""
         assert self.process is not None
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         pages = [
@@ -155,7 +155,7 @@ class Front:
             yield secure
 
     def client(self, who: str | None = "carol", timeout: float = 10) -> httpx2.Client:
-        """That keeps its connection."""
+        """Return a client that keeps its connection open."""
         return httpx2.Client(verify=self.context(who), trust_env=False, timeout=timeout)
 
     def post(
@@ -167,7 +167,7 @@ class Front:
         client: httpx2.Client | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        """`who` is at the other end of the connection, which is `client`'s or one of its own."""
+        """Send a request as `who`, over the connection of `client` or over a new one."""
         own = mcp_headers(document) | self.authorized(token_of) | self.named()
         sent = {**own, **(headers or {})}
         with contextlib.ExitStack() as stack:
@@ -191,7 +191,7 @@ class Front:
 def in_front_of(
     site: Site, sockets: Sequence[Path] | None = None, **changed: Any
 ) -> Iterator[Front]:
-    """HAProxy in front of `site`, whose processes (`sockets`) somebody else starts."""
+    """Start HAProxy in front of `site`, whose processes (`sockets`) the test starts."""
     port = free_port()
     named = [str(path) for path in sockets or [site.socket]]
     gateway = GATEWAY | {"port": port, "sockets": named} | changed

@@ -1,7 +1,7 @@
-"""A server that believes what HTTP forbids, in one of the ways in which servers have.
+"""Server that accepts what HTTP forbids, in one of several ways that real servers show.
 
-Two of them that differ are what request smuggling needs: the one in front sees one request, and
-the one behind it two (RFC 9112, sections 6.3 and 11.2).
+Request smuggling needs two servers that differ: the one in front reads one request, and the one
+behind it reads two (RFC 9112, sections 6.3 and 11.2).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ class Stream(Protocol):
 
 
 Length = Callable[[bytes, Stream], None]
-"""Reads the body of a request whose head is given."""
+"""Function that reads the body of a request after its head."""
 
 
 def values(head: bytes, name: bytes) -> list[bytes]:
-    """As lenient parsers have it: bare LF, spaces before the colon, folded lines, control bytes."""
+    """Parse as lenient parsers do: bare LF, spaces before the colon, folded lines, control
+    bytes."""
     unfolded = re.sub(rb"\r?\n[ \t]+", b" ", head)
     found = re.findall(rb"(?im)^" + name + rb"[ \t]*:(.*?)\r?$", unfolded)
     return [value.strip(b" \t\x0b\x0c\r") for value in found]
@@ -45,13 +46,13 @@ def by_last_length(head: bytes, stream: Stream) -> None:
 
 
 def by_strict_length(head: bytes, stream: Stream) -> None:
-    """Takes a length that is no number for none."""
+    """Treat a length that is not a number as no length."""
     lengths = values(head, b"content-length")
     stream.read(int(lengths[-1]) if lengths and lengths[-1].isdigit() else 0)
 
 
 def by_chunks(head: bytes, stream: Stream) -> None:
-    """Wherever something like chunked is said; otherwise by length."""
+    """Read chunks if any Transfer-Encoding contains "chunked"; otherwise read by length."""
     if not any(b"chunked" in value.lower() for value in values(head, b"transfer-encoding")):
         by_first_length(head, stream)
         return
@@ -63,7 +64,7 @@ def by_chunks(head: bytes, stream: Stream) -> None:
 
 
 def by_chunks_to_crlf(head: bytes, stream: Stream) -> None:
-    """An extension of a chunk may hold a bare LF."""
+    """Read chunks; an extension of a chunk may contain a bare LF."""
     while size := int(line_to_crlf(stream).split(b";")[0], 16):
         stream.read(size)
         line_to_crlf(stream)
@@ -72,7 +73,7 @@ def by_chunks_to_crlf(head: bytes, stream: Stream) -> None:
 
 
 def by_nothing(head: bytes, stream: Stream) -> None:
-    """A POST has no body, to who does not look for one (0.CL)."""
+    """Read nothing, as a server does that expects no body in a POST (0.CL)."""
 
 
 def line_to_crlf(stream: Stream) -> bytes:
@@ -87,7 +88,7 @@ def line_to_crlf(stream: Stream) -> bytes:
 
 @contextmanager
 def lenient(read_body: Length) -> Iterator[tuple[int, list[str]]]:
-    """Its port, and the paths of the requests that it saw."""
+    """Yield the server's port, and the paths of the requests that it received."""
     paths: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):

@@ -1,6 +1,5 @@
-"""Who may do what, read from a manifest a second time and without Cedar: what the gateway is held
-against when it is asked at random.
-"""
+"""Reference for authorisation: evaluates the manifest again, without Cedar. Random tests compare
+the gateway with it."""
 
 from __future__ import annotations
 
@@ -43,13 +42,14 @@ class Reference:
         return bool(used) and all(self._uses(principal, server, *each) for each in used)
 
     def visible(self, principal: str, server: str) -> set[str]:
-        """Tools in a list; a sensitive one is there for whom a grant is all that lacks."""
+        """Return the tools in a list; it includes a sensitive tool that lacks nothing but a
+        grant."""
         tools = self.manifest["servers"][server]["tools"]
         anyone = Reference(self.manifest, {(principal, server, tool) for tool in tools})
         return {t for t in tools if anyone.allows(principal, server, "tools/call", {"name": t})}
 
     def _used(self, method: str, params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Kind and name of everything that is asked for."""
+        """Yield kind and name of each object that the request uses."""
         if method in USES:
             kind, parameter = USES[method]
             yield kind, params.get(parameter)
@@ -83,7 +83,7 @@ class Reference:
 
 
 def declared(patterns: Mapping[str, Any], uri: Any) -> str | None:
-    """The pattern that a URI belongs to: of those that match, the one with the most text."""
+    """Return the pattern that a URI belongs to: the matching pattern with the most literal text."""
     matching = [each for each in patterns if isinstance(uri, str) and _expression(each).match(uri)]
     return max(matching, key=lambda each: len(each.replace("*", "")), default=None)
 

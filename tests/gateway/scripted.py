@@ -1,4 +1,4 @@
-"""A server behind the gateway that does what a test says, and remembers what it was sent."""
+"""Server behind the gateway that behaves as a test scripts it, and records what it receives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
             self.result(document, {"content": [{"type": "text", "text": "said"}]})
 
     def do_GET(self) -> None:
-        """A session is listened to, or ended: this one offers neither."""
+        """Refuse to stream or end a session: this server supports neither."""
         self.received.append(({k.lower(): v for k, v in self.headers.items()}, {}))
         self.raw(b"", "text/plain", 405)
 

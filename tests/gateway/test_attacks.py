@@ -1,4 +1,4 @@
-"""Attacks on the gateway that runs, each on a control that another test shows at work."""
+"""Attacks on a running gateway, each on a control that another test shows to work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Stage = tuple[Site, type[Handler]]
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A gateway of its own in front of a server that does what the test says."""
+    """Start a gateway in front of a server that the test scripts."""
     with scripted() as (port, server):
         site = make_site(tmp_path, {"tools": port})
         approved = pinned("tools", server.tools)
@@ -91,7 +91,7 @@ class TestGrants:
 
 
 class TestRevocation:
-    """A stolen token, key or account is of no use once it is revoked."""
+    """A stolen token, key or account is useless once it is revoked."""
 
     FOREVER = 253402300799
 
@@ -136,7 +136,7 @@ class TestRevocation:
         carol, dana = site.person("carol"), site.person("dana")
         asked = asking.send(site, asking.request(carol))
         assert asking.told(site, "approval", dana, asked.json()).status_code == 201
-        # Who approved it loses their key; a stolen approval must not open anything.
+        # The approver's key is revoked: a stolen approval must not permit anything.
         assert self.revoke(site, "principal", "dana").status_code == 201
         try:
             assert site.call("delete_everything").status_code == 403
@@ -190,7 +190,7 @@ class TestRevocation:
 
 class TestReplay:
     def test_a_token_makes_one_sensitive_call(self, site: Site):
-        """Whatever comes of it: refused by policy, it is used up as well."""
+        """A sensitive call uses up its token, even if policy refuses the call."""
         headers = site.headers("carol")
         first = site.call("delete_everything", headers=headers)
         assert first.json()["error"]["code"] == -32008
@@ -199,7 +199,7 @@ class TestReplay:
 
 
 class TestPages:
-    """A page in a browser: no client certificate, a token that is bound to a key by DPoP."""
+    """A page in a browser: no client certificate, and a token bound to a key by DPoP."""
 
     PAGE: ClassVar = {"origin": "https://allowed.test"}
 
@@ -311,7 +311,8 @@ class TestPassedOn:
         assert listed["cacheScope"] == "private"
 
     def test_a_document_is_serialised_again(self, stage: Stage):
-        """The server reads the gateway's own serialisation of what was judged."""
+        """The server receives the gateway's own serialisation of the document that was
+        authorised."""
         site, server = stage
         document = mcp("tools/call", {"name": "echo", "arguments": {"text": "é"}})
         body = json.dumps(document, indent=3).encode()
@@ -323,7 +324,7 @@ class TestPassedOn:
 
 
 class TestCallers:
-    """Two people at one server, and what a request may be."""
+    """Two callers at one server, and the limits of what a request may contain."""
 
     def test_what_one_is_told_is_told_to_no_other(self, stage: Stage):
         site, server = stage
@@ -409,7 +410,7 @@ permit (
 
 
 def wide(text: str) -> str:
-    """In the full-width forms of Unicode."""
+    """Return the text in full-width Unicode characters."""
     return "".join(chr(ord(each) + 0xFEE0) if each != " " else each for each in text)
 
 
@@ -422,7 +423,7 @@ DISGUISED = [
     ("ja\u200bne.doe@exam\u200bple.org", "ne.doe"),
     (wide("4111 1111 1111 1111"), wide("1111 1111")),
 ]
-"""An address or a card number as readers still understand it, and a part that must not be left."""
+"""An address or a card number that readers still recognise, and a part that must not remain."""
 
 
 class TestAnswers:
@@ -486,7 +487,7 @@ class TestAnswers:
             assert hidden not in json.dumps(answered.json(), ensure_ascii=False)
 
     def test_changes_of_what_the_caller_may_not_read_are_not_told(self, stage: Stage):
-        """A server that tells everybody of everything gives away what there is."""
+        """A server that notifies every caller of every change reveals what exists."""
         site, server = stage
         policies = site.directory / "policies/roles.cedar"
         policies.write_text(

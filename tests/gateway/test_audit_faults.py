@@ -1,4 +1,4 @@
-"""The audit log on a full disk, in a process that is killed, beside a journal that is not there."""
+"""The audit log on a full disk, in a killed process, and without a journal."""
 
 import json
 import os
@@ -35,7 +35,7 @@ CALL = AuditEvent(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB of its own."""
+    """Mount a separate file system of 512 KiB."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
@@ -55,7 +55,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take what room there is, to the last page."""
+    """Use all free space, to the last page."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12):
@@ -98,7 +98,7 @@ def test_a_full_disk_refuses_calls_and_what_is_under_way_is_recorded(small_disk:
     log.close()
     (report,) = verify_all(small_disk.glob("*.jsonl"))
     assert report.ok
-    # Start, calls, how many were lost, the call after it, end.
+    # Start, calls, the number of lost events, the call after that, end.
     assert report.events == 1 + admitted + under_way + 1 + 1 + 1
     refused = [
         json.loads(line)["unmapped"].get("refused") for line in log.path.read_bytes().splitlines()
@@ -166,7 +166,7 @@ def journal_socket(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def entry(datagram: bytes) -> dict[str, bytes]:
-    """As journald reads it."""
+    """Return the entry as journald reads it."""
     fields: dict[str, bytes] = {}
     while datagram:
         name, separator, rest = datagram.partition(b"\n")

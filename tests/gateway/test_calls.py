@@ -1,4 +1,4 @@
-"""Calls through the gateway that runs: what comes through, and what each refusal says."""
+"""Calls through a running gateway: what passes, and what each refusal says."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ ASKS = {
 
 
 def told(answer: httpx2.Response) -> dict[str, str]:
-    """Headers that tell a browser about other origins."""
+    """Return the headers that inform a browser about other origins."""
     return {k: v for k, v in answer.headers.items() if k.startswith("access-control-")}
 
 
@@ -115,7 +115,7 @@ def reasons(site: Site, request_id: str) -> list[str]:
 
 
 class TestBrowsers:
-    """Fetch standard, section 3.2: a page of an allowed origin, and nobody else, gets answers."""
+    """Fetch standard, section 3.2: only a page of an allowed origin gets answers."""
 
     def options(self, site: Site, path: str, headers: dict[str, str]) -> httpx2.Response:
         with site.client() as client:

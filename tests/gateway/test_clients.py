@@ -1,4 +1,4 @@
-"""The official SDK's client through the gateway to its server, in every version of the protocol."""
+"""The official SDK's client through the gateway to the SDK's server, in every protocol version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLDER = (NEWER_OLD, OLDEST)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Site]:
-    """In front of a server that is opted in for older versions."""
+    """Start a gateway in front of a server that the manifest opts in for older versions."""
     made = make_site(tmp_path_factory.mktemp("gateway"), {"tools": upstream})
     made.document["servers"]["tools"]["protocols"] = [MODERN, *OLDER]
     made.document["principals"]["dana"]["roles"] = ["user"]
@@ -112,7 +112,7 @@ class TestOfficialClient:
         async def work(client: Client) -> None:
             with pytest.raises(MCPError, match="sensitive"):
                 await client.call_tool("delete_everything", {})
-            # The client goes on with what it may.
+            # The client continues with permitted calls.
             assert (await client.call_tool("echo", {"text": "on"})).content
 
         using(site, mode, work)
@@ -194,7 +194,7 @@ class TestSessions:
         assert older(site, "tools/call", ADD, session=session).status_code == 404
 
     def test_names_come_from_the_body(self, site: Site):
-        """Older versions have no Mcp-Name; one that is sent nevertheless decides nothing."""
+        """Older versions have no Mcp-Name; if a client sends one, it decides nothing."""
         session = initialized(site)
         headers = {
             "accept": "application/json, text/event-stream",
@@ -253,7 +253,7 @@ def test_older_versions_are_refused_where_nobody_opted_in(tmp_path: Path):
 
 
 def test_what_a_server_is_said_to_speak_is_what_a_refusal_offers(site: Site):
-    """The SDK's server does not tell of the older versions that it speaks as well."""
+    """The SDK's server does not advertise the older versions that it also supports."""
     told = site.post(mcp("server/discover")).json()["result"]["supportedVersions"]
     refused = older(site, "tools/list", version="1900-01-01").json()["error"]["data"]
     assert told == refused["supported"] == [MODERN, *OLDER]
@@ -293,12 +293,13 @@ class TestListening:
         server.answer = answer
 
     def test_listeners_take_nothing_from_calls(self, stage: tuple[Site, type[Handler]]):
-        """With two calls at a time allowed, four listen; a fifth is told to wait."""
+        """With a limit of two concurrent calls, four listeners are admitted and a fifth gets
+        429."""
         site, server = stage
         opened: list[int] = []
         end = threading.Event()
         self.answering(server, opened, end)
-        site.person("carol")  # before threads would each make a carol of their own
+        site.person("carol")  # beforehand: otherwise each thread creates its own carol
         listeners = [
             threading.Thread(target=site.post, args=(self.LISTEN,), kwargs={"timeout": 20})
             for _ in range(4)
@@ -309,7 +310,7 @@ class TestListening:
             wait_for(lambda: len(opened) == 4, 5)
             assert site.call("echo").status_code == 200
             assert site.post(self.LISTEN).status_code == 429
-            time.sleep(3)  # longer than a call may be silent
+            time.sleep(3)  # longer than the limit for a silent call
             assert all(listener.is_alive() for listener in listeners)
         finally:
             end.set()
@@ -320,7 +321,8 @@ class TestListening:
     def test_a_list_that_changed_is_looked_at_before_the_next_call(
         self, stage: tuple[Site, type[Handler]]
     ):
-        """Rug pull: the definition a caller was shown is not the one it would now call."""
+        """Rug pull: the definition that the caller saw differs from the one that a call would now
+        use."""
         site, server = stage
         opened: list[int] = []
         end = threading.Event()

@@ -1,4 +1,5 @@
-"""A directory is served as a whole or not at all, and everything wrong with it is said at once."""
+"""The gateway serves a directory completely or not at all, and reports all of its errors at
+once."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def mode(name: str, bits: int) -> Change:
 
 
 def twice(site: Site) -> None:
-    """A second server whose tools have the names of the first one's."""
+    """Add a second server whose tools have the same names as the first one's."""
     site.document["servers"]["more"] = site.document["servers"]["tools"]
     (site.directory / "pins/more.json").write_text(json.dumps(pinned("more", [TOOL])))
 

@@ -1,9 +1,10 @@
-"""The official conformance suite against a server, and against the same one behind the gateway.
+"""The official conformance suite against a server, and against the same server behind the gateway.
 
-What passes directly passes through the gateway, but for what `DIFFERENCES` lists with its reason.
-The suite comes by npm from `conformance/package-lock.json` (`make .venv/conformance/run`), at the
-server's side as `conformance/everything_server.py`, and into the gateway by way of
-`conformance/authorising_proxy.py`, since it has no tokens to show to a server.
+Every check that passes directly also passes through the gateway, except those that `DIFFERENCES`
+lists with a reason. npm installs the suite from `conformance/package-lock.json` (`make
+.venv/conformance/run`). `conformance/everything_server.py` is the server under test.
+`conformance/authorising_proxy.py` connects the suite to the gateway, because the suite has no
+tokens for a server.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ OLDER = "2025-11-25"
 REVISIONS = (MODERN, OLDER)
 SERVER = "tools"
 SEVERITY = ("SKIPPED", "INFO", "SUCCESS", "WARNING", "FAILURE")
-"""An id that is there several times in one scenario counts as its worst."""
+"""Severities in ascending order: an id that occurs several times in a scenario counts as its
+worst."""
 
 Checks = Mapping[tuple[str, str], tuple[str, str]]
-"""Status and what the suite says of it, by scenario and check."""
+"""Status and message of the suite, by scenario and check."""
 
 ASKS = (
     "a server's own requests (sampling, elicitation) reach no client: nobody has authorised what"
@@ -76,7 +78,7 @@ DIFFERENCES: Mapping[tuple[str, str], tuple[str, Collection[str]]] = {
         {"server-sse-disconnect-resume", "server-sse-priming-event", "server-sse-retry-field"},
     ),
 }
-"""Checks that pass directly and not through the gateway, by revision and scenario, with the
+"""Checks that pass directly but not through the gateway, by revision and scenario, with the
 reason."""
 
 
@@ -99,7 +101,7 @@ def checks(revision: str, port: int, server: str, results: Path) -> Checks:
     )
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for path in sorted(results.glob("server-*/checks.json")):
-        # server-<scenario>-<time>: a time in ISO 8601 has six parts as the suite writes it.
+        # server-<scenario>-<time>: the suite writes an ISO 8601 time with six parts.
         scenario = path.parent.name.removeprefix("server-").rsplit("-", 6)[0]
         for check in json.loads(path.read_text()):
             key = scenario, check["id"]
@@ -142,8 +144,8 @@ def listed(port: int, what: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[int]:
-    """Port of the gateway's door for the suite: all that the server has is approved, and carol
-    may use it."""
+    """Return the port of the gateway's proxy for the suite: all definitions of the server are
+    approved, and carol may use them."""
     site = make_site(tmp_path_factory.mktemp("gateway"), {SERVER: upstream})
     port = free_port()
     approved = definitions(upstream)
@@ -188,7 +190,7 @@ def test_what_passes_directly_passes_through_the_gateway(
     }
     unknown = [f"{' '.join(key)}: {differing[key]}" for key in sorted(differing.keys() - known)]
     assert not unknown, "\n".join(["not as without the gateway:", *unknown])
-    # A check of time may fail directly as well, on a busy machine: then it says nothing.
+    # On a busy machine a timing check may also fail directly; then it shows nothing.
     passed = {key for key, (status, _) in through.items() if status == "SUCCESS"}
     stale = [" ".join(key) for key in sorted(known & passed)]
     assert not stale, "\n".join(["no difference any more; remove:", *stale])

@@ -1,4 +1,4 @@
-"""Faults around a gateway: callers get an answer, never silence or a guess."""
+"""Faults around a gateway: callers always get an answer, and the gateway never guesses."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def messages(text: str) -> list[dict[str, Any]]:
 
 class TestUpstream:
     def test_dead(self, stage: Stage):
-        """A server that was there and is not: 503 and when to come back, nothing kept waiting."""
+        """A server that has gone: 503 with a time to retry; no call waits."""
         site, _ = stage
         site.document["servers"]["tools"]["url"] = f"http://127.0.0.1:{free_port()}/mcp"
         site.write()
@@ -127,7 +127,8 @@ class TestUpstream:
 
     @pytest.mark.parametrize("when", ["before the head", "in the body"])
     def test_resetting(self, stage: Stage, when: str):
-        """Once, whatever happened: the server may have acted on what it did not answer."""
+        """The gateway never retries: the server may have processed a call that it did not
+        answer."""
         site, server = stage
 
         def answer(handler: Handler, _: Any) -> None:
@@ -264,14 +265,14 @@ class TestUpstream:
 
 
 def abort(handler: Handler) -> None:
-    """Cut the connection where it stands."""
+    """Reset the connection at once."""
     handler.wfile.flush()
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 HOSTILE = "jane.doe@example.org " * 180_000
-"""3.6 MiB that take seconds to search."""
+"""3.6 MiB of text that takes seconds to search."""
 
 
 class TestHostileData:
@@ -305,7 +306,7 @@ class TestHostileData:
 
         with ThreadPoolExecutor() as pool:
             first = pool.submit(slow)
-            # The worker process is there, so the search has begun.
+            # The worker process exists, so the search has begun.
             wait_for(lambda: bool(workers(site)))
             for _ in range(5):
                 assert site.call("echo", {"text": "small"}).status_code == 200
@@ -328,7 +329,7 @@ class TestHostileData:
 
     @pytest.mark.parametrize("unit", ["4111 1111 1111 1111 ", "a@b.co ", "\uff14", "[[[["])
     def test_a_small_limit_holds(self, stage: Stage, unit: str):
-        """Answers of a server are bounded before anything parses them."""
+        """The gateway bounds a server's answers before it parses them."""
         site, server = stage
         site.document["limits"]["result_bytes"] = limit = 4096
         site.write()
@@ -354,7 +355,7 @@ class TestHostileData:
 
 
 def workers(site: Site) -> list[int]:
-    """The processes of the gateway's inspection worker."""
+    """Return the processes of the gateway's inspection worker."""
     assert site.process is not None
     children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text()
     return [int(each) for each in children.split()]
@@ -364,7 +365,7 @@ HOUR = 3600
 
 
 class TestClock:
-    """Somebody sets the clock of the host while the gateway runs."""
+    """The host's clock is set while the gateway runs."""
 
     @pytest.fixture
     def stage(self, tmp_path: Path) -> Iterator[Stage]:
@@ -398,7 +399,7 @@ class TestClock:
         site.set_clock(-HOUR)
         assert site.call("echo", headers=headers).status_code == 401
         assert last(site)["status_detail"] == "token_expired"
-        # Also where the configuration is read again meanwhile.
+        # The same after the configuration is loaded again.
         site.process_reloads()
         assert site.call("echo", headers=headers).status_code == 401
 
@@ -445,7 +446,8 @@ class TestClock:
 
 class TestClients:
     def test_a_body_of_100_mb(self, stage: Stage):
-        """Refused on its declaration: the gateway neither reads nor keeps it."""
+        """The gateway refuses it because of its declared length, and neither reads nor stores
+        it."""
         site, _ = stage
         before = resident_mib(site)
         with connected(site) as client:
@@ -460,7 +462,8 @@ class TestClients:
         assert site.call("echo").status_code == 200
 
     def test_a_body_that_never_ends(self, stage: Stage):
-        """Slowloris: a byte now and then holds nothing for longer than ten seconds."""
+        """Slowloris: a client that sends a byte now and then is disconnected after ten seconds at
+        most."""
         site, _ = stage
         with connected(site) as client:
             client.sendall(head(site, b"content-length: 1000"))
@@ -478,7 +481,8 @@ class TestClients:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_who_leaves_takes_the_call_along(self, stage: Stage, streamed: bool):
-        """Closing the request cancels it (MCP 2026-07-28): the server sees its connection cut."""
+        """A disconnect cancels the request (MCP 2026-07-28): the gateway closes its connection to
+        the server."""
         site, server = stage
         asked, cut = threading.Event(), threading.Event()
 
@@ -500,7 +504,7 @@ class TestClients:
             assert asked.wait(5)
             if streamed:
                 assert client.recv(10)
-        # Less than the server's time-out, after which it would be cut anyway.
+        # Less than the server's time-out, which would end the connection anyway.
         assert cut.wait(1)
         wait_for(lambda: last(site)["status_detail"] == "client_gone", 5)
         server.answer = None
@@ -530,7 +534,7 @@ class TestClients:
 
 class TestProcess:
     def test_a_bad_configuration_leaves_the_old_one(self, stage: Stage):
-        """The role swaps a link; calls pass all the time."""
+        """The role switches a link; calls pass all the time."""
         site, _ = stage
         good = site.document["limits"]["depth"]
         for bad in ({"depth": 100000}, {"depth": "x"}):
@@ -592,7 +596,8 @@ class TestProcess:
         assert site.events()[-1]["unmapped"].get("end") is True
 
     def test_killed_under_load(self, stage: Stage):
-        """Callers see a broken connection; no call is made twice; the log tells what was begun."""
+        """Callers see a broken connection; no call runs twice; the log records the calls that
+        began."""
         site, server = stage
         seen: list[Any] = []
         stop = threading.Event()
@@ -615,7 +620,7 @@ class TestProcess:
             return ended
 
         server.answer = answer
-        site.person("carol")  # once, before four threads want her certificate
+        site.person("carol")  # once, before four threads need her certificate
         assert site.process is not None
         with ThreadPoolExecutor(4) as pool:
             workers = [pool.submit(call, number) for number in range(4)]
@@ -640,7 +645,7 @@ class TestProcess:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own, as root")
     def test_no_room_for_the_log(self, tmp_path: Path):
-        """Refused, not unlogged; and served again when there is room."""
+        """The gateway refuses a call that it cannot log, and serves again when there is space."""
         full = tmp_path / "small"
         full.mkdir()
         mounted = subprocess.run(
@@ -657,7 +662,7 @@ class TestProcess:
                     site.start()
                     assert site.call("echo").status_code == 200
                     fill(full / "ballast")
-                    # What room was reserved is used up first.
+                    # The reserved space is used up first.
                     statuses = list(until_refused(site))
                     assert set(statuses) == {200, 503}
                     made_before = calls(server)
@@ -673,11 +678,11 @@ class TestProcess:
             shutil.rmtree(full, ignore_errors=True)
 
 
-# What the tests above need
+# Functions for the tests above
 
 
 def until_refused(site: Site, most: int = 20_000) -> Iterator[int]:
-    """Statuses of calls over one connection, up to the first that is not 200."""
+    """Yield the statuses of calls over one connection, up to the first that is not 200."""
     document = mcp("tools/call", {"name": "echo", "arguments": {}})
     headers = mcp_headers(document) | site.headers("carol")
     with site.client(timeout=10, headers=headers) as client:
@@ -730,7 +735,7 @@ def connected(site: Site) -> Iterator[socket.socket]:
 
 
 def closes(client: socket.socket) -> bool:
-    """Whether the other end closes, after whatever it still has to say."""
+    """Return whether the peer closes the connection after its remaining data."""
     with contextlib.suppress(ConnectionResetError):
         while client.recv(65536):
             pass

@@ -1,8 +1,8 @@
-"""Requests at random to the gateway that runs, held against a second reading of the manifest.
+"""Random requests to a running gateway, compared with a reference evaluation of the manifest.
 
-What reaches a server has to be what `reference_policy` allows to the owner of the token; what it
-allows and is well formed has to reach the server; and nothing makes the gateway fail. The
-configuration is the manifest's own, with servers of the test's in place of its own.
+Only what `reference_policy` allows to the owner of the token reaches a server; every well-formed
+request that it allows does reach the server; and no request makes the gateway fail. The
+configuration is derived from the manifest; the test's servers replace the manifest's.
 
 A round has some thousand requests; `make fuzz` repeats it with others (FUZZ_MINUTES).
 """
@@ -63,9 +63,10 @@ CACHEABLE = {"ttlMs": 0, "cacheScope": "public"}
 
 
 def manifest() -> dict[str, Any]:
-    """The lab's, with patterns of resources, and versions with sessions at one server."""
+    """Return the lab's manifest with resource patterns, and with protocol versions that have
+    sessions at one server."""
     document = yaml.safe_load(MANIFEST.read_text())
-    document["name"] = "test"  # as the certificates of the test's people say
+    document["name"] = "test"  # as in the certificates of the test's principals
     document["servers"]["sqlite"]["protocols"] = [MODERN, OLDER]
     document["servers"]["sqlite"]["resources"] |= {
         "file:///docs/*": {"data_class": "internal"},
@@ -92,8 +93,8 @@ class Stage:
     """Sealed session id by principal, as the gateway issued it."""
 
     def arrived(self) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
-        """Server, headers and document of what the last request made the gateway send, less its
-        own questions."""
+        """Return server, headers and document of each request that the gateway sent for the last
+        one, except its own queries."""
         found = []
         for name, upstream in self.upstreams.items():
             found += [
@@ -197,7 +198,7 @@ def begun(stage: Stage, who: str) -> str:
 
 
 def recorded(site: Site) -> None:
-    """The log is whole."""
+    """The log is complete and its chain is intact."""
     logs = sorted(Path(site.document["audit"]["directory"]).glob("*.jsonl"))
     verify = [sys.executable, "-m", "ringfence.gateway.audit", "verify", *logs]
     done = subprocess.run(verify, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -209,7 +210,7 @@ def recorded(site: Site) -> None:
 
 @dataclass(frozen=True)
 class Credential:
-    """Who calls, and what is wrong with what they show; None: nothing."""
+    """Principal of a call, and the fault in its credentials; None for no fault."""
 
     who: str
     flaw: str | None = None
@@ -402,15 +403,16 @@ def requests(draw: st.DrawFn, credentials: st.SearchStrategy[Credential] = flawl
     return Request(server, version, document, draw(credentials))
 
 
-# Over the wire, byte by byte: a client's library would not send all of this
+# Over the wire, byte by byte: a client library would refuse to send some of this
 
 
 def sent(site: Site, message: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer; 0 where the gateway closed the connection without one."""
+    """Return status and body of the answer; status 0 if the gateway closes the connection without
+    one."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(site.socket))
-        with suppress(BrokenPipeError):  # refused before all of it was sent
+        with suppress(BrokenPipeError):  # the gateway refuses before all of it is sent
             connection.sendall(message)
         received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     if not received:
@@ -436,7 +438,7 @@ ROUND = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[He
 
 
 def rounds(check: Callable[[], None], seen: Counter[Any]) -> None:
-    """One, and others for as long as `FUZZ_MINUTES` says."""
+    """Run one round, and more for `FUZZ_MINUTES`."""
     ends = time.monotonic() + 60 * MINUTES / 3
     check()
     while time.monotonic() < ends:
@@ -485,7 +487,7 @@ def test_a_flaw_of_a_credential_is_enough(stage: Stage):
     assert seen.keys() == FLAWS.keys()
 
 
-# Everything else
+# Documents and headers
 
 levels: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "envelope": lambda document: document,
@@ -526,7 +528,7 @@ def another_document(draw: st.DrawFn, request: Request) -> bytes:
 
 
 def in_another_case(draw: st.DrawFn, request: Request) -> bytes:
-    """With a name that is there already but for case."""
+    """Repeat a name of the document in another case."""
     document = deepcopy(request.document)
     level = draw(st.sampled_from([document["params"], document])) or document
     name = draw(st.sampled_from(sorted(level)))
@@ -535,7 +537,7 @@ def in_another_case(draw: st.DrawFn, request: Request) -> bytes:
 
 
 def twice(draw: st.DrawFn, request: Request) -> bytes:
-    """With a name that is there twice, first or last."""
+    """Repeat a name of the document, first or last."""
     body, name, value = request.body(), draw(members), draw(documents | others)
     member = f"{json.dumps(name)}: {json.dumps(value)}".encode()
     first = [each.end() for each in re.finditer(rb"{(?=\")", body)]
@@ -561,7 +563,7 @@ def anything(draw: st.DrawFn, request: Request) -> bytes:
     return draw(st.binary(max_size=64))
 
 
-# Hypothesis tries most what comes first.
+# Hypothesis tries the first elements most often.
 CHANGES = (another_document, in_another_case, twice, same, other_bytes, any_json, anything)
 
 
@@ -575,8 +577,8 @@ EVERY_METHOD = sorted(
     | {"initialize", "notifications/initialized", "notifications/cancelled", "tasks/get"}
     | {"sampling/createMessage", "elicitation/create", "roots/list", "tasks/result"}
 )
-# Those that HAProxy deletes where a client sends them, and those that frame the message, are left
-# alone: the first are the gateway's to believe, the second are the parser's.
+# Without headers that HAProxy deletes from clients' requests, because the gateway trusts them, and
+# without headers that frame the message, because they belong to the parser.
 header_names = st.sampled_from(
     [
         *(b"authorization", b"host", b"origin", b"accept", b"content-type", b"content-encoding"),

@@ -1,4 +1,4 @@
-"""`ringfence grant` over mutual TLS 1.3, as HAProxy speaks it, to servers on loopback."""
+"""`ringfence grant` over mutual TLS 1.3, as HAProxy configures it, with servers on loopback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASK = ["request", "sqlite", "write_query", "--as", "carol", "--for", "5m"]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/grants`, for whoever the TLS layer says it is."""
+    """Handler of `/grants`; the TLS layer identifies the caller."""
 
     store: ClassVar[Grants]
     visitors: ClassVar[list[tuple[str, str]]]
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """The lab with one gateway, on loopback."""
+    """Return the lab's environment with one gateway, on loopback."""
     lab = Environment.load(shutil.copy(LAB, tmp_path / "environment.yaml"))
     address = IPv4Address("127.0.0.1")
     segment = lab.segments["clients"]
@@ -88,7 +88,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 def visitors(
     environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[tuple[str, str]]]:
-    """A gateway that runs, and who came to it with which TLS."""
+    """Run a gateway, and yield the clients that connected, each with its TLS version."""
     authority = pki.authority_of(environment)
     facts = signer.roster_of(environment, authority.bundle.encode())
 
@@ -171,13 +171,13 @@ def test_a_gateway_that_does_not_know_the_authority_refuses(
     environment: Environment,
     visitors: list[tuple[str, str]],
 ):
-    """The client trusts the server, but has a certificate of an authority of its own."""
+    """The client trusts the server, but its certificate is from another authority."""
     trusted = pki.authority_of(environment).bundle
     shutil.rmtree(environment.state)
     identity = pki.principal_identity(environment, environment.principals["carol"])
     identity.authority.write_text(trusted)
     (answer,) = asyncio.run(transport.query(environment, identity, "grants"))
     assert not answer.ok
-    # The alert or the end of the connection, whichever comes first.
+    # The TLS alert or the end of the connection, whichever arrives first.
     assert "TLS failed" in answer.text or "authority that it trusts" in answer.text
     assert visitors == []

@@ -1,4 +1,5 @@
-"""Through the frontend that the role `tls` deploys: the real HAProxy with the real templates."""
+"""Calls through the frontend that the role `tls` deploys: the real HAProxy with the real
+templates."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def calls(server: type[Handler]) -> list[dict[str, Any]]:
 
 
 def receive(client: ssl.SSLSocket, seconds: float = 10) -> bytes:
-    """All that comes until the connection is closed."""
+    """Return all bytes until the connection is closed."""
     client.settimeout(seconds)
     received = b""
     with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -81,7 +82,7 @@ FRONTEND: dict[str, Any] = {
 @pytest.mark.parametrize("certificates", ["required", "optional"])
 @pytest.mark.parametrize("forwarded", [False, True])
 def test_what_the_role_writes_is_understood(stage: Stage, certificates: str, forwarded: bool):
-    """HAProxy of this machine's release accepts it without a warning."""
+    """This machine's release of HAProxy accepts the configuration without a warning."""
     gateway = haproxy.GATEWAY | {"port": 4434, "sockets": ["/a.sock", "/b.sock"]}
     directory = stage[0].site.directory / f"checked-{certificates}-{forwarded}"
     directory.mkdir()
@@ -111,7 +112,7 @@ class TestIdentity:
         assert event["metadata"]["correlation_uid"] == answer.headers["x-request-id"]
 
     def test_a_stolen_token_is_of_no_use_with_another_certificate(self, stage: Stage):
-        """Nor with the owner's certificate, which is public, in the header that HAProxy sets."""
+        """The owner's certificate is public, but of no use in the header that HAProxy sets."""
         front, server = stage
         certificate = front.site.person("carol").header().popitem()[1]
         for name in (
@@ -125,7 +126,8 @@ class TestIdentity:
         assert not calls(server)
 
     def test_a_certificate_that_is_only_told_is_none(self, stage: Stage):
-        """Where connections need no certificate, HAProxy says nothing in the client's place."""
+        """Where connections need no certificate, HAProxy removes a client's own certificate
+        headers."""
         front, server = stage
         person = front.site.person("carol")
         with in_front_of(front.site, client_certificates="optional") as open_to_all:
@@ -171,7 +173,8 @@ class TestIdentity:
         assert not answered("carol", maximum_version=ssl.TLSVersion.TLSv1_2)
 
     def test_nobody_speaks_http_2(self, stage: Stage):
-        """Its rules are others; and HAProxy would change over for whoever just begins with it."""
+        """HTTP/2 has other rules, and HAProxy would switch to it for any client that begins with
+        it."""
         front, _ = stage
         with front.connected() as client:
             client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
@@ -232,7 +235,8 @@ class TestOfficialClient:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_who_leaves_takes_the_call_along(stage: Stage, streamed: bool):
-    """Closing the connection cancels a call (MCP 2026-07-28): the server sees its own one cut."""
+    """Closing the connection cancels a call (MCP 2026-07-28): the server sees its connection
+    closed."""
     front, server = stage
     asked, cut = threading.Event(), threading.Event()
 
@@ -263,9 +267,9 @@ def test_who_leaves_takes_the_call_along(stage: Stage, streamed: bool):
 
 
 class TestBodies:
-    """More than a gateway takes is refused at once, and not kept.
+    """HAProxy refuses a body above the gateway's limit at once, and does not store it.
 
-    HAProxy 2.6 closes the connection then; 3.0 reads the rest and drops it.
+    HAProxy 2.6 then closes the connection; 3.0 reads the rest and drops it.
     """
 
     def test_100_mb_that_are_declared(self, stage: Stage):
@@ -293,7 +297,7 @@ class TestBodies:
 
 
 def test_a_reload_loses_nothing(stage: Stage):
-    """Calls in flight end; who keeps a connection, and who comes, is answered all the while."""
+    """Calls in flight finish; open and new connections are answered during the reload."""
     front, server = stage
     entered, go_on = threading.Event(), threading.Event()
 
@@ -339,7 +343,7 @@ def test_a_reload_loses_nothing(stage: Stage):
 
 
 def served_by(site: Site) -> float:
-    """Requests that a process has answered since it started."""
+    """Return the number of requests that a process has answered since it started."""
     lines = site.ask_admin("/metrics").text.splitlines()
     counted = [line for line in lines if line.startswith("ringfence_gateway_request_seconds_count")]
     return sum(float(line.rpartition(" ")[2]) for line in counted)
@@ -385,7 +389,7 @@ class TestProcesses:
     def test_a_caller_stays_with_one_of_them(
         self, two: tuple[Front, list[Site], type[Handler]], who: str | None
     ):
-        """Limits are of a process: a caller with every one of them would have them twice."""
+        """Limits apply per process: a caller that reached every process would have them twice."""
         front, sites, _ = two
         sockets = [site.socket for site in sites]
         before = [served_by(site) for site in sites]
@@ -401,10 +405,12 @@ class TestProcesses:
     def test_one_that_ends_takes_along_what_it_had_and_no_more(
         self, two: tuple[Front, list[Site], type[Handler]], ended_by: signal.Signals
     ):
-        """Under load: whoever was being answered is told, nobody else notices, nothing is twice.
+        """Under load: callers with a call in flight get an error, others notice nothing, no call
+        runs twice.
 
-        Half of the callers keep their connection. HAProxy tells those by closing it, as a server
-        would that dies, and the others by 502. A process that is asked to end finishes first.
+        Half of the callers keep their connection. HAProxy signals the failure to those by closing
+        the connection, as a dying server would, and to the others by 502. A process that is asked
+        to stop finishes its calls first.
         """
         front, sites, server = two
 
@@ -461,7 +467,7 @@ class TestProcesses:
     def test_without_any_there_is_an_answer_at_once(
         self, two: tuple[Front, list[Site], type[Handler]], kept: bool
     ):
-        """And what was being answered is not asked again of the process that is left."""
+        """HAProxy does not send calls in flight again to the process that remains."""
         front, sites, server = two
         entered = threading.Event()
 

@@ -1,6 +1,6 @@
-"""HAProxy keeps two things away from the gateway: requests in requests, and slow callers.
+"""HAProxy protects the gateway from two attacks: request smuggling and slow callers.
 
-Every smuggling attempt is first seen to work between two servers that read requests leniently.
+Each smuggling attempt is first shown to work between two servers that parse leniently.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @dataclass(frozen=True)
 class Attempt:
-    """`lines` of a head before `body`; `%d` and `%x` stand for the length of `body`."""
+    """A smuggling attempt: `lines` of a head before `body`; `%d` and `%x` stand for the length of
+    `body`."""
 
     lines: tuple[str, ...]
     body: bytes
     front: Length
-    """Length for a server that sees one request in it."""
+    """Length for a server that reads one request."""
     back: Length
-    """Length for a server that sees two."""
+    """Length for a server that reads two."""
 
     def sent(self, start: bytes) -> bytes:
         size = len(self.body)
@@ -74,7 +75,8 @@ CHUNKED_SAYS = "transfer-encoding: chunked"
 
 
 def te(*lines: str) -> Attempt:
-    """`lines` say chunked to a lenient server, and nothing to one that goes by the length."""
+    """Build an attempt: `lines` mean chunked to a lenient server, and nothing to one that uses the
+    length."""
     return Attempt(("content-length: %d", *lines), AFTER_CHUNKS, by_first_length, by_chunks)
 
 
@@ -123,7 +125,7 @@ def answers(address: tuple[str, int], sent: bytes) -> None:
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
 def test_no_request_is_smuggled_in_another(stage: Stage, attempt: Attempt):
-    """HAProxy and the gateway agree on where a request ends, or there is none."""
+    """HAProxy and the gateway agree on the end of a request, or HAProxy refuses it."""
     seen: list[list[str]] = []
     for reading in (attempt.front, attempt.back):
         with lenient(reading) as (port, paths):
@@ -150,7 +152,7 @@ def test_no_request_is_smuggled_in_another(stage: Stage, attempt: Attempt):
 
 
 def test_what_follows_a_whole_request_is_one_of_its_own(stage: Stage):
-    """How the test above would see it: in the open, the second request is heard of."""
+    """Baseline of the test above: an openly sent second request is observed."""
     front, _ = stage
     body = json.dumps(ECHO).encode()
     before = len(front.site.events())
@@ -167,15 +169,16 @@ def test_what_follows_a_whole_request_is_one_of_its_own(stage: Stage):
 
 
 HEAD_SECONDS = 5
-"""`timeout http-request`; and for a body, `wait-for-body`, or the gateway where it is longer."""
+"""`timeout http-request`; for a body, `wait-for-body`, or the gateway's limit where it is
+longer."""
 LONG_BODY_SECONDS = 10
 BUFFER = 20000
-"""Bytes of a body, more than HAProxy waits for: it passes the rest on as it arrives."""
+"""Bytes of a body, more than HAProxy buffers: it passes the rest on as it arrives."""
 
 
 @dataclass
 class Slow:
-    """A connection that sends a byte now and then."""
+    """Connection that sends a byte now and then."""
 
     kind: str
     limit: float
@@ -201,10 +204,11 @@ class Slow:
 def test_who_takes_their_time_is_given_up_and_holds_nobody_up(
     stage: Stage,
 ):
-    """Slowloris, by headers, by a short body and by a long one, fifteen times each at once.
+    """Slowloris, by headers, by a short body and by a long one, fifteen connections of each at
+    once.
 
-    The request is over with its answer. HAProxy 3.0 goes on reading what is left of its body, and
-    drops it: the connection stays one of those that an address may have.
+    The request ends with its answer. HAProxy 3.0 continues to read the rest of the body and drops
+    it: the connection still counts towards the limit per address.
     """
     front, _ = stage
     start = front.head(ECHO).removesuffix(b"\r\n")

@@ -1,4 +1,4 @@
-"""Key sets over HTTPS, from a server on loopback that behaves badly in turn."""
+"""Key sets over HTTPS, from a server on loopback that misbehaves in several ways."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Self-signed for 127.0.0.1: the server's own, and one that somebody else pinned."""
+    """Make self-signed certificates for 127.0.0.1: the server's own, and another one."""
     directory = tmp_path_factory.mktemp("certificates")
     return {name: self_signed(directory / f"{name}.pem") for name in ("server", "other")}
 
@@ -66,7 +66,7 @@ def self_signed(path: Path) -> Path:
 
 @dataclass
 class Issuer:
-    """A server whose answer can be changed."""
+    """Issuer with an answer that tests can change."""
 
     answer: Answer
     url: str = ""

@@ -1,4 +1,5 @@
-"""An MCP server of the official SDK, as the gateway meets them: `upstream_server.py PORT`."""
+"""MCP server of the official SDK, as a typical server behind the gateway: `upstream_server.py
+PORT`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The product's commands, run as a user runs them: from the checkout."""
+"""Ringfence's commands, run from the checkout as a user runs them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def run(
     environment: Mapping[str, str] | None = None,
     timeout: int = 1150,
 ) -> subprocess.CompletedProcess[str]:
-    """Both outputs as one, whatever the exit status; after `timeout` seconds it is ended."""
-    # To a file: whoever a command that is ended leaves behind would hold a pipe open.
+    """Run a command and return both outputs as one, whatever the exit status; end it after
+    `timeout` seconds."""
+    # To a file: a process that outlives the command would keep a pipe open.
     with TemporaryFile("w+") as output:
         ended = subprocess.run(
             [str(part) for part in command],

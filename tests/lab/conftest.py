@@ -1,4 +1,4 @@
-"""Booted labs for tests: each with a name and addresses of its own, so that none meets another."""
+"""Labs for tests, booted with distinct names and addresses, so that they do not collide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ringfence.lab import Lab, unavailable
 from ringfence.manifest.model import Environment
 
 DIRECT = Path(__file__).parents[1] / "unit/manifests/direct.yaml"
-"""Two hosts without a gateway: enough for whatever does not concern one."""
+"""Two hosts without a gateway: enough for tests that need no gateway."""
 
 MakeManifest = Callable[..., Path]
 
@@ -32,11 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LONGEST = ("test_end_to_end.py", "test_nids.py", "test_mcp_gateway.py", "test_firewall.py")
-"""They begin first: whatever runs beside them is over when they are."""
+"""Longest tests. They start first, so that the others run beside them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a lab, its tests are skipped: one line per file says why."""
+    """Skip the tests of the lab where no lab can run; one line per file gives the reason."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
     here = [item for item in items if Path(__file__).parent in item.path.parents]
@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The run of every sabotage takes longest, and has to begin in two thirds of the time."""
+    """Skip tests when the time is over. The run of every sabotage takes longest and must begin
+    within two thirds of it."""
     minutes = item.config.option.lab_minutes * (2 / 3 if "can_fail" in item.name else 1)
     if minutes and time.monotonic() - STARTED > minutes * 60:
         pytest.skip(f"{minutes:g} minutes are over on this machine; run it with --lab-minutes 0")
@@ -59,14 +60,15 @@ def release(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def octets() -> range:
-    """Second parts of the IPv4 addresses (10.OCTET.…) that labs of this process may take."""
+    """Second octets of the IPv4 addresses (10.OCTET.…) that labs of this process may use."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return range(224 + 4 * worker, 228 + 4 * worker)
 
 
 @pytest.fixture(scope="session")
 def make_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeManifest:
-    """Copies a lab's manifest under another name and with addresses 10.OCTET.…"""
+    """Return a function that copies a lab's manifest with another name and with addresses
+    10.OCTET.…"""
 
     def make(name: str, octet: int, manifest: Path = DIRECT) -> Path:
         path = tmp_path_factory.mktemp(name) / "environment.yaml"
@@ -80,7 +82,7 @@ def make_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeManifest:
 
 @pytest.fixture(scope="session")
 def lab(make_manifest: MakeManifest, release: str, octets: range) -> Iterator[Lab]:
-    """Two hosts, fresh: booted, and nothing is hardened."""
+    """Boot a lab of two fresh hosts without hardening."""
     environment = Environment.load(make_manifest(f"test-{octets[0]}", octets[0]))
     lab = Lab(environment, release)
     lab.down()

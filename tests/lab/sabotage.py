@@ -1,11 +1,11 @@
-"""pytest plugin: prove that the compliance checks can fail.
+"""pytest plugin: show that the compliance checks can fail.
 
-    python -m pytest -p tests.lab.sabotage tests/compliance --environment FILE --sabotage
+python -m pytest -p tests.lab.sabotage tests/compliance --environment FILE --sabotage
 
-On a hardened lab, every check is made three times: it holds; its `sabotage` breaks the
-property, and the check must fail; `restore` repairs it, and the check must pass again. One host is
-enough: on the others that have the property the check is skipped. Only hosts booted by
-`ringfence lab` are ever broken.
+On a hardened lab, the plugin runs every check three times: the check passes; its `sabotage` breaks
+the property, and the check must fail; `restore` repairs the property, and the check must pass
+again. One host is enough: the plugin skips the check on other hosts that have the property. It
+breaks only hosts that `ringfence lab` booted.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ SECONDS = 120
 """Seconds for one command that breaks or restores."""
 
 PATIENCE = 5
-"""How often a check is made again that has not the outcome it should have, a second apart."""
+"""Repetitions of a check with an unexpected outcome, one second apart."""
 
 FORGET_RESTARTS = "systemctl reset-failed 2>/dev/null || :"
-"""systemd refuses units that are started too often; sabotage and restore start them often."""
+"""systemd refuses units that start too often; sabotage and restore start them often."""
 
 PROVEN = pytest.StashKey[dict[tuple[str, ...], str]]()
-"""On the session: checks that were seen to fail, and on which host."""
+"""Stash of the session: checks that failed under sabotage, and on which host."""
 
 ERROR = pytest.StashKey[BaseException | None]()
-"""On an item: what its check raised when it was last made."""
+"""Stash of an item: the exception of its check in the last run."""
 
 
 class UnprovenError(Exception):
@@ -48,7 +48,7 @@ class UnprovenError(Exception):
 
 @dataclass(frozen=True)
 class Sabotage:
-    """One way to break a property, and the way back."""
+    """A command that breaks a property, and the command that restores it."""
 
     command: str
     restore: str
@@ -76,7 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     if config.option.sabotage and not config.option.collectonly:
         running_lab(selection.environment(config))
-        # One at a time: a check may look at several hosts, and none may be broken elsewhere.
+        # One at a time: a check may look at several hosts, and no other host may be broken then.
         config.option.jobs = 1
         config.option.reports = config.rootpath / "reports" / "sabotage"
     return (yield)
@@ -85,13 +85,14 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.sabotage and config.pluginmanager.hasplugin("ringfence-recorder"):
-        # The outcome tells about the checks, not about the compliance of the environment.
+        # The outcome concerns the checks, not the compliance of the environment.
         config.pluginmanager.unregister(name="ringfence-recorder")
         config.option.tbstyle = "short"
 
 
 def running_lab(environment: Environment) -> Lab:
-    """The running lab that was booted from this very manifest. Nothing else may be broken."""
+    """Return the running lab that was booted from exactly this manifest; nothing else may be
+    broken."""
     lab = Lab(environment)
     record = lab.record
     if record is None or record.environment != str(environment.path):
@@ -140,7 +141,7 @@ def _proof(item: pytest.Item) -> Sequence[pytest.TestReport]:
     reports = hardened.reports
     shell = _Shell.of(item)
     try:
-        if hardened.holds and shell:  # else there is nothing to prove, or nothing to break
+        if hardened.holds and shell:  # else there is nothing to show, or nothing to break
             sabotage = Sabotage.of(item)
             with shell.broken(sabotage):
                 broken = Attempt.until(item, lambda attempt: not attempt.holds)
@@ -154,7 +155,7 @@ def _proof(item: pytest.Item) -> Sequence[pytest.TestReport]:
 
 
 def _check(item: pytest.Item) -> tuple[str, ...]:
-    """The same on every host."""
+    """Return an id of the check that is the same on every host."""
     parameters: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     others = sorted(f"{name}={value!r}" for name, value in parameters.items() if name != "host")
     return (item.nodeid.partition("[")[0], *others)
@@ -162,23 +163,23 @@ def _check(item: pytest.Item) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A check made once, with fixtures of its own."""
+    """One run of a check, with its own fixtures."""
 
     reports: Sequence[pytest.TestReport]
     error: BaseException | None
-    """Exception that the check raised; None where it passed or was not reached."""
+    """Exception that the check raised; None if it passed or did not run."""
 
     @classmethod
     def at(cls, item: pytest.Item) -> Attempt:
         item.stash[ERROR] = None
-        # With its module as what comes next, its own fixtures are torn down and no others.
+        # With its module as the next item, only the fixtures of the check itself are torn down.
         module = cast(pytest.Item, item.parent)
         reports = runtestprotocol(item, log=False, nextitem=module)
         return cls(reports, item.stash[ERROR])
 
     @classmethod
     def until(cls, item: pytest.Item, seen: Callable[[Attempt], bool]) -> Attempt:
-        """Made again while the outcome is another: a service that reloads needs a moment."""
+        """Repeat the check while the outcome differs: a service that reloads needs a moment."""
         attempt = cls.at(item)
         for _ in range(PATIENCE):
             if seen(attempt):
@@ -213,7 +214,7 @@ def _judge(sabotage: Sabotage, broken: Attempt, repaired: Attempt) -> None:
 
 @dataclass(frozen=True)
 class _Shell:
-    """Root's shell on a lab host, beside SSH: a broken door does not keep it from mending."""
+    """Root shell on a lab host, independent of SSH: broken SSH access does not prevent a repair."""
 
     lab: Lab
     host: str
@@ -221,7 +222,7 @@ class _Shell:
 
     @classmethod
     def of(cls, item: pytest.Item) -> _Shell | None:
-        """Open a shell on the host of a check; None for a check of the environment as a whole."""
+        """Open a shell on the host of a check; return None for a check of the whole environment."""
         parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         host = parameters.get("host")
         if not isinstance(host, Host):
@@ -250,7 +251,7 @@ class _Shell:
 
 
 def _variables(parameters: Iterable[object]) -> Mapping[str, str]:
-    """Variables that the commands of a sabotage may use."""
+    """Return variables that the commands of a sabotage may use."""
     found: dict[str, str] = {}
     for value in parameters:
         match value:

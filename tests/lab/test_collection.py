@@ -1,7 +1,7 @@
 """Roles of the installed collection, on a host without a manifest.
 
-The lab boots the host from a manifest. Ansible gets none: it has plain variables, an authority of
-its own, and neither the checkout nor the package `ringfence`.
+The lab boots the host from a manifest. Ansible gets none: it has plain variables and its own
+authority, and neither the checkout nor the package `ringfence`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HARDEN = """
   become: true
   roles: [ringfence.hardening.ssh, ringfence.hardening.firewall]
 """
-# Any import of the package fails, also where it is installed.
+# Any import of the package fails, even where it is installed.
 NO_PACKAGE = "raise ImportError('the roles ran with the package ringfence')\n"
 
 
@@ -83,7 +83,7 @@ class Site:
         return ended.stdout
 
     def connects(self) -> bool:
-        """Whether the undeclared port answers; only silence counts as no."""
+        """Return whether the undeclared port answers; only silence counts as no."""
         try:
             socket.create_connection((self.address, UNDECLARED), timeout=2).close()
         except TimeoutError:
@@ -124,7 +124,7 @@ def one_host(path: Path) -> Path:
 
 
 def write_inputs(site: Site) -> None:
-    """Write the inventory and keys that the roles' pages ask for."""
+    """Write the inventory and keys that the roles' pages require."""
     environment = site.lab.environment
     keys = site.directory / "keys"
     keys.mkdir()
@@ -161,7 +161,7 @@ def write_inputs(site: Site) -> None:
 
 
 class TestPlainHost:
-    """The tests build on each other, in the order in which they stand here."""
+    """Tests that build on each other, in the order of the file."""
 
     def test_a_fresh_host_takes_passwords_and_answers_on_every_port(self, site: Site):
         assert site.login(OWNER, None, PASSWORD).admitted

@@ -65,7 +65,7 @@ def journey(
 
 
 class FromOneFile:
-    """The tests build on each other, in the order in which they stand here."""
+    """Tests that build on each other, in the order of the file."""
 
     release: str
     octet: int
@@ -134,7 +134,7 @@ class TestTrixie(FromOneFile):
 
     @pytest.mark.parametrize("host", HOSTS)
     def test_lynis_scores_a_hardened_host_with_90(self, journey: Journey, host: str):
-        """Its stock profile; 59 to 60 before."""
+        """With the stock profile; 59 to 60 before hardening."""
         installed = journey.lab.exec(host, ["sh", "-c", INSTALL_LYNIS], timeout=120)
         assert installed.returncode == 0, installed.stdout + installed.stderr
         audit = journey.lab.exec(host, ["sh", "-c", AUDIT_WITH_LYNIS], timeout=180)
@@ -161,6 +161,6 @@ class TestTrixie(FromOneFile):
 
 
 class TestBookworm(FromOneFile):
-    """That checks can fail is seen here on the fresh host; one by one, on Debian 13."""
+    """On the fresh host, checks fail; on Debian 13, each check is shown to fail under sabotage."""
 
     release, octet = "bookworm", 222

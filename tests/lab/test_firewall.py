@@ -1,6 +1,7 @@
-"""The role firewall by itself, on hosts of a lab: what passes, what not, and what never breaks.
+"""The role firewall alone, on hosts of a lab: what it admits, what it drops, and what keeps
+working.
 
-The role runs through the door of a fresh host, as root; nothing else is hardened.
+Ansible applies the role as root over the SSH access of a fresh host; nothing else is hardened.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ while True:
     for key, _ in selector.select():
         key.fileobj.accept()[0].close()
 """
-# Says something about who has an address: forge.py KIND VICTIM CLAIMED HARDWARE COUNT PAUSE
+# Claims an address on the link: forge.py KIND VICTIM CLAIMED HARDWARE COUNT PAUSE
 FORGE = """
 import sys
 from scapy.layers.inet6 import (
@@ -99,7 +100,7 @@ LIES = [
     (6, "behind another option"),
     (6, "solicitation"),
 ]
-# Claims more addresses than anybody has: flood.py VICTIM COUNT
+# Claims more addresses than there are hosts: flood.py VICTIM COUNT
 FLOOD = """
 import sys
 from ipaddress import ip_address
@@ -120,18 +121,18 @@ sendp([
 ], iface="eth0", verbose=0)
 """
 FEW = 4, 0.4
-"""Claims, and seconds between them: for one the kernel stays with what it has just heard."""
+"""Claims, and seconds between them: for one second the kernel keeps what it has just learned."""
 
 ENDLESS = 100_000, 0.002
 
 FAMILIES = {4: "arp", 6: "ip6"}
-"""Where neighbours are remembered."""
+"""Table of nftables with the known neighbours, by IP version."""
 
 MEMORY, ROOM = 8, 64
-"""Seconds and neighbours, for tests of what is remembered."""
+"""Seconds and number of neighbours, for tests of the remembered neighbours."""
 
 ASKED = "systemctl show --property=InvocationID ringfence-neighbours"
-"""Prints an id that changes when all neighbours are probed at once."""
+"""Prints an id that changes when the host probes all neighbours at once."""
 
 SHORT = {"firewall_neighbour_memory": MEMORY, "firewall_neighbours": ROOM}
 
@@ -182,7 +183,7 @@ class Firewalled:
 
 
 def changed(run: Run) -> dict[str, int]:
-    """Changes by host; a run that failed is shown."""
+    """Return the number of changes by host; show the output of a failed run."""
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
     recap = run.stdout.split("PLAY RECAP")[1]
     lines = [line.split() for line in recap.splitlines() if "changed=" in line]
@@ -196,7 +197,7 @@ def fresh(
     release: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Firewalled]:
-    """Booted hosts with servers' accounts and listeners on declared and undeclared ports."""
+    """Boot hosts with servers' accounts and listeners on declared and undeclared ports."""
     playbook = tmp_path_factory.mktemp("firewall") / "firewall.yml"
     playbook.write_text(PLAYBOOK)
     lab = Lab(Environment.load(make_manifest(f"firewall-{octets[3]}", octets[3])), release)
@@ -216,7 +217,7 @@ def fresh(
 
 @pytest.fixture(scope="module")
 def hosts(fresh: Firewalled, tmp_path_factory: pytest.TempPathFactory) -> Firewalled:
-    """The hosts with the role applied, while somebody was logged in and went on."""
+    """Apply the role to the hosts while an existing login session continues."""
     ticks = tmp_path_factory.mktemp("session") / "ticks"
     command = fresh.lab.ssh("tools-1", ["while :; do echo tick; sleep 0.2; done"])
     with ticks.open("w") as output, subprocess.Popen(command, stdout=output) as session:
@@ -323,7 +324,7 @@ def test_a_second_run_changes_nothing(hosts):
         "nft add element inet ringfence inbound4 '{ 0.0.0.0/0 . tcp . 9000 }'; "
         "systemctl disable --quiet nftables",
         "systemctl stop ulogd2",
-        # Cannot be changed in place.
+        # nftables cannot change this in place.
         "nft delete table arp ringfence; nft 'table arp ringfence { chain foreign { }; "
         "set known { typeof arp saddr ip; flags dynamic,timeout; timeout 9s; }; }'",
     ],
@@ -367,7 +368,7 @@ def test_tables_of_others_stay_and_cannot_open_what_is_refused(hosts):
 
 
 def test_rules_that_lock_automation_out_are_undone(hosts):
-    """Neighbours are unchanged, and probed again."""
+    """The neighbours remain, and the host probes them again."""
     good = hosts.rules("tools-1")
     neighbour = '"lo" . 192.0.2.1 . 02:00:00:00:00:09'
     hosts.shell("tools-1", f"nft add element arp ringfence known '{{ {neighbour} timeout 1h }}'")
@@ -410,7 +411,7 @@ def test_the_rules_are_there_after_a_power_failure(hosts):
 
 @dataclass(frozen=True)
 class Link:
-    """The neighbour tables of tools-1, with an intruder on its link."""
+    """Neighbour tables of tools-1, with an intruder on its link."""
 
     hosts: Firewalled
     intruder: LabNode
@@ -424,7 +425,7 @@ class Link:
 
     @property
     def own(self) -> str:
-        """The intruder's hardware address."""
+        """Return the intruder's hardware address."""
         return hardware_address(self.hosts.lab.name, self.intruder.name)
 
     def say(self, program: str, *arguments: object) -> None:
@@ -448,7 +449,7 @@ class Link:
 
     @contextmanager
     def replaced(self, hardware: str) -> Iterator[None]:
-        """The intruder's machine as another one, with its address."""
+        """Give the intruder's interface another hardware address."""
         change = ["ip", "netns", "exec", self.intruder.namespace, "ip", "link", "set", "eth0"]
         try:
             subprocess.run([*change, "address", hardware], check=True)
@@ -458,14 +459,14 @@ class Link:
             self.forget()
 
     def forget(self) -> None:
-        """As on a host that had no rules yet."""
+        """Forget all neighbours, as on a host that had no rules yet."""
         tables = "; ".join(f"nft delete table {family} ringfence" for family in FAMILIES.values())
         self.hosts.shell(
             "tools-1", f"{tables}; ip neigh flush dev eth0; systemctl restart nftables"
         )
 
     def believed(self, address: str) -> str:
-        """The hardware address that packets to an address go to."""
+        """Return the hardware address that the host uses for an address."""
         script = f"""
             ip neigh replace {address} dev eth0 use 2>/dev/null || :
             for try in 1 2 3 4 5 6 7 8 9 10; do
@@ -476,7 +477,7 @@ class Link:
         return done.stdout.removeprefix("lladdr ").strip()
 
     def known(self, version: int) -> int:
-        """How many neighbours are remembered."""
+        """Return the number of remembered neighbours."""
         command = f"nft --json list set {FAMILIES[version]} ringfence known"
         shown = self.hosts.shell("tools-1", command)
         return len(json.loads(shown)["nftables"][1]["set"].get("elem", []))
@@ -502,7 +503,7 @@ def link(hosts: Firewalled) -> Iterator[Link]:
 
 @pytest.mark.parametrize(("version", "lie"), LIES)
 def test_nobody_takes_the_place_of_a_neighbour(link, version, lie):
-    """Not even of one that was idle, or known before there were rules."""
+    """A neighbour that was idle, or known before there were rules, cannot be replaced either."""
     victim, router = link.victim(version), link.address(GATEWAY, version)
     table = f"{FAMILIES[version]} ringfence"
     link.hosts.shell("tools-1", f"nft delete table {table}; ip neigh flush dev eth0")
@@ -535,7 +536,7 @@ def test_what_is_refused_is_kept_with_the_address(link, version, lie):
     hardware = int(link.own.replace(":", ""), 16)
     words = {
         4: f"{router} . {link.own}",
-        6: f"0x{int(ip_address(router)):032x} . 0x{hardware:x}",  # what the set holds are numbers
+        6: f"0x{int(ip_address(router)):032x} . 0x{hardware:x}",  # the set holds numbers
     }
     shown = link.hosts.shell("tools-1", f"nft list set {FAMILIES[version]} ringfence refused")
     assert words[version] in shown
@@ -628,7 +629,7 @@ def test_addresses_that_move_on_purpose_are_left_alone(link):
 def changed_manifest(
     hosts: Firewalled, directory: Path, change: Callable[[dict[str, Any]], None]
 ) -> Path:
-    """A copy of the manifest with a change, beside the same state."""
+    """Copy the manifest with a change, beside the same state."""
     original = hosts.environment.path
     document = yaml.safe_load(original.read_text())
     change(document)

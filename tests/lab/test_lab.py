@@ -1,4 +1,4 @@
-"""The lab itself: a host to boot, disconnect, kill and reset; in the end nothing is left."""
+"""The lab itself: boot, disconnect, kill and reset a host; at the end nothing remains."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, release: str, octets: range) 
 
 @pytest.fixture
 def running(tiny: Lab) -> Lab:
-    """The tiny lab with its host up and connected, whatever the test before did."""
+    """Return the tiny lab with its host up and connected, whatever the previous test did."""
     tiny.reconnect("only")
     tiny.up()
     return tiny
@@ -110,7 +110,7 @@ def running(tiny: Lab) -> Lab:
 
 @pytest.fixture
 def second_manifest(tmp_path: Path, octets: range) -> Iterator[Path]:
-    """Another lab, for tests that take it down themselves."""
+    """Return the manifest of another lab, for tests that take it down themselves."""
     path = write_manifest(tmp_path, SECOND, octets[2])
     down(SECOND)
     yield path
@@ -140,7 +140,7 @@ def boot_id(lab: Lab) -> str:
 
 
 def traces(name: str) -> dict[str, list[str]]:
-    """Everything on this machine that belongs to a lab, by kind; kinds without any are left out."""
+    """Return everything on this machine that belongs to a lab, by kind, without empty kinds."""
     prefix = namespace_prefix(name)
     links = json.loads(subprocess.check_output(["ip", "-json", "link", "show"]))
     found = {
@@ -163,10 +163,10 @@ def traces(name: str) -> dict[str, list[str]]:
             groups = (process / "cgroup").read_text()
         except OSError:
             continue
-        # Any mount namespace may hold a copy, those of other labs' hosts included.
+        # Any mount namespace may hold a copy, also those of other labs' hosts.
         if prefix in mounts or f"{directories.LABS / name}/" in mounts:
             found["mounts"].append(process.name)
-        # An empty command line: dead, and its parent has not looked yet.
+        # An empty command line: a dead process that its parent has not reaped yet.
         if command and (f"/lab-{name}/" in groups or f"{directories.LABS / name}/" in command):
             found["processes"].append(f"{process.name} {command}")
     return {kind: [str(item) for item in items] for kind, items in found.items() if items}
@@ -321,7 +321,7 @@ def test_up_boots_a_dead_host(running: Lab) -> None:
 def test_host_reboots_itself(running: Lab) -> None:
     before = boot_id(running)
     running.exec("only", ["systemctl", "reboot"])
-    # Between two lives it has no process to ask.
+    # During a reboot the lab has no process to query.
     assert eventually(lambda: running.machines["only"].leader is not None and is_new(before), 30)
 
     def ssh_works() -> bool:
@@ -402,7 +402,7 @@ def start_up(manifest: Path, release: str) -> subprocess.Popen[bytes]:
 def test_down_leaves_nothing(second_manifest: Path, release: str) -> None:
     lab = Lab(Environment.load(second_manifest), release)
     lab.up()
-    # What tests leave running in a client must not outlive the lab either.
+    # Processes that tests leave running in a client must not outlive the lab either.
     subprocess.run(
         ["setsid", "--fork", *lab.command("client", ["sleep", "600"])],
         stdin=subprocess.DEVNULL,
@@ -461,7 +461,7 @@ def test_up_repairs_a_broken_network(second_manifest: Path, release: str) -> Non
 
 
 def test_state_that_the_lab_did_not_make_is_kept(second_manifest: Path, release: str) -> None:
-    """Whoever boots a rehearsal of a real environment must not lose its keys."""
+    """A rehearsal of a real environment must not delete the environment's keys."""
     state = second_manifest.parent / ".state"
     state.mkdir(mode=0o700)
     key = state / "bootstrap_ed25519"
@@ -517,7 +517,7 @@ def test_command_line_tells_the_state(running: Lab) -> None:
 
 def test_without_root_the_remedy_is_one_line(running: Lab) -> None:
     command = [sys.executable, "-m", "ringfence", "lab", "status", str(running.environment.path)]
-    # Able to read this checkout wherever it lies, and nothing else.
+    # May read this checkout, wherever it is, and nothing else.
     reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reading, *command],

@@ -1,4 +1,4 @@
-"""Every event reaches the collector, whatever fails on the way; what arrives twice says so."""
+"""Every event reaches the collector, whatever fails on the way; duplicates are marked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAYBOOK = """
   roles: [log_shipping]
 """
 
-# Numbered messages at a steady rate; blocks, as any program, when journald is behind.
+# Numbered messages at a steady rate; it blocks, as any program does, when journald lags.
 GENERATOR = """
 import socket, sys, time
 name, first, count, rate = sys.argv[1], *map(int, sys.argv[2:])
@@ -64,7 +64,7 @@ print(json.dumps([fresh, again]))
 
 @pytest.fixture(scope="module")
 def lab(make_manifest: Callable[..., Path], release: str) -> Iterator[Lab]:
-    """A lab whose hosts ship their journals, and are not hardened otherwise."""
+    """Boot a lab whose hosts ship their journals, without other hardening."""
     environment = Environment.load(make_manifest("test-shipping", OCTET))
     lab = Lab(environment, release)
     lab.down()
@@ -104,7 +104,7 @@ def run(lab: Lab, host: str, *command: str, timeout: float = 60) -> str:
 
 
 def generate(lab: Lab, name: str, first: int, count: int) -> None:
-    """Start a generator that goes on by itself."""
+    """Start a generator that continues in the background."""
     program = ["/usr/bin/python3", "-c", GENERATOR, name, str(first), str(count), str(RATE)]
     run(lab, "tools-1", "systemd-run", "--quiet", "--collect", f"--unit={name}", *program)
 
@@ -168,8 +168,8 @@ def test_every_event_arrives_once_whatever_fails(lab: Lab):
         fresh, again = wait_until_arrived(lab, generator, sent)
         twice = [number for number, times in Counter(fresh).items() if times > 1]
         assert not twice, f"{len(twice)} events arrived twice and do not say so"
-        # A journal that was cut off while it wrote may lose its last entries. They had been
-        # sent: the collector then has more than the host.
+        # An interrupted write of the journal may lose its last entries. They had been sent: the
+        # collector then has more than the host.
         assert sorted(fresh) == list(range(len(fresh)))
         assert len(sent) <= len(fresh) <= len(sent) + 64
         assert set(again) <= set(fresh)
@@ -178,7 +178,7 @@ def test_every_event_arrives_once_whatever_fails(lab: Lab):
 
 
 def test_the_record_holds_after_all_of_this(lab: Lab):
-    """With the operator's key, on a copy: as an auditor would."""
+    """With the operator's key, on a copy: as an auditor verifies it."""
     report = verify(lab)
     assert report["findings"] == []
     assert report["missing"] == 0
@@ -214,7 +214,7 @@ def test_a_full_disk_stops_the_record_and_loses_nothing(lab: Lab):
     assert sorted(fresh) == sent
 
 
-# Opens a RELP session with a certificate, and says whether it was answered.
+# Opens a RELP session with a certificate, and prints whether it was answered.
 OPEN_SESSION = """
 import socket, ssl, sys
 address, server_name, certificate, key = sys.argv[1:]
@@ -232,7 +232,7 @@ with socket.create_connection((address, 2514), 5) as plain:
 
 
 def test_only_hosts_may_send_and_nobody_else_of_the_authority(lab: Lab):
-    """A caller's certificate is good for calls, and not for writing into the record."""
+    """A caller's certificate permits calls, but no writing to the record."""
     environment, collector = lab.environment, lab.environment.hosts["siem-1"]
     identity = principal_identity(environment, environment.principals["carol"])
     for name, path in (("carol.crt", identity.certificate), ("carol.key", identity.key)):

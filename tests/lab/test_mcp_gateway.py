@@ -1,4 +1,4 @@
-"""The gateway on a host, as the role makes it: real servers behind it, people in front of it."""
+"""The gateway as the role deploys it on a host: real servers behind it, callers in front of it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Site:
         return run(*command, *arguments, directory=checkout, environment=environment)
 
     def processes(self) -> list[str]:
-        """Their numbers."""
+        """Return the process ids of the gateway's processes."""
         units = "ringfence-gateway@1 ringfence-gateway@2"
         return self.on("edge-1", f"systemctl show --property MainPID --value {units}").split()
 
     def kill(self, *numbers: int) -> None:
-        """And wait until systemd has started them again."""
+        """Kill processes, and wait until systemd has started them again."""
         units = [f"ringfence-gateway@{number}" for number in numbers]
         before = self.processes()
         self.on("edge-1", f"systemctl kill -s KILL {' '.join(units)}")
@@ -51,14 +51,14 @@ class Site:
         assert all(self.processes()[number - 1] != before[number - 1] for number in numbers)
 
     def code_in_processes(self) -> list[str]:
-        """Return the code that each process would import now, as far as it has not yet."""
+        """Return the code that each process would import now, if it has not imported it yet."""
         path = f"{CODE}/ringfence/gateway/__init__.py"
         return [
             self.on("edge-1", f"cat /proc/{process}/root{path}") for process in self.processes()
         ]
 
     def ringfence(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """From the network of the clients."""
+        """Run a command from the clients' network."""
         command = ["ringfence", *arguments, "--environment", str(self.manifest)]
         return self.lab.exec("client", command, timeout=60)
 
@@ -87,7 +87,7 @@ def site(make_manifest: Callable[..., Path], release: str, octets: range) -> Ite
 
 
 def checkout_with(directory: Path, path: str, more: str) -> Path:
-    """This checkout with more in one file of its package."""
+    """Copy this checkout with additional text in one file of its package."""
     for entry in ROOT.iterdir():
         if entry.name != "ringfence" and not entry.name.startswith("."):
             (directory / entry.name).symlink_to(entry)
@@ -98,7 +98,7 @@ def checkout_with(directory: Path, path: str, more: str) -> Path:
 
 
 class TestGateway:
-    """The tests build on each other, in the order in which they stand here."""
+    """Tests that build on each other, in the order of the file."""
 
     def test_tools_wait_for_approval(self, site: Site):
         listed = site.call("carol", "time", "--list")
@@ -140,7 +140,7 @@ class TestGateway:
         assert "jane.doe" not in answer.stdout
 
     def test_so_is_it_in_a_large_result(self, site: Site):
-        """Which is searched in a process of its own, within the sandbox."""
+        """A separate process, inside the sandbox, searches a large result."""
         rows = """select * from (
             with recursive n(x) as (select 1 union all select x + 1 from n where x < 5000)
             select x, 'jane.doe@example.org' as email from n
@@ -154,7 +154,7 @@ class TestGateway:
         port = site.lab.environment.servers["time"].port
         attempt = ["timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
         assert site.lab.exec("client", attempt, timeout=20).returncode != 0
-        # And who stands where the gateway stands is still not the gateway.
+        # Another account on the gateway's host is not admitted either.
         curl = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{address}:{port}/mcp"
         seen = site.lab.exec("edge-1", ["su", "-s", "/bin/sh", "nobody", "-c", curl], timeout=30)
         assert seen.stdout.strip() == "000"
@@ -207,7 +207,7 @@ class TestGateway:
     def test_code_is_served_as_a_whole_and_with_the_configuration_that_it_was_checked_with(
         self, site: Site, tmp_path: Path
     ):
-        """Until then every process has the old one, also one that starts meanwhile."""
+        """Until the switch every process runs the old code, even one that starts meanwhile."""
         newer = "# newer\n"
         checkout = checkout_with(tmp_path, "ringfence/gateway/__init__.py", newer)
         apply = ("harden", "--tags", "mcp_gateway")

@@ -1,6 +1,6 @@
-"""MCP servers over mutual TLS: callers get through, others do not, and servers stay where they are.
+"""MCP servers over mutual TLS: callers get through, others do not, and servers stay isolated.
 
-Roles tls and mcp_servers alone, on a host that is not hardened otherwise.
+Only the roles tls and mcp_servers; the host is not hardened otherwise.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PLAYBOOK = """
           {{ declared | rejectattr('name', 'in', without) | map('combine', change) + more }}
 """
 
-# One request from the client segment: what is presented, what is asked, what comes back.
+# One request from the client segment: certificate, request and answer.
 ASK = """
 import json, socket, ssl, sys
 asked = json.loads(sys.argv[1])
@@ -68,7 +68,7 @@ NO_FINDINGS = {
     "sessionresumption_ID": "asked without a certificate, which is refused",
     "sessionresumption_ticket": "asked without a certificate, which is refused",
 }
-"""Findings of testssl that are not about the frontend, and why."""
+"""Findings of testssl that do not concern the frontend, each with the reason."""
 
 SERVERS = {
     "time": ("get_current_time", {"timezone": "UTC"}, '"timezone": "UTC"'),
@@ -130,7 +130,7 @@ def ask(
     request: str = "POST /mcp",
     headers: Mapping[str, str] | None = None,
 ) -> str:
-    """Status line of the answer, or why there is none."""
+    """Return the status line of the answer, or the reason why there is none."""
     environment = lab.environment
     identity = pki.principal_identity(environment, environment.principals[principal or "carol"])
     server = environment.servers["time"]
@@ -188,7 +188,7 @@ def test_what_is_no_caller_or_no_call_is_refused(lab: Lab):
         "no length": ask(lab, headers={"Content-Length": "", "Transfer-Encoding": "chunked"}),
     }
     expected = {
-        "a caller": "HTTP/1.1 400",  # the frontend lets it pass; the server wants a body
+        "a caller": "HTTP/1.1 400",  # the frontend passes it on; the server requires a body
         "no certificate": "TLS: TLSV13_ALERT_CERTIFICATE_REQUIRED",
         "TLS 1.2": "TLS: TLSV1_ALERT_PROTOCOL_VERSION",
         "a page of another site": "HTTP/1.1 403",
@@ -196,7 +196,7 @@ def test_what_is_no_caller_or_no_call_is_refused(lab: Lab):
         "another path": "HTTP/1.1 404",
         "another method": "HTTP/1.1 405",
         "a large body": "HTTP/1.1 413",
-        "no length": "HTTP/1.1 40",  # not before the body is there, or for lack of a length
+        "no length": "HTTP/1.1 40",  # before the body arrives, or because the length is missing
     }
     for case, prefix in expected.items():
         assert refusals[case].startswith(prefix), (case, refusals)
@@ -243,7 +243,7 @@ def test_a_server_whose_process_dies_comes_back(lab: Lab):
 
 
 def test_testssl_finds_nothing(lab: Lab, release: str):
-    """With the certificate of a caller; version 3.2, which can present one, came with Debian 13."""
+    """With a caller's certificate; version 3.2, which can present one, is in Debian since 13."""
     if release != "trixie":
         pytest.skip("testssl.sh of this release cannot present a certificate")
     identity = pki.principal_identity(lab.environment, lab.environment.principals["carol"])
@@ -257,7 +257,7 @@ def test_testssl_finds_nothing(lab: Lab, release: str):
     )
     assert lab.exec("siem-1", ["sh", "-c", prepare], input=pem, timeout=300).returncode == 0
     scan = [
-        # A certificate of 30 days is renewed after 15: warn below the third that checks ask for.
+        # A certificate of 30 days is renewed after 15: warn below the third that checks require.
         *("env", "DAYS2WARN1=10", "DAYS2WARN2=5"),
         *("testssl", "--quiet", "--warnings", "off", "--nodns", "none", "--color", "0"),
         *("--mtls", "/root/carol.pem", "--add-ca", "/etc/ringfence/pki/ca.crt"),
@@ -348,7 +348,7 @@ def test_a_server_that_is_no_longer_declared_is_removed(lab: Lab):
 
 
 def test_a_host_without_servers_keeps_nothing_of_them(lab: Lab):
-    """As when it leaves the group: nothing may go on serving unseen."""
+    """A host that leaves the group must not continue to serve unnoticed."""
     apply_roles(lab, without=["time", "git", "sqlite"])
     for trace in (
         "getent passwd | grep ^mcp-",

@@ -1,6 +1,6 @@
 """The lab's network: the sensor's mirrored packets, the router's access lists, the attacker's node.
 
-Nothing is hardened: this is the ground that hosts stand on.
+No role is applied: the tests concern the network that the hosts use.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def opened(lab: Lab, node: str, *targets: tuple[str, int]) -> set[tuple[str, int
 
 
 def captured(lab: Lab, act: Callable[[], object]) -> list[dict[str, Any]]:
-    """Return the packets that reach the sensor while something happens."""
+    """Return the packets that reach the sensor during an action."""
     lab.exec("sensor-1", ["rm", "-f", "/run/capturing"], check=True)
     capture = subprocess.Popen(
         lab.command("sensor-1", ["python3", "-c", CAPTURE, str(PORT), "3"]),
@@ -172,7 +172,7 @@ def captured(lab: Lab, act: Callable[[], object]) -> list[dict[str, Any]]:
 
 
 def test_every_packet_is_seen_once(lab: Lab):
-    """Within a segment and between segments, from hosts and from whoever else has a cable."""
+    """Within a segment and between segments, from hosts and from any other node on the link."""
     tools, siem = address(lab, "tools-1"), address(lab, "siem-1")
     lab.intrude("servers")
 
@@ -203,7 +203,8 @@ def test_every_packet_is_seen_once(lab: Lab):
 
 
 def test_frames_are_whole_and_sound(lab: Lab):
-    """As on a cable: cut to size, checksums filled in. What is not, an attacker made so."""
+    """Frames have the size and the checksums that they have on a cable; only an attacker sends
+    others."""
     send = "import socket; socket.create_connection(({!r}, 9000), 2).sendall(bytes(100_000))"
     program = ["python3", "-c", send.format(address(lab, "siem-1"))]
     seen = captured(lab, lambda: lab.exec("tools-1", program, check=True))
@@ -234,7 +235,7 @@ def test_the_router_lets_pass_what_the_manifest_declares(lab: Lab):
     try:
         assert opened(lab, "client", *everything) == {("tools-1", 8441)}
         assert opened(lab, "tools-1", ("siem-1", 2514), ("siem-1", 9000)) == {("siem-1", 2514)}
-        # It is no part of the way within a segment.
+        # The router is not on the path within a segment.
         assert opened(lab, "sensor-1", ("siem-1", 9000)) == {("siem-1", 9000)}
     finally:
         lab.lift()

@@ -1,4 +1,5 @@
-"""A sensor as the role makes it: rules come into force without a stop, and wrong ones never do."""
+"""A sensor as the role deploys it: new rules take effect without a stop, and faulty rules never
+do."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ class Site:
         self.lab.exec("sensor-1", words, timeout=90, check=True)
 
     def collected(self, words: str, seconds: int = 10) -> list[str]:
-        """Records of the sensor that hold every word, as soon as there are any."""
+        """Return the sensor's records that contain every word, as soon as there are any."""
         looking = " | ".join(f"grep -F -e '{word}'" for word in words.split("|"))
         return self.on(
             "siem-1",
@@ -74,7 +75,7 @@ class Site:
 
     @property
     def state(self) -> tuple[str, str, int]:
-        """The process, what is in force, and the rules that it has."""
+        """Return the process, the configuration in effect, and its rules."""
         process = self.on("sensor-1", "systemctl show -P MainPID suricata").strip()
         version = self.on("sensor-1", IN_FORCE).strip()
         stats = json.loads(self.on("sensor-1", ASK.format("ruleset-stats")))
@@ -105,7 +106,7 @@ def site(make_manifest: Callable[..., Path], octets: range) -> Iterator[Site]:
 
 
 class TestSensor:
-    """The tests build on each other, in the order in which they stand here."""
+    """Tests that build on each other, in the order of the file."""
 
     def test_a_second_run_changes_nothing(self, site: Site):
         again = site.apply()
@@ -208,7 +209,7 @@ class TestSensor:
         assert site.collected('"NIDS_EVENT":"drops"', seconds=40)
 
     def test_a_flood_of_one_signature_is_limited_and_reported(self, site: Site):
-        """Sources are made up, so that no threshold of Suricata limits it."""
+        """The sources are invented, so that no threshold of Suricata limits the flood."""
         before = len(site.collected("Undeclared source - tcp"))
         address = site.lab.environment.hosts["sensor-1"].address
         site.on("sensor-1", f"python3 -c {shlex.quote(FLOOD)} {address}")
@@ -217,7 +218,7 @@ class TestSensor:
 
     def test_a_load_balancer_is_answered_while_suricata_runs(self, site: Site):
         def becomes(expected: str) -> None:
-            """Within half a minute: an answer takes a report."""
+            """Wait up to half a minute: an answer requires a report."""
             site.on(
                 "sensor-1",
                 f"for try in $(seq 150); do {OPEN}; [ $? = {expected} ] && exit; sleep 0.2; done; "

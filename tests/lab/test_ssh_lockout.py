@@ -1,7 +1,7 @@
-"""Nobody is locked out: whatever goes wrong while the doors change, automation gets in afterwards.
+"""Nobody is locked out: whatever fails while SSH access changes, automation logs in afterwards.
 
-Every change here would lock automation out for good if nothing undid it: a strange authority
-is put in the place of the environment's own.
+Without a rollback, every change here would lock automation out for good: it replaces the
+environment's authority by an unknown one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ringfence.verify.logins import Login, LoginIdentity, try_login
 ROOT = Path(__file__).parents[2]
 HOST = "tools-1"
 SECONDS = 12
-"""For the proof of a change that never comes, because the run is killed."""
+"""Time limit of a change whose new login never comes, because the run is killed."""
 PROOF = 120
-"""For one that comes, also on a busy machine."""
+"""Time limit of a change whose new login comes, also on a busy machine."""
 PATIENCE = SECONDS + 30
 
 
@@ -59,7 +59,7 @@ class Doors:
         )
 
     def run_until(self, task: str, *arguments: str) -> None:
-        """Kill the run, as a power failure would, in the moment in which a task begins."""
+        """Kill the run, as a power failure would, at the moment when a task begins."""
         with subprocess.Popen(
             self.command(SECONDS, *arguments),
             cwd=ROOT,
@@ -67,7 +67,7 @@ class Doors:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # Unbuffered, so that a task is seen when it begins.
+            # Unbuffered, so that the start of a task shows at once.
             env=os.environ | {"PYTHONUNBUFFERED": "1", "ANSIBLE_NOCOLOR": "1"},
         ) as process:
             assert process.stdout
@@ -100,7 +100,7 @@ class Doors:
         return self.on_host(f"test -e {saved} && echo armed || :").stdout.strip() == "armed"
 
     def state(self) -> str:
-        """The doors' files, in one line per file."""
+        """Return the files of the SSH access path, one line per file."""
         return self.on_host(
             "find /etc/ssh /etc/sudoers.d /etc/pam.d -type f -exec sha256sum {} + | sort -k 2"
         ).stdout
@@ -243,7 +243,7 @@ def test_failures_counted_against_automation_do_not_matter(doors: Doors):
 
 @pytest.fixture
 def full_agent(tmp_path: Path) -> Iterator[Path]:
-    """An agent that holds a dozen keys, none of them good for anything."""
+    """Run an agent with a dozen keys, none of which any host accepts."""
     socket = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as agent:
         assert eventually(socket.exists, 5)

@@ -51,7 +51,7 @@ NAME, PLAIN_NAME = "rates.example.com", "mirror.example.com"
 """Declared for TLS on port 443 and for HTTP on port 80."""
 DENIED_NAME = "bad.example.net"
 LARGE = 100_000
-"""Bytes, instead of the default of the role, to keep the capture small."""
+"""Bytes, instead of the role's default, to keep the capture small."""
 
 TLS12 = ssl.TLSVersion.TLSv1_2
 CALL = json.dumps(
@@ -69,7 +69,7 @@ class Case:
 
 
 def escaped_call() -> Packets:
-    """A call with escapes as PHP's JSON encoder writes them."""
+    """Build a call with escapes as PHP's JSON encoder writes them."""
     return http(CLIENT, TOOLS, 9000, POST, CALL.replace("/", "\\/"))
 
 
@@ -111,7 +111,7 @@ def times(number: int, made: Callable[[], Packets]) -> Packets:
 
 
 def overlapping(other: Callable[[bytes], bytes], start: int = 0) -> Packets:
-    """Send different data, from a byte on, before the first data of a client."""
+    """Send different data, from a given byte on, before the first data of a client."""
     packets = old_tls(CLIENT, EDGE, 443)
     place = next(n for n, packet in enumerate(packets) if Raw in packet)
     before = packets[place].copy()
@@ -153,7 +153,7 @@ def in_fragments(source: str, target: str) -> Packets:
 
 
 def errors() -> Packets:
-    """ICMP errors about connections, as routers and hosts send them."""
+    """Build ICMP errors about connections, as routers and hosts send them."""
     call, call6 = tls(CLIENT, EDGE, 443), tls(CLIENT6, EDGE6, 443)
     quoted, quoted6 = call[3][IP].copy(), call6[3][IPv6].copy()
     return [
@@ -197,7 +197,7 @@ SPELLINGS = (
     *("[fd00:0ec2:0:0::0254]", "[fd00:ec2:0:0:0:0:0:254]", "[FD00:EC2::0.0.2.84]"),
     *("169.254.169.254:80", "instance-data", "x-169-254-169-254.dns.example.com"),
 )
-"""Spellings of the address of instance metadata, as programs accept it, and names for it."""
+"""Spellings of the address of instance metadata that programs accept, and names for it."""
 BY_PROXY = {
     "POST": METADATA_GET.replace("GET", "POST"),
     "a request for a token": TOKEN_PUT,
@@ -409,7 +409,8 @@ CASES: dict[int, Case] = {
         lambda: [udp(CLIENT6, TOOLS6, port) for port in range(1, 16)],
         lambda: [udp(CLIENT, TOOLS, 5000, sport=5000) for _ in range(40)],
     ),
-    # Also from the port of a declared server, where it is not the server's, or not to its clients.
+    # Also from a declared server's port, where the sender is not the server or the target not a
+    # client.
     1200062: Case(
         lambda: openings(CLIENT, TOOLS, range(1, 16), "A"),
         lambda: (
@@ -567,7 +568,7 @@ CASES: dict[int, Case] = {
     1200116: Case(lambda: [ip(TOOLS, SIEM) / ICMP(type=3, code=3) / Raw(bytes(64))], errors),
     1200117: Case(lambda: [ip(TOOLS6, SIEM6) / ICMPv6DestUnreach(code=4) / Raw(bytes(64))], errors),
 }
-"""Cases by number of the signature, where it does not depend on the manifest."""
+"""Cases by signature number, where the number does not depend on the manifest."""
 
 MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
     **{
@@ -612,7 +613,7 @@ MORE: dict[str, tuple[int, Callable[[], Packets]]] = {
             1200110,
             lambda s=source, t=target, n=number: [other(s, t, n)],
         )
-        # IGMP, IPIP, IPv6 in IPv4, ESP, SCTP, two for experiments, and nobody's.
+        # IGMP, IPIP, IPv6 in IPv4, ESP, SCTP, two for experiments, and an unassigned one.
         for source, target, numbers in (
             (TOOLS, SIEM, (2, 4, 41, 50, 132, 253, 254, 255)),
             (TOOLS6, SIEM6, (50, 132, 253)),

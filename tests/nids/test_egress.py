@@ -1,7 +1,7 @@
-"""The egress firewall and the sensor decide the same: same captures, same engine.
+"""The egress firewall and the sensor agree: same captures, same engine.
 
-The firewall drops what the sensor raises an alert about, and lets through what it is silent on. Its
-rules keep to what AWS Network Firewall takes.
+The firewall drops what the sensor raises an alert about, and passes the rest. Its rules use only
+what AWS Network Firewall supports.
 https://docs.aws.amazon.com/network-firewall/latest/developerguide/suricata-limitations-caveats.html
 """
 
@@ -32,7 +32,7 @@ REFUSED = re.compile(
 DEFAULTS = """
 drop tcp any any -> any any (msg:"aws:drop_established"; flow:established; dsize:>0; sid:1; rev:1;)
 """
-"""AWS's default for a connection that no rule passes, once it carries data: `egress.DEFAULTS`."""
+"""AWS's default for a connection that carries data and that no rule passes: `egress.DEFAULTS`."""
 INLINE = ("--simulate-ips", "--set", "stream.inline=yes")
 """The inline mode of a firewall: it inspects the data before it forwards the packet."""
 EGRESS = {1200015, 1200016, 1200017}
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Make, bool]] = {
         False,
     ),
 }
-"""Packets of a server with egress, and whether they may leave."""
+"""Packets of a server with egress, and whether the firewall passes them."""
 
 
 def named(source: str, name: str | None) -> Packets:

@@ -1,4 +1,5 @@
-"""Every signature raises its alert for its traffic, and not for traffic that is almost the same."""
+"""Every signature raises its alert for its traffic, and none for traffic that is almost the
+same."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def environment() -> Environment:
-    """The lab with the additions of a provisioned environment: a resolver, names, metadata."""
+    """Return the lab with the additions of a provisioned environment: a resolver, names,
+    metadata."""
     lab = Environment.load(MANIFEST)
     names = (
         Egress(443, "rates", "tcp", domain=cases.NAME),
@@ -158,7 +160,7 @@ def _declared(entry: Mapping[str, Any], port: int) -> Packets:
 
 
 def _fingerprint(suricata: Suricata, folder: Path, variables: Mapping[str, Any]) -> str:
-    """Ask Suricata for the JA4 of the client in the capture for the denylist."""
+    """Return Suricata's JA4 of the client in the capture for the denylist."""
     render({**variables, "nids_denied_ja4": []}, folder)
     write(folder / "one.pcap", [cases.CASES[1200035].alerts()])
     rule = (

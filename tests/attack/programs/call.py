@@ -1,4 +1,4 @@
-"""Call a tool without asking the gateway: call.py ADDRESS PORT. Succeeds with a result."""
+"""Call a tool without the gateway: call.py ADDRESS PORT. Succeeds with a result."""
 
 import http.client
 import json

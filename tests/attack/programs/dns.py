@@ -1,6 +1,6 @@
-"""Carry data out in names: dns.py RESOLVER BYTES. Succeeds when all of it was taken.
+"""Exfiltrate data in DNS names: dns.py RESOLVER BYTES. Succeeds when the resolver took all of it.
 
-Each question holds some 120 bytes in labels of 60 characters.
+Each query holds some 120 bytes in labels of 60 characters.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Carry data out in pings: echo.py ADDRESS COUNT. Succeeds when any came back."""
+"""Exfiltrate data in pings: echo.py ADDRESS COUNT. Succeeds when any answer comes back."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""As root inside a server's sandbox: escape.py SIEM PORT. Succeeds with anything that leads out."""
+"""Escape as root from a server's sandbox: escape.py SIEM PORT. Succeeds when any attempt gets
+out."""
 
 import contextlib
 import ctypes

@@ -1,5 +1,7 @@
-"""Open a connection in pieces of 8 bytes: fragments.py ADDRESS PORT. A filter that looks at the
-first piece alone sees no port flags."""
+"""Open a connection in fragments of 8 bytes: fragments.py ADDRESS PORT.
+
+A filter that reads only the first fragment sees the ports without the flags.
+"""
 
 import json
 import sys

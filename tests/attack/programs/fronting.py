@@ -1,4 +1,4 @@
-"""Ask one name for another, inside of TLS: fronting.py ADDRESS PORT NAME HIDDEN-NAME."""
+"""Request one name under another inside TLS: fronting.py ADDRESS PORT NAME HIDDEN-NAME."""
 
 import json
 import socket

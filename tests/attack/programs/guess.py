@@ -1,4 +1,4 @@
-"""Try to log in: guess.py ADDRESS TIMES. Succeeds where a password would be taken at all."""
+"""Try to log in: guess.py ADDRESS TIMES. Succeeds if the host offers password logins at all."""
 
 import json
 import subprocess

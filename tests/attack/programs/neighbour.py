@@ -1,7 +1,7 @@
-"""Pretend to be somebody on the link: neighbour.py KIND VICTIM CLAIMED, several times.
+"""Claim an address on the link: neighbour.py KIND VICTIM CLAIMED, several times.
 
-KIND: arp (an answer that nobody asked for), nd (its counterpart of IPv6), ra (a router), dhcp (a
-server that answers). What came of it, only the victim knows.
+KIND: arp (an unsolicited answer), nd (the same for IPv6), ra (a router), dhcp (a server that
+answers). Only the victim shows whether it succeeded.
 """
 
 import json

@@ -1,5 +1,8 @@
-"""The world beyond the lab, for data to go to: outside.py ADDRESS…, one name server, one TLS server
-and one plain web server on each address. Answers everything, until it is ended."""
+"""Hosts outside the lab that receive data: outside.py ADDRESS…
+
+Runs one name server, one TLS server and one plain web server on each address. Answers everything,
+until it is stopped.
+"""
 
 import socket
 import ssl

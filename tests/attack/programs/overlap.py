@@ -1,7 +1,7 @@
-"""Say TLS 1.2 to a server and something else to a sensor: overlap.py ADDRESS PORT.
+"""Show TLS 1.2 to a server and something else to a sensor: overlap.py ADDRESS PORT.
 
-A segment with other bytes goes ahead of the hello, for one place further on: a server puts it aside
-until what comes before it is there, which then is the hello, and whole.
+A segment with other bytes precedes the hello and starts one byte later in the stream. The server
+holds it until the missing byte arrives; that byte comes with the complete hello.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Look for ports: scan.py KIND SECONDS ADDRESS PORT…, with so many seconds between two packets.
+"""Scan ports: scan.py KIND SECONDS ADDRESS PORT…, with SECONDS between two packets.
 
-Succeeds with any answer: what is silent tells nothing.
+Succeeds with any answer: silence shows nothing.
 """
 
 import json
@@ -18,7 +18,7 @@ FLAGS = {"syn": "S", "fin": "F", "null": "", "xmas": "FPU", "ack": "A"}
 
 began = time.time()
 kind, pause, target, *ports = sys.argv[1:]
-# Another one each time: what was seen of one scan must not be taken for part of the next.
+# A new port each time, so that packets of one scan do not count towards the next.
 own = 20000 + secrets.randbelow(40000)
 network = (IPv6 if ip_address(target).version == 6 else IP)(dst=target)
 probes = [

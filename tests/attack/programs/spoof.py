@@ -1,5 +1,7 @@
-"""Send openings from somebody else's address: spoof.py SOURCE ADDRESS PORT. What came of it, only
-the target knows."""
+"""Send SYNs from a forged address: spoof.py SOURCE ADDRESS PORT.
+
+Only the target shows whether it succeeded.
+"""
 
 import json
 import sys

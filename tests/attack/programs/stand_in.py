@@ -1,4 +1,4 @@
-"""An unprotected MCP server, in clear text and open to anybody: stand_in.py ADDRESS PORT."""
+"""Unprotected MCP server, in clear text and open to anybody: stand_in.py ADDRESS PORT."""
 
 import json
 import sys

@@ -1,7 +1,7 @@
-"""Speak TLS: tls.py ADDRESS PORT VERSION NAME BYTES [PAUSE]. Succeeds when all bytes were taken.
+"""Speak TLS: tls.py ADDRESS PORT VERSION NAME BYTES [PAUSE]. Succeeds when all bytes are sent.
 
-VERSION is the most that is offered, 1.2 or 1.3. With PAUSE, a hundred bytes at a time and so many
-seconds between.
+VERSION is the highest offered version, 1.2 or 1.3. With PAUSE, it sends a hundred bytes at a time,
+that many seconds apart.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""Between the conformance suite, which has no tokens for servers, and the gateway, which wants one.
+"""Proxy that adds tokens: the gateway requires them, and the conformance suite has none.
 
-It does for each request what a client and HAProxy do between them, and nothing else: it adds a
-token and the certificate that the token is bound to. Everything else passes as it is, both ways.
+It does for each request what a client and HAProxy do together, and nothing else: it adds a token
+and the certificate that the token is bound to. It passes everything else on unchanged, in both
+directions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
-"""Headers of one connection only (RFC 9110, section 7.6.1)."""
+"""Headers that apply to one connection only (RFC 9110, section 7.6.1)."""
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
@@ -40,7 +41,7 @@ class Proxy:
         )
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._pass)
-        # A client that leaves ends its request to the gateway as well.
+        # A client that disconnects also ends its request to the gateway.
         self._runner = web.AppRunner(
             app, handler_cancellation=True, shutdown_timeout=1, access_log=None
         )
@@ -71,7 +72,7 @@ class Proxy:
 
 @contextmanager
 def authorising(socket: Path, port: int, added: Mapping[str, str]) -> Iterator[None]:
-    """The proxy on a port of the loopback interface, in a thread of its own."""
+    """Run the proxy on a port of the loopback interface, in its own thread."""
     proxy, loop = Proxy(socket, added), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

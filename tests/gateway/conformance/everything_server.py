@@ -1,7 +1,7 @@
-"""The server that the conformance suite expects, by the official SDK: `everything_server.py PORT`.
+"""Server that the conformance suite expects, on the official SDK: `everything_server.py PORT`.
 
-The names and what they answer are the suite's (its SERVER_REQUIREMENTS.md and the descriptions of
-its scenarios); how a server does it is the SDK's.
+The suite defines the names and answers (its SERVER_REQUIREMENTS.md and the descriptions of its
+scenarios); the SDK defines how the server works.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mcp.server.mcpserver.resources import BinaryResource, TextResource
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from pydantic import Field
 
-# One red pixel; a WAV file without samples.
+# An image of one red pixel, and a WAV file without samples.
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8"
     "z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 )
 WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
 PAUSE = 0.05
-"""Seconds between notifications, which are to arrive one by one."""
+"""Seconds between notifications, so that they arrive one by one."""
 
 
 def text(said: str) -> types.TextContent:
@@ -65,8 +65,8 @@ CONTENT: Mapping[str, list[types.ContentBlock]] = {
     "slow_compute": [text("done")],
     "confirm_delete": [text("done")],
 }
-"""Tools that always answer the same. The last three are of the suite's scenarios for tasks, which
-neither this server nor the gateway offers: a server without them answers at once."""
+"""Tools with a constant answer. The last three belong to the suite's scenarios for tasks, which
+neither this server nor the gateway offers: a server without tasks answers at once."""
 
 
 def schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def fixed(content: list[types.ContentBlock]) -> Callable[[], list[types.ContentB
 
 for name, content in CONTENT.items():
     server.add_tool(fixed(content), name, description="Always alike", structured_output=False)
-# The SDK derives schemas from functions, and no function has one with this vocabulary.
+# The SDK derives schemas from functions, but no function yields a schema with these keywords.
 tools = server._tool_manager._tools  # pyright: ignore[reportPrivateUsage]
 tools["json_schema_2020_12_tool"].parameters = VOCABULARY_OF_2020_12
 
@@ -236,7 +236,7 @@ async def test_trigger_prompt_change(context: Context) -> str:
     return "told"
 
 
-# Questions to the client, in older versions requests of their own
+# Questions to the client; in older versions they are separate requests
 
 
 @server.tool()
@@ -272,7 +272,7 @@ for name, question in ELICITED.items():
     server.add_tool(eliciting(*question), name, description="Asks the user")
 
 
-# Questions to the client, from 2026-07-28 on results that want more input
+# Questions to the client; from 2026-07-28 on they are results that request more input
 
 
 def elicit(message: str, form: dict[str, Any]) -> types.ElicitRequest:
@@ -305,7 +305,8 @@ ROUNDS: Mapping[str, tuple[tuple[Mapping[str, types.InputRequest], ...], bool]] 
     "test_input_required_result_multiple_inputs": ((SEVERAL,), True),
     "test_input_required_result_multi_round": (STEPS, True),
 }
-"""Requests of each tool, round by round, and whether it counts rounds in the client's state."""
+"""Requests of each tool, round by round, and whether the tool counts rounds in the client's
+state."""
 
 
 def asking(
@@ -441,7 +442,7 @@ for method, params in {
     "resources/subscribe": types.SubscribeRequestParams,
     "resources/unsubscribe": types.UnsubscribeRequestParams,
 }.items():
-    # The SDK's server for functions has no place for these methods of older versions.
+    # The SDK's server for functions does not support these methods of older versions.
     server._lowlevel_server.add_request_handler(  # pyright: ignore[reportPrivateUsage]
         method, params, accepted
     )
