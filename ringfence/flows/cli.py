@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
 
 
 def _with_addresses(environment: Environment) -> Environment:
-    """Add the addresses of running instances; a contained one has none."""
+    """Add the addresses of running instances; a contained instance has none."""
     environment = provisioned.with_addresses(environment, provisioned.instances(environment))
     for host in environment.hosts.values():
         if not host.addresses:

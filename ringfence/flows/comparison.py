@@ -19,8 +19,8 @@ DHCP6 = {("udp", 546, 547), ("udp", 547, 546)}
 
 @dataclass(frozen=True, order=True)
 class Connection:
-    """Traffic from one end to one port of another. An end is `host NAME`, `segment NAME` for other
-    addresses of a segment, or an address or network outside."""
+    """Traffic from one end to one port of another. An end is `host NAME`, `segment NAME` (other
+    addresses of a segment), or an address or network outside."""
 
     source: str
     target: str
@@ -56,17 +56,17 @@ class Totals:
 @dataclass(frozen=True)
 class Comparison:
     declared: dict[Connection, str]
-    """Every declared connection with its reason. Copies for sensors are among them where a log has
-    some; mostly they are not recorded."""
+    """Every declared connection, with its reason. Mirrored packets are included only if a log has
+    them; most logs do not."""
     removable: frozenset[Connection] = frozenset()
     """Connections of the manifest's `network.flows`; all others are derived."""
     seen: dict[Connection, Totals] = field(default_factory=dict)
-    """Declared connections that a log has."""
+    """Declared connections that a log contains."""
     undeclared: dict[Connection, Totals] = field(default_factory=dict)
 
     @property
     def unused(self) -> dict[Connection, str]:
-        """Declared connections that no log has."""
+        """Declared connections that no log contains."""
         return {
             connection: why
             for connection, why in self.declared.items()
@@ -121,7 +121,7 @@ class _DeclaredFlows:
             self._by_port.setdefault((protocol, port), []).append((source, target, connection))
 
     def concern(self, record: FlowRecord) -> bool:
-        """Return whether it joins two ends and is not neighbour discovery, DHCP or the like."""
+        """Return whether a record joins two ends and is not neighbour discovery or DHCP."""
         ends = (record.source, record.target)
         broadcasts = {network.broadcast_address for network in self._segments}
         ports = (record.protocol, record.source_port, record.port)
@@ -133,7 +133,7 @@ class _DeclaredFlows:
         )  # fmt: skip
 
     def of(self, record: FlowRecord) -> list[Connection]:
-        """Return the declared connections that it belongs to."""
+        """Return the declared connections that a record belongs to."""
         ends = [(record.source, record.target, record.port)]
         if not record.certain:
             ends += [(record.target, record.source, record.source_port)]
@@ -148,14 +148,14 @@ class _DeclaredFlows:
         return []
 
     def copies(self, record: FlowRecord) -> Connection | None:
-        """Return the connection of mirrored packets to a sensor, or to its balancer; else None.
+        """Return the connection of mirrored packets to a sensor or its load balancer, else None.
 
-        Other traffic on this port is no copy. A flow log of AWS has none:
+        Other traffic on this port is not mirrored. AWS flow logs do not record mirrored packets:
         https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-network-limitations.html
         """
         source, target = record.source, record.target
         inside = source not in self._sensors and any(source in n for n in self._segments)
-        # The manifest does not know where in its segment the balancer is.
+        # The manifest does not name the address of the load balancer in its segment.
         watched = target in self._sensors or (
             ip_network(target) not in self._hosts
             and any(target in network for network in self._before_sensors)
@@ -172,7 +172,7 @@ class _DeclaredFlows:
 
     @staticmethod
     def connection_of_flow(flow: Flow) -> Connection:
-        """Name both ends of a flow: not every host has an address yet."""
+        """Name both ends of a flow by name, because some hosts have no address yet."""
         kind = "host" if isinstance(flow.source, Host) else "segment"
         source, target = f"{kind} {flow.source.name}", f"host {flow.target.name}"
         return Connection(source, target, flow.protocol, flow.port)

@@ -16,10 +16,10 @@ KINDS = {
     "unused": "declared and never seen",
     "undeclared": "undeclared",
 }
-"""Kinds of arrows and their names. The worst is drawn last, over the others."""
+"""Kinds of arrows, with their names. The worst kind is drawn last, on top of the others."""
 
 PORTS = 4
-"""Ports that one arrow names."""
+"""Number of ports that one arrow names."""
 
 _templates = templates.beside(__file__)
 
@@ -72,7 +72,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 def _arrows(
     environment: Environment, connections: dict[str, dict[Connection, Totals | None]]
 ) -> Sequence[Arrow]:
-    """Return one arrow for all ports between two ends."""
+    """Draw one arrow for all ports between two ends."""
     return [
         Arrow((source,), target, _ports(ports), kind=kind)
         for kind, found in connections.items()
@@ -92,7 +92,7 @@ def _between(
 
 
 def _end(environment: Environment, name: str) -> str:
-    """Return the box of an end; an address that the manifest names stands for its segment."""
+    """Return the box of an end; an address in a segment has the box of the segment."""
     inside = name.rpartition(" in ")[2]
     return f"segment {inside}" if inside != name and inside in environment.segments else name
 
@@ -110,7 +110,7 @@ def _ports(connections: Iterable[Connection]) -> str:
 
 
 def _few(ports: Sequence[str], most: int) -> str:
-    """Shorten a list of ports: a scan has hundreds; the tables have them all."""
+    """Shorten a list of ports: a scan has hundreds. The tables list all of them."""
     return ",".join(ports) if len(ports) <= most else f"{','.join(ports[: most - 1])},…"
 
 

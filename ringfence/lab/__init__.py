@@ -1,4 +1,4 @@
-"""The lab: an environment's hosts, booted on this machine. It is not used in production."""
+"""The lab: an environment's hosts, booted on this machine. Production does not use it."""
 
 from ringfence.lab.errors import LabError, UnusableError
 from ringfence.lab.lab import Lab

@@ -1,7 +1,7 @@
-"""Access lists of the lab's router: between segments only what the manifest declares.
+"""Access lists of the lab's router: they pass only declared flows between segments.
 
-They correspond to network ACLs and security groups in AWS. A lab comes up without them, to show
-what hosts enforce by themselves.
+They correspond to network ACLs and security groups in AWS. A lab starts without them, to show
+what the hosts enforce by themselves.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def lift(plan: Plan) -> None:
 
 
 def rules(environment: Environment) -> str:
-    """Return the ruleset. Lookups in its sets take constant time."""
+    """Return the ruleset. It uses sets, so lookups take constant time."""
     flows = {
         "from": list(declared.outbound(environment)),
         "to": list(declared.inbound(environment)),

@@ -1,4 +1,4 @@
-"""Booting of hosts, side by side, until each answers SSH."""
+"""Parallel boot of hosts, until each answers SSH."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ rm /root/.ssh/authorized_keys
 
 @dataclass(frozen=True)
 class Boot:
-    """A boot of some hosts of a plan; one failure does not hide another."""
+    """One boot of some hosts of a plan; it reports every failure, not only the first."""
 
     plan: Plan
     say: Callable[[str], None]
 
     def run(self, machines: Sequence[LabMachine]) -> None:
-        """Return when every host answers SSH. Raises `LabError` with every failure."""
+        """Boot the hosts; return when each answers SSH. Raises `LabError` with every failure."""
         if not machines:
             return
         abandon = Event()
@@ -71,7 +71,7 @@ class Boot:
         self.say(f"{machine.name}: up in {time.monotonic() - started:.1f} s{text}")
 
     def _make_bootstrap_account(self, machine: LabMachine) -> None:
-        """Create the bootstrap account, which cloud images have, unless it is root."""
+        """Create the bootstrap account unless it is root. Cloud images have it from the start."""
         user = self.plan.environment.bootstrap.user
         if user == "root" or machine.run(["id", user]).returncode == 0:
             return

@@ -1,7 +1,7 @@
-"""Control groups: all processes of a lab are in one, to be limited, counted and killed together.
+"""Control groups: one limits, counts and kills all processes of a lab together.
 
-Membership is in the v2 hierarchy, which alone can kill a group at once and without a race.
-Limits are set in v1 for controllers that this machine still has there, else in v2.
+Membership is in the v2 hierarchy: only v2 can kill a group at once and without a race. Limits are
+set in v1 for the controllers that this machine still has there, else in v2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CgroupLimits:
 class Hierarchies:
     v2: Path
     v1: dict[str, Path]
-    """Mount points by controller."""
+    """Mount point of each controller in v1."""
 
     @property
     def unified(self) -> bool:
@@ -66,7 +66,7 @@ def read_hierarchies(mounts: str) -> Hierarchies | None:
 
 @dataclass(frozen=True)
 class Cgroup:
-    """One group by its path below the lab's parent group."""
+    """One group, named by its path below the parent group of all labs."""
 
     path: str
 
@@ -79,7 +79,7 @@ class Cgroup:
 
     @property
     def name(self) -> str:
-        """The path from the root of the hierarchy."""
+        """Path from the root of the hierarchy."""
         return f"{PARENT}/{self.path}"
 
     @property
@@ -87,7 +87,7 @@ class Cgroup:
         """Files to which a process writes 0 to join."""
         files = [self.v2 / "cgroup.procs"]
         for root in hierarchies().v1.values():
-            # Groups below a limited one exist in v2 only.
+            # Groups below a group with limits exist only in v2.
             directory = root / self.name
             while not directory.is_dir():
                 directory = directory.parent
@@ -132,7 +132,7 @@ class Cgroup:
         (directory / name).write_text(str(value))
 
     def delegate(self) -> None:
-        """Let groups below this one use the controllers that it has itself."""
+        """Enable the controllers of this group for the groups below it."""
         available = (self.v2 / "cgroup.controllers").read_text().split()
         for controller in available:
             with contextlib.suppress(OSError):
@@ -155,10 +155,10 @@ class Cgroup:
             time.sleep(0.02)
 
     def remove(self) -> None:
-        """Kill every process in the group and below, and remove both.
+        """Kill every process in the group and below it; remove the group and those below it.
 
-        A killed group is not used again: the kernel also kills processes that are later cloned
-        from it into another group (`kill_seq` in clone3).
+        Do not use a killed group again: the kernel also kills processes that are later cloned from
+        it into another group (`kill_seq` in clone3).
         """
         self._kill()
         directories = [self.v2, *(self._v1(controller) for controller in hierarchies().v1)]
@@ -170,7 +170,7 @@ class Cgroup:
 
 
 def names(prefix: str) -> list[str]:
-    """Top-level groups whose name begins with a prefix, in any hierarchy."""
+    """Return the top-level groups whose names begin with a prefix, in any hierarchy."""
     roots = [hierarchies().v2, *hierarchies().v1.values()]
     return sorted(
         {
@@ -191,7 +191,7 @@ def _remove_tree(directory: Path, attempts: int = 100) -> None:
 
 
 def _rmdir(directory: Path, attempts: int) -> None:
-    """Remove a group, which stays busy for a moment after its last process died."""
+    """Remove a group; retry, because it stays busy for a moment after its last process ends."""
     for _ in range(attempts):
         try:
             directory.rmdir()

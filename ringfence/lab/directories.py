@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CACHE = Path(os.environ.get("RINGFENCE_CACHE", "/var/cache/ringfence"))
-"""Images and packages; survives `lab down`."""
+"""Images and packages; `lab down` keeps it."""
 
 LABS = Path(os.environ.get("RINGFENCE_LABS", "/var/lib/ringfence/labs"))
-"""One directory per lab; goes with `lab down`."""
+"""One directory per lab; `lab down` removes it."""
 
 
 def labs() -> list[str]:
@@ -23,9 +23,9 @@ def labs() -> list[str]:
 def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
     """Lock a directory; create it if it is missing.
 
-    The lock ends with the process and leaves no file. Steps started by `process.run` inherit
-    it, so once the lock of a killed command is free, its steps have ended too. Raises
-    `BlockingIOError` if another process has it and `wait` is false.
+    The lock ends with the process and leaves no file. Steps that `process.run` starts inherit it:
+    when the lock of a killed command is free, its steps have ended too. Raises `BlockingIOError`
+    if another process has the lock and `wait` is false.
     """
     flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
@@ -45,7 +45,7 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _is_still(directory: Path, descriptor: int) -> bool:
-    """Return whether the directory was not removed by the last holder of the lock."""
+    """Return whether the directory still exists: the last lock holder may have removed it."""
     try:
         return directory.stat().st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:

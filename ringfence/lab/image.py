@@ -1,4 +1,4 @@
-"""The file tree that every host starts from: a stock Debian, built once per release."""
+"""The image of every host: the file tree of a stock Debian, built once per release."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def ensure(release: str, group: Cgroup, say: Callable[[str], None]) -> Path:
 
 
 def discard_partial() -> None:
-    """Remove what a killed build left, unless another build is running."""
+    """Remove the files of a killed build, unless another build is running."""
     with contextlib.suppress(BlockingIOError):
         if directory().is_dir():
             with directories.locked(directory(), wait=False):
@@ -110,12 +110,12 @@ def discard_partial() -> None:
 
 def _make(release: str, image: Path, group: Cgroup) -> None:
     partial = image.with_name(f".{image.name}.partial")
-    # Left by a killed build: the lock excludes a running one.
+    # These files are from a killed build: the lock excludes a running one.
     shutil.rmtree(partial, ignore_errors=True)
     group.create()
     mirror = "deb http://deb.debian.org/{} {} main"
     command = [
-        # Its mounts end with it, even when it is killed.
+        # The mounts of the build end with it, even if it is killed.
         *["unshare", "--mount", "--propagation", "private", "--"],
         *["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"],
         *["--components=main", f"--include={','.join(PACKAGES)}"],

@@ -1,7 +1,7 @@
 """Kernel limits that all labs on this machine share.
 
-The kernel counts root of every host as one user. systemd, D-Bus and logind of each host take
-inotify instances from the 128 of that user; with about twenty hosts, units fail at random.
+The kernel counts the root accounts of all hosts as one user. systemd, D-Bus and logind of each host
+use some of that user's 128 inotify instances; with about twenty hosts, units fail at random.
 """
 
 from __future__ import annotations

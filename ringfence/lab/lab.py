@@ -98,13 +98,13 @@ class Lab:
             self._say(f"deleted {self.environment.state}")
 
     def discard(self) -> None:
-        """Take the lab of this manifest down, if it is up. Refuse that of another manifest."""
+        """Take the lab down if it is up. Refuse if it belongs to another manifest."""
         self._refuse_other_manifest()
         if self.record:
             self.down()
 
     def start(self, host: str) -> None:
-        """Boot a stopped host with the files that it had."""
+        """Boot a stopped host with its previous files."""
         machine = self._machine(host)
         with self._locked():
             if not machine.running:
@@ -117,7 +117,7 @@ class Lab:
             machine.kill()
 
     def reset(self, host: str) -> None:
-        """Restore a host to its first boot; its name, addresses and keys stay."""
+        """Restore a host to its first boot; keep its name, addresses and keys."""
         machine = self._machine(host)
         with self._locked():
             machine.renew()
@@ -125,19 +125,19 @@ class Lab:
             self._boot.run([machine])
 
     def disconnect(self, host: str) -> None:
-        """Take a host off its network."""
+        """Disconnect a host from its network."""
         network.disconnect(self.plan, self._machine(host).node)
 
     def reconnect(self, host: str) -> None:
         network.reconnect(self.plan, self._machine(host).node)
 
     def enforce(self) -> None:
-        """Load access lists into the router that pass only what the manifest declares."""
+        """Load access lists that pass only declared flows into the router."""
         self.namespace("router")
         acls.enforce(self.plan)
 
     def lift(self) -> None:
-        """Remove the router's access lists, as after `up`."""
+        """Remove the router's access lists, to return to the state after `up`."""
         self.namespace("router")
         acls.lift(self.plan)
 
@@ -177,7 +177,7 @@ class Lab:
             raise LabError(f"{argv[0]} on {node} took over {timeout:.0f} s") from None
 
     def command(self, node: str, argv: Sequence[str]) -> list[str]:
-        """Return the command of this machine that runs a command in a node."""
+        """Return the command for this machine that runs a command in a node."""
         if node in self.machines:
             return self.machines[node].command(argv)
         namespace = self.namespace(node)
@@ -312,7 +312,7 @@ class Lab:
         return written
 
     def _network_is_up(self) -> bool:
-        # The file is written after the last step, so an interrupted network is rebuilt.
+        # `up` writes the file after the last step, so an incomplete network is built again.
         return (self.directory / "network").exists() and network.is_up(self.plan)
 
     def _build_network(self) -> None:

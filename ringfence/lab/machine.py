@@ -1,7 +1,7 @@
-"""One host: a Debian booted by systemd-nspawn on a file tree of its own.
+"""One host: Debian, booted by systemd-nspawn on its own file tree.
 
-The supervisor of a host runs in a private mount namespace. The overlay and all other mounts
-exist only there and end with the last process of the host.
+The supervisor of a host runs in a private mount namespace. The overlay and all other mounts exist
+only there and end with the last process of the host.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LabMachine:
 
     @property
     def ready(self) -> Path:
-        """A file that exists once the host was up after its last boot."""
+        """File that exists once the host has come up after its last boot."""
         return self.directory / "ready"
 
     @property
@@ -91,7 +91,7 @@ class LabMachine:
         return None
 
     def renew(self) -> None:
-        """Discard what the host has written, so its next boot is its first."""
+        """Discard the files that the host has written, so its next boot is a first boot."""
         self.kill()
         # Renamed once complete, so a killed attempt leaves no partial tree.
         partial = self.directory / "upper.partial"
@@ -105,7 +105,7 @@ class LabMachine:
         self.ready.unlink(missing_ok=True)
         self.cgroup.remove()
         missing = self.cgroup.create(self.limits)
-        # Processes must not be in a group that has groups below it, but in a leaf.
+        # cgroup v2 allows processes only in leaf groups.
         keeper, system = self._group("keeper"), self._group("system")
         keeper.create()
         system.create()
@@ -124,9 +124,9 @@ class LabMachine:
                 *["--resolv-conf=off", "--timezone=off"],
                 *[f"--network-namespace-path={NAMESPACES / self.node.namespace}"],
                 "--capability=CAP_NET_ADMIN,CAP_BPF",
-                # As on a real host, IPAddressDeny= and DevicePolicy= of units work.
+                # BPF makes IPAddressDeny= and DevicePolicy= of units work, as on a real host.
                 "--system-call-filter=bpf",
-                # The page cache outlives a host that is killed: syncing would only cost time.
+                # The page cache survives a killed host, so syncing would only cost time.
                 "--suppress-sync=yes",
             ],
             keeper,
@@ -154,7 +154,7 @@ class LabMachine:
         )
 
     def _system_state(self) -> str:
-        """Return the state of systemd: at once when the boot has ended, else after a second."""
+        """Return the state of systemd: at once if the boot has ended, else after a second."""
         if not self.leader:
             return "initializing"
         wait = ["timeout", "1", "systemctl", "is-system-running", "--wait"]
@@ -183,7 +183,7 @@ class LabMachine:
         self.cgroup.remove()
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """Return the command of this machine that runs a command as root in the host."""
+        """Return the command for this machine that runs a command as root in the host."""
         leader = self.leader
         if not leader:
             raise LabError(f"{self.name} is not running; remedy: ringfence lab up")
@@ -191,7 +191,7 @@ class LabMachine:
         group.create()
         enter = ["nsenter", "--target", str(leader), "--mount", "--uts", "--ipc", "--net"]
         enter += ["--pid", "--cgroup", "--root", "--wd", "--"]
-        # Entering keeps this machine's capabilities: root in the host has fewer.
+        # nsenter keeps this machine's capabilities, but root in the host has fewer.
         bound = ["setpriv", f"--bounding-set={_capabilities(leader)}", "--"]
         terminal = [f"TERM={os.environ['TERM']}"] if "TERM" in os.environ else []
         return joining(group, [*enter, "env", "-i", *ENVIRONMENT, *terminal, *bound, *argv])
@@ -235,7 +235,7 @@ class LabMachine:
 
 
 def _capabilities(pid: int) -> str:
-    """Return the bounding set of a process as setpriv takes it."""
+    """Return the capability bounding set of a process in the syntax of setpriv."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("CapBnd:"):
             mask = int(line.split()[1], 16)

@@ -1,7 +1,7 @@
 """Mirrors all traffic to the sensor in VXLAN, as AWS Traffic Mirroring does.
 
-Every frame is copied once, where it enters the router and before anything can drop it. Frames of
-the sensor are not copied: its events about copies would cause more copies without end.
+Every frame is copied once, where it enters the router and before anything can drop it. Frames from
+the sensor are not copied: its events about copies would cause an endless loop of copies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEVICE = "mirror"
 PORT = 4789
 """The VXLAN port (RFC 7348, 8), also of AWS Traffic Mirroring."""
 MTU = 1600
-"""Room for a full frame and its VXLAN headers."""
+"""Large enough for a full frame with its VXLAN headers."""
 
 
 def up(plan: Plan) -> None:
@@ -24,8 +24,8 @@ def up(plan: Plan) -> None:
         return
     _batch(["ip"], _device(plan), plan.router)
     _batch(["ip"], [f"link set eth0 mtu {MTU}"], plan.sensor.namespace)
-    # Copies are taken before a network card would segment packets and fill in checksums, and the
-    # sensor must see packets as they are on the wire.
+    # The router copies packets before a network card would segment them and add checksums. Without
+    # offloading, the sensor gets packets in the form that they have on the wire.
     plain = ("tx", "off", "tso", "off", "gso", "off")
     _done(["ip", "netns", "exec", plan.router, "ethtool", "-K", DEVICE, *plain])
     cables = [link for _, link in plan.operator]
@@ -34,7 +34,7 @@ def up(plan: Plan) -> None:
 
 
 def watch(plan: Plan, link: Link) -> None:
-    """Mirror one more link."""
+    """Mirror another link."""
     if plan.sensor:
         _batch(["tc"], _copy(link), plan.router)
 

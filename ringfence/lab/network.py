@@ -1,8 +1,8 @@
-"""The lab's network: a router namespace with a bridge per segment, and links to everything else.
+"""The lab's network: a router namespace with one bridge per segment, and links to all nodes.
 
-All bridges are in the router's namespace, so this machine's firewall and other networks are not
-touched. This machine has one link per management segment. Addresses of hosts are set from outside
-before they boot, and survive them.
+All bridges are in the router's namespace, so this machine's firewall and other networks do not
+change. This machine has one link per management segment. The lab sets the addresses of hosts from
+outside before they boot; the addresses remain when a host stops.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ringfence.lab.process import run
 
 NAMESPACES = Path("/run/netns")
 NAMESPACE_FILES = Path("/etc/netns")
-"""`ip netns exec` mounts the files in here over those of /etc."""
+"""Directory of files that `ip netns exec` mounts over those of /etc."""
 
 FORWARD = """
 echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -42,7 +42,7 @@ done
 
 
 def up(plan: Plan) -> None:
-    """Build the network, after removing what an interrupted attempt left."""
+    """Build the network; first remove the remains of an interrupted attempt."""
     down(plan.name)
     _refuse_overlap(plan)
     for namespace in plan.namespaces:
@@ -67,11 +67,11 @@ def is_up(plan: Plan) -> bool:
 
 
 def down(lab: str) -> None:
-    """Remove everything that has a name of the lab."""
+    """Remove everything whose name belongs to the lab."""
     for namespace in namespaces(lab):
         _ip("netns", "delete", namespace)
     for link in _ip_json("link", "show"):
-        # The kernel removes it with the router's namespace, but later.
+        # The kernel would remove the link with the router's namespace, but later.
         if link["ifname"].startswith(operator_prefix(lab)):
             _ip("link", "delete", link["ifname"], missing_ok=True)
     for directory in NAMESPACE_FILES.glob(f"{namespace_prefix(lab)}*"):
@@ -87,7 +87,7 @@ def namespaces(lab: str) -> list[str]:
 
 
 def intrude(plan: Plan, node: LabNode) -> None:
-    """Connect an attacker's node to its segment; its traffic is mirrored like all other."""
+    """Connect an attacker's node to its segment; its traffic is mirrored as well."""
     withdraw(plan, node)
     _ip("netns", "add", node.namespace)
     _place(plan, node)
@@ -96,13 +96,13 @@ def intrude(plan: Plan, node: LabNode) -> None:
 
 def withdraw(plan: Plan, node: LabNode) -> None:
     if (NAMESPACES / node.namespace).exists():
-        # The kernel would remove it with the namespace, but later.
+        # The kernel would remove the link with the namespace, but later.
         _ip("-n", plan.router, "link", "delete", node.link.port, missing_ok=True)
         _ip("netns", "delete", node.namespace)
 
 
 def disconnect(plan: Plan, node: LabNode) -> None:
-    """Take a node off its network."""
+    """Disconnect a node from its network."""
     _ip("-n", plan.router, "link", "set", node.link.port, "down")
 
 
@@ -125,7 +125,7 @@ def _router(plan: Plan) -> Iterable[str]:
     yield "link set lo up"
     for segment in plan.environment.segments.values():
         name = bridge(segment)
-        # Multicast snooping would drop neighbour discovery until it has learned the listeners.
+        # Multicast snooping would drop neighbour discovery until the bridge knows the listeners.
         yield (
             f"link add {name} address {hardware_address(plan.name, name)} "
             "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
@@ -147,7 +147,7 @@ def _operator(plan: Plan, interface: str, link: Link) -> Iterable[str]:
 
 
 def _operator_routes(plan: Plan, link: Link) -> Iterable[str]:
-    """Routes from this machine to the segments where it has no link."""
+    """Yield routes from this machine to the segments where it has no link."""
     attached = {other.segment.name for _, other in plan.operator}
     gateways = {gateway.version: gateway for gateway in link.gateways}
     for segment in plan.environment.segments.values():
@@ -180,13 +180,13 @@ def _node(node: LabNode) -> Iterable[str]:
 
 
 def _address(interface: str, address: object) -> str:
-    # The manifest makes addresses unique: skip the second of duplicate address detection.
+    # Duplicate address detection takes a second; the manifest already ensures unique addresses.
     nodad = " nodad" if ":" in str(address) else ""
     return f"addr add {address} dev {interface}{nodad}"
 
 
 def _write_names(plan: Plan, node: LabNode) -> None:
-    """Write /etc/hosts of a client. A host has its own."""
+    """Write /etc/hosts for a client; a host has its own file."""
     if node.host:
         return
     directory = NAMESPACE_FILES / node.namespace

@@ -1,8 +1,8 @@
 """Debian packages for the lab: one caching proxy per machine, one listener per lab.
 
-Hosts always request http://deb.debian.org; the proxy fetches from the mirror that this machine's
-apt uses, and keeps what it fetched across runs. The proxy listens on loopback only. The listener
-of a lab forwards connections from the address in the manifest.
+Hosts always request http://deb.debian.org. The proxy downloads from the mirror that this machine's
+apt uses and caches packages across runs. The proxy listens on loopback only. The listener of a lab
+accepts connections on the address in the manifest and forwards them to the proxy.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stop_if_unused() -> None:
 def listen(lab: str, address: tuple[str, int], log: Path) -> None:
     """Listen for a lab on an address of this machine and forward to the proxy."""
     group = Cgroup(f"lab-{lab}/packages")
-    # Our listener answers already, or an apt-cacher-ng of this machine on all addresses.
+    # This listener, or an apt-cacher-ng of this machine on all addresses, already answers.
     if _answers(*address):
         return
     group.remove()
@@ -89,7 +89,7 @@ def _configuration(cache: Path) -> str:
         "ForeGround: 1",
         "PidFile: ",
         "ReportPage: ",
-        # Debian's archives only: hosts reach nothing else through the proxy.
+        # Only Debian's archives: hosts must reach nothing else through the proxy.
         "ForceManaged: 1",
         "RedirMax: 5",
         "VerboseLog: 0",
@@ -109,7 +109,7 @@ def machine_mirrors() -> dict[str, str]:
 
 
 def choose_mirrors(uris: list[str]) -> dict[str, str]:
-    """Return the URL of each archive among those of apt, or Debian's own."""
+    """Return the URL of each archive: one that apt uses, or else Debian's own."""
     mirrors = {archive: f"http://deb.debian.org/{archive}" for archive in ARCHIVES}
     for uri in (uri.rstrip("/") for uri in uris):
         archive = uri.rsplit("/", 1)[-1]

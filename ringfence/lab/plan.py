@@ -1,7 +1,7 @@
 """Names, links and addresses of a lab, derived from its environment alone.
 
-Nothing here touches the machine. Every name contains the lab's name, so remains of a lab are
-found without a record.
+This module does not change the machine. Every name contains the lab's name, so the parts of a lab
+can be found without a record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ringfence.lab.errors import UnusableError
 from ringfence.manifest.model import Address, Environment, Host, Segment
 
 GATEWAY, OPERATOR, CLIENT, INTRUDER = 1, 2, 10, 66
-"""Last part of the addresses that the lab itself uses in a segment."""
+"""Last part of the addresses that the lab uses for itself in a segment."""
 
 INTERFACE_NAME = 15
 """Longest name of a network interface that Linux accepts."""
@@ -110,11 +110,11 @@ class Plan:
 
     @property
     def sensor(self) -> LabNode | None:
-        """Where copies of all traffic go."""
+        """Node that receives copies of all traffic; None without a sensor."""
         return next((self.hosts[host.name] for host in self.environment.group("sensor")), None)
 
     def intruder(self, segment: Segment) -> LabNode:
-        """A place for an attacker, cabled into a segment while it is needed."""
+        """Return a node for an attacker, which is linked to a segment while it is needed."""
         name = f"intruder.{segment.name}"
         link = Link(segment, short("i-", segment.name), addresses(segment, INTRUDER))
         return LabNode(name, f"{self.namespace_prefix}{name}", link)
@@ -125,14 +125,14 @@ class Plan:
 
     @property
     def proxy(self) -> tuple[str, int] | None:
-        """The address where this machine serves packages, if the manifest names one of its own."""
+        """Address in the manifest on which this machine serves packages, if there is one."""
         endpoint = self.environment.services.package_proxy_endpoint
         mine = {str(address.ip) for _, link in self.operator for address in link.addresses}
         return endpoint if endpoint and _canonical(endpoint[0]) in mine else None
 
     @property
     def names(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Address and names of every host, as in /etc/hosts."""
+        """Address and names of every host, in the form of /etc/hosts."""
         return tuple(
             (str(address), (host.fqdn, host.name))
             for host in self.environment.hosts.values()
@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """A digest that changes when a booted lab no longer matches the manifest."""
+        """Digest that changes when a booted lab no longer matches the manifest."""
         facts = {
             "segments": [
                 (s.name, s.purpose, [str(n) for n in s.networks])
@@ -190,7 +190,7 @@ class Plan:
 
 
 def addresses(segment: Segment, number: int) -> tuple[Interface, ...]:
-    """The addresses of one segment that end in a number, in IPv4 and IPv6."""
+    """Return the IPv4 and IPv6 addresses of a segment that end in a number."""
     return tuple(ip_interface((network[number], network.prefixlen)) for network in segment.networks)
 
 
@@ -199,7 +199,7 @@ def bridge(segment: Segment) -> str:
 
 
 def namespace_prefix(lab: str) -> str:
-    """Return the prefix of a lab's namespaces. Names of labs have no dots, so none collide."""
+    """Return the prefix of a lab's namespaces. It is unique, as names of labs have no dots."""
     return f"ringfence.{lab}."
 
 

@@ -15,7 +15,7 @@ JOIN = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 > "$1"; shift; n=$((n - 1))
 def run(
     command: list[str], *, input: str | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a step; the caller judges its status."""
+    """Run a step; the caller must check its exit status."""
     return subprocess.run(
         command,
         input=input,
@@ -23,7 +23,7 @@ def run(
         capture_output=True,
         text=True,
         env=os.environ | (environment or {}),
-        # Inherits the locks of this process (see `directories.locked`) and no other file.
+        # The step inherits the locks of this process (see `directories.locked`) and no other file.
         close_fds=False,
         check=False,
     )
@@ -37,7 +37,7 @@ def joining(group: Cgroup, command: list[str]) -> list[str]:
 def spawn(
     command: list[str], group: Cgroup, log: Path, environment: dict[str, str] | None = None
 ) -> None:
-    """Start a daemon in a control group and a session of its own, without a terminal."""
+    """Start a daemon in a control group and in a new session, without a terminal."""
     with log.open("ab") as output:
         subprocess.run(
             joining(group, ["setsid", "--fork", *command]),

@@ -1,4 +1,4 @@
-"""The record of a lab: from what it was booted, kept until it is taken down."""
+"""The record of a lab: the manifest and image that it was booted from, until it is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal of labs by name, also of one that was left half built."""
+"""Removal of labs by name, also of incomplete ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringfence.lab.errors import UnusableError
 
 
 def down(name: str, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Remove a lab by its name, however much of it is left."""
+    """Remove a lab by its name, even an incomplete one."""
     started = time.monotonic()
     directory = directories.LABS / name
     with record.locked(name, say):
@@ -34,7 +34,7 @@ def down(name: str, *, say: Callable[[str], None] = lambda _: None) -> None:
 
 
 def everything() -> list[str]:
-    """Return the names of all labs of which anything is on this machine."""
+    """Return the names of all labs that this machine has any part of."""
     try:
         groups = {name.removeprefix("lab-") for name in cgroup.names("lab-")}
     except UnusableError:

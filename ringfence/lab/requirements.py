@@ -24,12 +24,12 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "ssh-keygen": "openssh-client",
 }
-"""Debian packages by program."""
+"""Maps each program to its Debian package."""
 
 FILES = {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"}
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-"""Debian packages run it before they start a service."""
+"""Script that Debian packages run before they start a service."""
 
 
 def missing_packages() -> list[str]:
@@ -40,13 +40,13 @@ def missing_packages() -> list[str]:
 
 
 def _complete_path() -> None:
-    """Add the directories of root's programs, which `su` leaves out."""
+    """Add the directories of root's programs to PATH; `su` omits them."""
     path = os.environ.get("PATH", os.defpath).split(":")
     os.environ["PATH"] = ":".join([*path, *({"/usr/sbin", "/sbin"} - set(path))])
 
 
 def unavailable() -> str | None:
-    """Return in one line why no lab can run here, with the remedy; None if one can."""
+    """Return one line with the reason why no lab can run here and its remedy; None if one can."""
     if not sys.platform.startswith("linux"):
         return "the lab needs Linux; remedy: use a Debian 12 or 13 machine"
     if os.geteuid() != 0:
@@ -82,7 +82,7 @@ def _file_system(path: Path) -> str:
 
 
 def prepare() -> list[str]:
-    """Install the missing packages. Returns their names.
+    """Install the missing packages and return their names.
 
     Services of the packages are not started: the lab runs its own package cache.
     """

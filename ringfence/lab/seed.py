@@ -1,4 +1,4 @@
-"""The tree of files that makes the stock image one particular host."""
+"""Files that turn the stock image into one particular host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIRECTORY_MODES = {"root": 0o700, "root/.ssh": 0o700}
 
 
 def make(plan: Plan, node: LabNode, seed: Path, authorized_keys: Iterable[str]) -> None:
-    """Write the tree of a host: names, keys, package sources. It survives resets."""
+    """Write the files of a host: names, keys, package sources. A reset keeps them."""
     host = node.host
     assert host
     # Renamed once complete, so a killed attempt leaves no partial tree.
@@ -57,7 +57,7 @@ def host_keys(tree: Path) -> list[str]:
 
 
 def _directory(tree: Path, directory: Path) -> None:
-    """Create a directory with its mode; it merges with that of the image."""
+    """Create a directory with its mode; it merges with the same directory of the image."""
     if not directory.is_dir():
         _directory(tree, directory.parent)
         directory.mkdir()

@@ -11,8 +11,8 @@ from ringfence.manifest.model import Environment
 
 
 def command(environment: Environment, machine: LabMachine, argv: Sequence[str]) -> list[str]:
-    """Return an ssh command: as the automation account, or as the bootstrap account of a host
-    that does not have it yet."""
+    """Return an ssh command for the automation account, or for the bootstrap account if the host
+    does not have an automation account yet."""
     host = machine.node.host
     assert host
     account, port = environment.automation.account, host.ssh_port
@@ -22,7 +22,7 @@ def command(environment: Environment, machine: LabMachine, argv: Sequence[str]) 
     else:
         bootstrap = environment.bootstrap
         account, port, identity = bootstrap.user, bootstrap.port, bootstrap.identity_file
-        # The lab has recorded the host's key, so nothing is trusted on first use.
+        # The lab has recorded the host's key, so ssh need not trust it on first use.
         options = ("-o", "StrictHostKeyChecking=yes")
         options += connection.bootstrap_options(environment, host)
     target = f"{account}@{host.address}"

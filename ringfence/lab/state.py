@@ -1,7 +1,7 @@
 """Keys that the hosts of a lab trust, in the state directory.
 
-In a real environment they exist already; the lab makes missing ones, and only in the state
-directory. The owner of the manifest's directory owns them, so Ansible and the checks need no root.
+In a real environment they exist already. The lab makes missing keys, only in the state directory.
+They belong to the owner of the manifest's directory, so Ansible and the checks need no root.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ringfence.lab.process import run
 from ringfence.manifest.model import Environment
 
 MARK = "made-by-lab"
-"""File that marks keys as those of lab hosts only, which may be deleted."""
+"""File that marks keys for lab hosts only; such keys may be deleted."""
 
 KNOWN_HOSTS = "known_hosts"
 COMMENT = "ringfence-lab"
@@ -40,7 +40,7 @@ def ensure(environment: Environment) -> None:
         _give_to_owner(environment, mark, 0o644)
     for administrator in environment.administrators.values():
         for path in administrator.ssh_key_files:
-            # A FIDO2 key is in hardware and cannot be made here.
+            # A FIDO2 key is in hardware; software cannot create it.
             if not path.exists() and administrator.second_factor == "totp":
                 _key_pair(environment, path.with_suffix(""), administrator.account)
 
@@ -56,7 +56,7 @@ def authorized_keys(environment: Environment) -> list[str]:
 
 
 def write_known_hosts(plan: Plan, keys: Mapping[str, list[str]]) -> None:
-    """Record the hosts' keys in `known_hosts`; lines of others stay."""
+    """Record the hosts' keys in `known_hosts`; keep the lines of other hosts."""
     path = plan.environment.state / KNOWN_HOSTS
     present = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in present if not line.endswith(f" {COMMENT}")]
@@ -78,7 +78,7 @@ def write_known_hosts(plan: Plan, keys: Mapping[str, list[str]]) -> None:
 
 
 def purge(directory: Path) -> bool:
-    """Delete a state directory whose keys the lab made, and no other; return whether it did."""
+    """Delete a state directory only if the lab made its keys; return whether it was deleted."""
     if directory.name != ".state" or not (directory / MARK).is_file():
         return False
     shutil.rmtree(directory)

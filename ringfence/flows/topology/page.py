@@ -1,4 +1,4 @@
-"""The picture as one self-contained HTML page."""
+"""The picture of a network as one self-contained HTML page."""
 
 from __future__ import annotations
 

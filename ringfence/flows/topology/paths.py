@@ -1,4 +1,4 @@
-"""Declared connections as named paths and few arrows."""
+"""Declared connections as named paths, drawn with few arrows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ringfence.flows.comparison import compare
 from ringfence.manifest.model import Environment
 
 PORTS = 18
-"""Characters that one arrow has for its ports."""
+"""Longest text of the ports of one arrow, in characters."""
 
 DeclaredPaths = Mapping[Path, str]
 """Every declared path with its reason."""
 
 
 def declared(environment: Environment) -> DeclaredPaths:
-    """Return the paths that hosts' firewalls allow, as `ringfence flows` compares with them.
+    """Return the paths that hosts' firewalls allow, the same that `ringfence flows` uses.
 
     Raises `NothingToDrawError`.
     """
@@ -49,7 +49,7 @@ def arrows(environment: Environment, paths: DeclaredPaths) -> tuple[Arrow, ...]:
 
 
 def _by_ports(paths: Iterable[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Group ports so that each arrow has room for its own."""
+    """Group ports so that those of each arrow fit on it."""
     text, own = "", []
     for ports, found in _ranges(paths):
         longer = f"{text} {ports}".strip()
@@ -66,7 +66,7 @@ def _ranges(paths: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
     by_port: dict[tuple[str, int], list[Path]] = defaultdict(list)
     for path in paths:
         by_port[path.protocol, path.first].append(path)
-    # In a row, a port and its place in the order grow alike.
+    # In a range, the port minus its position in the order is constant.
     numbered = enumerate(sorted(by_port))
     for (protocol, _), row in groupby(numbered, lambda each: (each[1][0], each[1][1] - each[0])):
         ports = [port for _, (_, port) in row]

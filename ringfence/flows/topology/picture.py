@@ -15,7 +15,7 @@ from ringfence.manifest.model import Address, Environment, Host, Network, Segmen
 MIRRORED = "mirrored"
 """Kind of the arrows of mirrored packets."""
 LINE = 27
-"""Characters of one line in a box."""
+"""Longest line in a box, in characters."""
 
 
 def of(environment: Environment, paths: DeclaredPaths) -> Picture:
@@ -118,7 +118,7 @@ def _why(text: str) -> list[str]:
 
 
 def _address(address: Address | Network | str) -> list[str]:
-    """Split an address into lines: one of IPv6 may need two."""
+    """Split an address into lines; an IPv6 address may need two."""
     return re.findall(rf".{{1,{LINE}}}(?::|$)|.{{1,{LINE}}}", str(address))
 
 

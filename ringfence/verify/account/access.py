@@ -1,8 +1,8 @@
-"""Evaluation of IAM policies, as AWS evaluates them.
+"""Evaluation of IAM policies, with the semantics of AWS.
 
-Evaluated here because AWS's own simulator neither reads resource policies of every service nor
-exists where there is no account. What is not known (an operator, a variable with a default) is
-an error, never a guess.
+AWS's own simulator does not read the resource policies of every service and needs an account.
+Syntax that this module does not know (an operator, a variable with a default) is an error, never a
+guess.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -23,13 +23,13 @@ Values = tuple[str, ...]
 class IamDecision(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied"
-    """Denied by a statement: nothing else can allow it."""
+    """A statement denies the request; no other statement can allow it."""
     NOT_ALLOWED = "not allowed"
-    """Allowed by no statement."""
+    """No statement allows the request."""
 
 
 class IamPolicyError(ValueError):
-    """A policy says something that this evaluation does not know."""
+    """A policy uses syntax that this module does not know."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class IamPrincipal:
 
     @property
     def context(self) -> Mapping[str, str]:
-        """Keys that AWS sets for everybody of this kind."""
+        """Condition keys that AWS sets for every principal of this kind."""
         if self.kind == "Service":
             return {"aws:PrincipalServiceName": self.name, "aws:PrincipalIsAWSService": "true"}
         if self.kind == "AWS":
@@ -61,7 +61,7 @@ class AccessRequest:
     context: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def values(self, key: str) -> Values:
-        """Return values of a condition key, whose name has no case; nothing where it is absent."""
+        """Return the values of a condition key (case-insensitive); empty if it is absent."""
         known = {**(self.principal.context if self.principal else {}), **self.context}
         for name, value in known.items():
             if name.lower() == key.lower():
@@ -76,10 +76,10 @@ def decide(
     boundary: Iterable[Document] | None = None,
     resource: Document | None = None,
 ) -> IamDecision:
-    """Evaluate policies of an identity, within its boundary, and of the resource, in one account.
+    """Evaluate the policies of an identity, its boundary and the resource policy, in one account.
 
-    A resource's policy that names the identity itself allows by itself; one that names the
-    account leaves it to the identity's policies.
+    A resource policy that names the identity itself is enough to allow the request. One that names
+    the account leaves the decision to the identity's policies.
     """
     by_identity = granted(identity, request)
     limit = IamDecision.ALLOWED if boundary is None else granted(boundary, request)
@@ -94,7 +94,7 @@ def decide(
 
 
 def granted(policies: Iterable[Document], request: AccessRequest) -> IamDecision:
-    """Evaluate these policies alone."""
+    """Evaluate these policies, without any others."""
     effects = {
         statement["Effect"]
         for policy in policies
@@ -107,7 +107,7 @@ def granted(policies: Iterable[Document], request: AccessRequest) -> IamDecision
 
 
 def statements(policy: Document) -> list[Document]:
-    """A single statement may stand without a list."""
+    """Return the statements of a policy. A policy may have a single one without a list."""
     found = policy.get("Statement", [])
     return [found] if isinstance(found, Mapping) else list(found)
 
@@ -130,7 +130,7 @@ def _applies_to_action(statement: Document, request: AccessRequest) -> bool:
 
 
 def _applies_to_resource(statement: Document, request: AccessRequest) -> bool:
-    """Trust policies have no resource: they are part of it."""
+    """Return whether a statement covers the resource. A trust policy names no resource."""
 
     def named(key: str) -> bool:
         return any(_like(each, request.resource, request) for each in _list(statement[key]))
@@ -141,7 +141,7 @@ def _applies_to_resource(statement: Document, request: AccessRequest) -> bool:
 
 
 def _applies_to_principal(statement: Document, request: AccessRequest) -> bool:
-    """Policies of identities name none: they are whose they are."""
+    """Return whether a statement covers the principal. Policies of identities name none."""
     if "NotPrincipal" in statement:
         return not _named(statement["NotPrincipal"], request.principal)
     return _named(statement["Principal"], request.principal) if "Principal" in statement else True
@@ -160,7 +160,7 @@ def _named(principals: str | Mapping[str, Any], principal: IamPrincipal | None) 
 
 
 def _delegated(policy: Document, request: AccessRequest) -> bool:
-    """Whether every statement that allows names the account rather than the identity."""
+    """Return whether every allowing statement names the account rather than the identity."""
     principal = request.principal
     if principal is None or principal.kind != "AWS":
         return False
@@ -208,16 +208,16 @@ def _condition_holds(operator: str, key: str, wanted: Values, request: AccessReq
         return optional or quantifier == "ForAllValues" or (negated and not quantifier)
     if quantifier == "ForAnyValue":
         return any(map(matches, present))
-    # Without a quantifier the key has one value; of several, a negation must hold for each.
+    # Without a quantifier a key has one value. If it has several, a negation must be true for each.
     return (all if quantifier or negated else any)(map(matches, present))
 
 
 Comparison = Callable[[str, str, AccessRequest], bool]
-"""Comparison of the policy's value with the request's."""
+"""Compares a value of the policy with a value of the request."""
 
 
 def _arn_like(wanted: str, value: str, request: AccessRequest) -> bool:
-    """Part by part: a * in one does not reach into the next."""
+    """Compare ARNs part by part: a * does not match beyond its part."""
     patterns, parts = wanted.split(":", 5), value.split(":", 5)
     return len(patterns) == len(parts) == 6 and all(
         _like(pattern, part, request) for pattern, part in zip(patterns, parts, strict=True)
@@ -233,7 +233,7 @@ def _date(compare: Callable[[datetime, datetime], bool]) -> Comparison:
 
 
 def _moment(text: str) -> datetime:
-    """IAM takes ISO 8601; what says no offset is UTC."""
+    """Parse ISO 8601, as IAM does; without an offset it is UTC."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
@@ -270,11 +270,11 @@ _NEGATED: Mapping[str, str] = {
 }
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _LITERAL = ("*", "?", "$")
-"""`${*}` is a star that is none."""
+"""Variables for literal characters: `${*}` is an asterisk, not a wildcard."""
 
 
 def _substituted(text: str, request: AccessRequest) -> str | None:
-    """With its variables filled in; None where one is absent, which matches nothing."""
+    """Replace the variables in a text. None if one is absent: then nothing matches."""
     values = {name: _variable(name, request) for name in _VARIABLE.findall(text)}
     if None in values.values():
         return None
@@ -290,7 +290,7 @@ def _variable(name: str, request: AccessRequest) -> str | None:
 
 
 def _like(pattern: str, text: str, request: AccessRequest | None = None) -> bool:
-    """`*` and `?` of the policy are wild; those that a variable brings are not."""
+    """Match a pattern. `*` and `?` are wildcards, except in the value of a variable."""
     expression, end = "", 0
     for found in _VARIABLE.finditer(pattern) if request else ():
         value = _variable(found[1], request) if request else None
@@ -310,5 +310,5 @@ def _list(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    """JSON lets conditions have truth values and numbers unquoted."""
+    """Return a condition value as text. JSON allows unquoted booleans and numbers."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
-"""The AWS account of an environment, as the checks see it: boto3, found by tags.
+"""The AWS account of an environment, read with boto3; resources are found by their tags.
 
-Which account that is, is said as for every AWS tool: by AWS_PROFILE, AWS_ENDPOINT_URL and
-their like. `--rehearsed` provisions the stack in an emulated one instead.
+AWS_PROFILE, AWS_ENDPOINT_URL and similar variables select the account, as for every AWS tool.
+`--rehearsed` provisions the stack in an emulated account instead.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Cloud:
     ) -> None:
         self.environment = environment
         self.emulated = emulated
-        make: Any = session.client  # boto3 makes its clients from data
+        make: Any = session.client  # boto3 generates its clients at run time, so they have no types
         self.client = cache(make)
         self._answers: dict[str, list[Document]] = {}
 
     @property
     def place(self) -> Aws:
-        assert self.environment.provisioning  # without it no check of a cloud is collected
+        assert self.environment.provisioning  # else pytest collects no cloud check
         return self.environment.provisioning
 
     def all(self, service: str, operation: str, key: str, **arguments: Any) -> list[Document]:
-        """Every page of an answer. The same question is asked once: checks change nothing."""
+        """Return all pages of an answer. Answers are cached: checks do not change the account."""
         question = json.dumps([service, operation, key, arguments], sort_keys=True)
         if question not in self._answers:
             pages = self.client(service).get_paginator(operation).paginate(**arguments)
@@ -61,13 +61,13 @@ class Cloud:
         return found
 
     def in_vpcs(self, operation: str, key: str, name: str = "vpc-id") -> list[Document]:
-        """Things of EC2 in the environment's VPCs."""
+        """Return EC2 resources in the environment's VPCs."""
         ids = [vpc["VpcId"] for vpc in self.vpcs]
         return self.all("ec2", operation, key, Filters=[{"Name": name, "Values": ids}])
 
     @cached_property
     def endpoints(self) -> list[Document]:
-        """Those that work: AWS shows deleted and refused ones for a while."""
+        """Available VPC endpoints. AWS lists deleted and refused ones for some time."""
         found = self.in_vpcs("describe_vpc_endpoints", "VpcEndpoints")
         return [endpoint for endpoint in found if endpoint["State"].lower() == "available"]
 
@@ -89,7 +89,7 @@ class Cloud:
 
     @cached_property
     def firewalls(self) -> list[Document]:
-        """Return Network Firewalls in the environment's VPCs, as AWS describes them in full."""
+        """Full descriptions of the Network Firewalls in the environment's VPCs."""
         ids = [vpc["VpcId"] for vpc in self.vpcs]
         found = self.all("network-firewall", "list_firewalls", "Firewalls", VpcIds=ids)
         describe = self.client("network-firewall").describe_firewall
@@ -97,7 +97,7 @@ class Cloud:
 
     @cached_property
     def firewall_endpoints(self) -> frozenset[str]:
-        """That routes lead to a firewall through."""
+        """Ids of the endpoints through which routes lead to a firewall."""
         return frozenset(
             endpoint
             for firewall in self.firewalls
@@ -107,7 +107,7 @@ class Cloud:
 
     @cached_property
     def published(self) -> list[Document]:
-        """Endpoint services that lead to one of those."""
+        """Endpoint services that lead to one of `balancers`."""
         own = {balancer["LoadBalancerArn"] for balancer in self.balancers}
         operation = "describe_vpc_endpoint_service_configurations"
         return [
@@ -135,13 +135,13 @@ def tag(thing: Document, key: str) -> str | None:
 
 
 def statements(policy: str | None) -> list[Document]:
-    """Return statements of a policy document; a single one may be without a list."""
+    """Return the statements of a policy. A policy may have a single one without a list."""
     found = json.loads(policy or "{}").get("Statement", [])
     return [found] if isinstance(found, dict) else found
 
 
 def texts(value: str | list[str] | None) -> list[str]:
-    """Return a value of a policy, one text or a list, as a list."""
+    """Return a value of a policy, which is one text or a list, as a list."""
     return [value] if isinstance(value, str) else value or []
 
 
@@ -149,11 +149,11 @@ def texts(value: str | list[str] | None) -> list[str]:
 def account_of(
     environment: Environment, *, rehearsed: bool, provisioned: bool = True
 ) -> Iterator[Cloud]:
-    """Raises `UnverifiedError` where there is no account to look at.
+    """Open the account. Raises `UnverifiedError` if there is none.
 
-    A rehearsed one that is not `provisioned` is as AWS gives it to a new customer.
+    A rehearsed account that is not `provisioned` has the defaults of a new AWS account.
     """
-    # An extra, that an environment of one's own hosts does without.
+    # boto3 is an optional extra; an environment without AWS does not need it.
     try:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
@@ -164,7 +164,7 @@ def account_of(
     if rehearsed and not provisioned:
         from ringfence.rehearsal.account import emulated
 
-        assert environment.provisioning  # or no check of a cloud is collected
+        assert environment.provisioning  # else pytest collects no cloud check
         with emulated(environment.provisioning.region) as account:
             yield Cloud(account.session, environment, emulated=True)
         return

@@ -1,7 +1,7 @@
-"""Which events an EventBridge rule matches, decided as EventBridge decides it.
+"""Matching of events by EventBridge rules, with the semantics of EventBridge.
 
-Evaluated here because its own answer (TestEventPattern) is not emulated, and asks for a permission
-that auditors lack. A comparison that is not known is an error, never a guess.
+AWS's own operation (TestEventPattern) is not emulated and needs a permission that auditors lack. A
+comparison that this module does not know is an error, never a guess.
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
 """
 
@@ -16,13 +16,13 @@ ABSENT = object()
 
 
 class EventPatternError(ValueError):
-    """A pattern says something that this evaluation does not know."""
+    """A pattern uses syntax that this module does not know."""
 
 
 def matches(pattern: Document, event: Document) -> bool:
-    """Every field that the pattern names has one of the values it gives.
+    """Return whether each field that the pattern names has one of its values.
 
-    An array matches where one of its elements does, and one object of an array has to match alone.
+    An array matches if one element matches. In an array of objects, one object must match in full.
     """
     return all(_field_matches(wanted, event, key) for key, wanted in pattern.items())
 
@@ -46,7 +46,7 @@ def _objects(value: Any) -> Iterator[Document]:
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """Leaves only: an object is none, and `exists` does not hold for it."""
+    """Yield leaf values. An object is not a leaf, so `exists` is false for it."""
     for each in value if isinstance(value, list) else [value]:
         if each is not ABSENT and not isinstance(each, Mapping):
             yield each

@@ -1,4 +1,4 @@
-"""Who is in the AWS account, and what policies say of them."""
+"""IAM identities of the AWS account, with their policies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class IamIdentity:
     arn: str
     path: str
     policies: tuple[Document, ...]
-    """Its own and, of a user, those of its groups."""
+    """Policies of the identity; for a user, also those of its groups."""
     trust: Document | None = None
     """Trust policy of a role."""
     tags: tuple[tuple[str, str], ...] = ()
@@ -70,7 +70,7 @@ class Identities:
 
     @cached_property
     def written_here(self) -> tuple[tuple[str, Document], ...]:
-        """Policies of this account rather than AWS's, by where they are."""
+        """Policies written in this account, not by AWS, each with the ARN that has it."""
         managed = (
             (each["Arn"], self.document(each["Arn"]))
             for each in self._cloud.all("iam", "list_policies", "Policies", Scope="Local")
@@ -98,7 +98,7 @@ class Identities:
             yield _read(policy["PolicyDocument"])
 
     def document(self, arn: str) -> Document:
-        """Return a managed policy, in the version that is in effect."""
+        """Return the version of a managed policy that is in effect."""
         if arn not in self._documents:
             iam = self._cloud.client("iam")
             version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
@@ -108,5 +108,5 @@ class Identities:
 
 
 def _read(document: Any) -> Document:
-    """IAM quotes documents as in URLs; boto3 undoes that, in most places."""
+    """Return a policy document. IAM URL-encodes it; boto3 decodes it in most answers."""
     return json.loads(unquote(document)) if isinstance(document, str) else document

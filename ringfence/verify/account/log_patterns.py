@@ -1,8 +1,8 @@
-"""Which records a metric filter counts, decided as CloudWatch Logs decides it.
+"""Matching of log records by metric filters, with the semantics of CloudWatch Logs.
 
-Of patterns for fields with spaces between them. Evaluated here because AWS's own answer
-(TestMetricFilter) is not emulated, and asks for a permission that auditors lack. What is not known
-here, as are regular expressions, is an error, never a guess.
+The module knows patterns for space-separated fields. AWS's own operation (TestMetricFilter) is not
+emulated and needs a permission that auditors lack. Other syntax, such as regular expressions, is an
+error, never a guess.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 """
 
@@ -20,11 +20,11 @@ REST = "..."
 
 
 class LogPatternError(ValueError):
-    """A pattern says something that this evaluation does not know."""
+    """A pattern uses syntax that this module does not know."""
 
 
 def matches(pattern: str, record: str) -> bool:
-    """Every field is as the pattern has it, in its order. `&&` binds closer than `||`."""
+    """Return whether the fields match the pattern, in order. `&&` binds more tightly than `||`."""
     text, values = pattern.strip(), record.split()
     if not (text.startswith("[") and text.endswith("]")):
         raise LogPatternError(f"no pattern for fields: {pattern}")

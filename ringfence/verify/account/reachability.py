@@ -1,8 +1,8 @@
-"""Which connections an AWS network lets through, read from the account itself.
+"""Connections that an AWS network lets through, computed from the account.
 
-Routes, network ACLs, security groups and endpoints are followed like a packet would, in
-both directions where no state is kept. Where the account leaves something open (which
-address of a subnet, which zone), what is possible counts.
+The computation follows routes, network ACLs, security groups and endpoints as a packet does, in
+both directions where a filter is stateless. Where the account leaves something open (the address
+in a subnet, the zone), every possible value counts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ringfence.verify.account.cloud import Cloud, Document, tag
 EVERYTHING = IPv4Network("0.0.0.0/0")
 INTERNET = "internet"
 PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1"}
-"""Protocol numbers of ACLs by the names of security groups."""
+"""Protocol numbers in ACLs, by protocol name in security groups."""
 ANSWERS = (1024, 65535)
 LISTENERS = {"UDP": ("udp",), "TCP_UDP": ("tcp", "udp")}
-"""Protocols of a load balancer's listener; the others are TCP."""
+"""Protocols of a load balancer's listener; all others are TCP."""
 ENFORCED = "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic"
-"""moto does not say it: that a caller is let in is verified in AWS alone."""
+"""Load balancer attribute that moto lacks, so only AWS verifies access for callers."""
 
 Ports = tuple[int, int]
 
@@ -50,7 +50,7 @@ class Traffic:
 class ObservedAclEntry:
     egress: bool
     protocol: str
-    """Number, or -1 for all."""
+    """Protocol number, or -1 for all."""
     network: IPv4Network
     ports: Ports
     allows: bool
@@ -61,7 +61,7 @@ class ObservedGroupRule:
     traffic: Traffic
     group: str | None = None
     foreign: bool = False
-    """Whether the group is none of the environment's: anything may have it."""
+    """Whether the group is outside the environment: then any interface may have it."""
     network: IPv4Network | None = None
     prefix_list: str | None = None
 
@@ -72,18 +72,18 @@ class Subnet:
     network: IPv4Network
     segment: str | None
     acl: tuple[ObservedAclEntry, ...]
-    """In the order in which they are asked."""
+    """Entries in the order of evaluation."""
     outside: tuple[IPv4Network, ...]
-    """Destinations that a route leads to beyond the VPC."""
+    """Destinations outside the VPC that have a route."""
     firewalled: tuple[IPv4Network, ...]
-    """Networks of those that a route reaches through an egress firewall."""
+    """Destinations whose route leads through an egress firewall."""
     prefix_lists: frozenset[str]
-    """That a route leads to a gateway endpoint for."""
+    """Prefix lists that have a route to a gateway endpoint."""
 
 
 @dataclass(frozen=True)
 class End:
-    """Where connections begin or end. Without groups of its own: anything may be there."""
+    """A source or target of connections. If `groups` is None, any interface may be there."""
 
     name: str
     subnets: tuple[Subnet, ...]
@@ -98,14 +98,14 @@ class NetworkResources:
 
     ends: tuple[End, ...]
     prefix_lists: Mapping[str, str]
-    """Service by the id of its prefix list."""
+    """Maps the id of a prefix list to its service."""
     published: tuple[tuple[str, Traffic], ...] = ()
-    """Load balancers that endpoint services lead to, and what they listen on."""
+    """Load balancers behind endpoint services, with the traffic that they accept."""
     mirrors: frozenset[str] = frozenset()
-    """Load balancers that traffic is mirrored to."""
+    """Load balancers that receive mirrored traffic."""
 
     def paths(self, *, acls: bool = True) -> frozenset[Path]:
-        """Return possible paths; without ACLs, those that groups and routes alone allow."""
+        """Return possible paths. Without `acls`, only groups and routes restrict them."""
         ends = self.ends if acls else tuple(map(_without_acls, self.ends))
         from_others = ((CALLERS, end, traffic) for end, traffic in self.published)
         return frozenset(
@@ -116,7 +116,7 @@ class NetworkResources:
     def _possible(self, ends: tuple[End, ...]) -> Iterator[tuple[str, str, Traffic]]:
         for source in ends:
             for target in ends:
-                # Between two strangers no group of this environment is asked.
+                # Between two ends without groups, no group of this environment applies.
                 if source != target and (source.groups is not None or target.groups is not None):
                     for traffic in _between(source, target):
                         yield source.name, target.name, traffic
@@ -135,7 +135,7 @@ class NetworkResources:
 
 
 def read(cloud: Cloud) -> NetworkResources:
-    """The network of an environment, found by its tags."""
+    """Read the network of an environment, found by its tags."""
     return _Reader(cloud).account()
 
 
@@ -160,7 +160,7 @@ class _Reader:
             ends.append(End(segment_end(segment), self._in(segment.name), None))
         for interface in interfaces(self._environment):
             groups = [by_name[name] for name in interface.groups if name in by_name]
-            # Without any of its own, an interface has the default group of the network.
+            # An interface without groups of its own has the default group of the VPC.
             groups = groups or [g["GroupId"] for g in self._groups if g["GroupName"] == "default"]
             ends.append(end(interface.name, self._in(interface.segment.name), groups))
         for endpoint in self._cloud.endpoints:
@@ -174,7 +174,7 @@ class _Reader:
             subnets, name = [s for s in self._subnets if s.id in ids], _balancer(balancer)
             if groups := balancer.get("SecurityGroups"):
                 ends.append(end(name, subnets, groups))
-            else:  # whoever reaches it is let in, and it reaches everything
+            else:  # a balancer without groups accepts and opens any connection
                 ends.append(End(name, tuple(subnets), None))
         return NetworkResources(
             tuple(ends), self._prefix_lists, tuple(self._published(ends)), self._mirrors()
@@ -187,7 +187,7 @@ class _Reader:
         return frozenset(map(_balancer, found))
 
     def _published(self, ends: list[End]) -> Iterator[tuple[str, Traffic]]:
-        """Callers have addresses that nobody here knows, where the groups are asked at all."""
+        """Yield traffic that callers can send, from any address, since theirs are unknown."""
         inbound = {end.name: end.inbound for end in ends}
         served = {arn for each in self._cloud.published for arn in each["NetworkLoadBalancerArns"]}
         query = ("elbv2", "describe_listeners", "Listeners")
@@ -203,7 +203,7 @@ class _Reader:
                         yield name, traffic
 
     def _served(self, endpoint: Document) -> str:
-        """A link is what the manifest says it is, and leads where the manifest says."""
+        """Name the end behind an endpoint: a private link of the manifest, else an AWS service."""
         service, group = endpoint["ServiceName"], tag(endpoint, GROUP)
         for link in private_links(self._environment):
             if (link.service, link_group(link)) == (service, group):
@@ -233,7 +233,7 @@ class _Reader:
     def _rules(self, own: frozenset[str]) -> Mapping[str, list[tuple[ObservedGroupRule, bool]]]:
         ids = [group["GroupId"] for group in self._groups] or ["sg-none"]
         rules: dict[str, list[tuple[ObservedGroupRule, bool]]] = {}
-        for start in range(0, len(ids), 200):  # AWS takes 200 values in a filter
+        for start in range(0, len(ids), 200):  # AWS accepts at most 200 values in a filter
             filters = [{"Name": "group-id", "Values": ids[start : start + 200]}]
             query = ("ec2", "describe_security_group_rules", "SecurityGroupRules")
             for rule in self._cloud.all(*query, Filters=filters):
@@ -305,7 +305,7 @@ def _subnet(
 
 
 def _without_local(network: IPv4Network, local: Iterable[IPv4Network]) -> list[IPv4Network]:
-    """The more exact route is taken: none leads out to an address of the VPC itself."""
+    """Exclude local networks: the most specific route wins, so their traffic stays in the VPC."""
     parts = [network]
     for own in local:
         parts = [
@@ -346,7 +346,7 @@ def _between(source: End, target: End) -> Iterator[Traffic]:
 
 
 def _mirrored(source: End, target: End) -> Iterator[Traffic]:
-    """Copies leave without asking the source's groups, and have no answers.
+    """Yield mirrored traffic. The source's groups do not apply to copies, and there are no answers.
 
     https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-considerations.html
     """
@@ -365,7 +365,7 @@ def _mirrored(source: End, target: End) -> Iterator[Traffic]:
 def _by_groups(
     own: frozenset[str] | None, rules: tuple[ObservedGroupRule, ...], other: End
 ) -> Iterator[Traffic]:
-    """Yield what the security groups at one end allow, towards the other."""
+    """Yield traffic that the security groups at one end allow with the other end."""
     if own is None:
         for protocol in PROTOCOLS:
             yield Traffic(protocol, (0, 65535))
@@ -395,7 +395,7 @@ def _common(one: Ports, other: Ports) -> Ports | None:
 
 
 def _through_acls(source: End, target: End, traffic: Traffic) -> set[Traffic]:
-    """In one subnet no ACL is asked; between two, those of both, for requests and answers."""
+    """Apply ACLs to traffic. Both subnets' apply, to requests and answers; none within a subnet."""
     ids = {subnet.id for subnet in target.subnets}
     if any(subnet.id in ids for subnet in source.subnets):
         return {traffic}
@@ -424,7 +424,7 @@ def _allowed(
     other: IPv4Network,
     ports: Ports,
 ) -> list[Ports]:
-    """Ports that an ACL lets through. The first entry that matches decides."""
+    """Return the ports that an ACL allows. The first matching entry decides."""
     undecided, allowed = [ports], list[Ports]()
     for entry in entries:
         applies = entry.egress == egress and entry.protocol in ("-1", PROTOCOLS[protocol])
@@ -433,7 +433,7 @@ def _allowed(
         covers = other.subnet_of(entry.network)
         if entry.allows:
             allowed += [part for range_ in undecided if (part := _common(range_, entry.ports))]
-        if covers:  # else some addresses of the other end are still undecided
+        if covers:  # else a later entry decides for the other addresses
             undecided = [part for range_ in undecided for part in _without(range_, entry.ports)]
     return allowed
 
@@ -449,7 +449,7 @@ def _without(ports: Ports, taken: Ports) -> Iterator[Ports]:
 
 
 def _outwards(source: End) -> set[Traffic]:
-    """Return what leaves the VPC by a route: to the internet, a peer, or a network of one's own."""
+    """Return traffic that a route leads out of the VPC: to the internet or a connected network."""
     found: set[Traffic] = set()
     for subnet in source.subnets:
         for destination in subnet.outside:
@@ -463,7 +463,7 @@ def _outwards(source: End) -> set[Traffic]:
 
 
 def _through_firewall(source: End) -> set[Traffic]:
-    """Return traffic towards a firewall. If answers are blocked, nothing is possible."""
+    """Return traffic to an egress firewall; none if an ACL blocks the answers."""
     found: set[Traffic] = set()
     for subnet in source.subnets:
         for destination in subnet.firewalled:
@@ -481,7 +481,7 @@ def _anywhere(network: IPv4Network) -> Subnet:
 
 
 def _to_service(source: End, prefix_list: str) -> set[Traffic]:
-    """Services behind a gateway endpoint have public addresses, and a route of their own."""
+    """Return traffic to a service behind a gateway endpoint, which has public addresses."""
     found: set[Traffic] = set()
     for subnet in source.subnets:
         if prefix_list not in subnet.prefix_lists:

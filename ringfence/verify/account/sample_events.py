@@ -1,4 +1,4 @@
-"""Events as AWS sends them, to ask rules and functions what they would do.
+"""Sample events in the form of AWS, to test rules and functions with.
 
 https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings_eventbridge.html
 https://docs.aws.amazon.com/securityhub/latest/userguide/securityhub-cwe-event-formats.html
@@ -17,7 +17,7 @@ DETECTOR = "12abc34d567e8fa901bc2d34e56789f0"
 
 @dataclass(frozen=True)
 class SampleEvents:
-    """Fields that AWS puts into every event of an account."""
+    """Fields that AWS adds to every event of an account."""
 
     account: str
     region: str

@@ -13,7 +13,7 @@ UP = "run pulumi up"
 
 
 def secrets(cloud: Cloud) -> Mapping[tuple[str, str], Document]:
-    """Return secrets by the server's security group and the name in the manifest."""
+    """Map the server's security group and the name in the manifest to each secret."""
     found = cloud.all("secretsmanager", "list_secrets", "SecretList")
     return {
         (tag(each, GROUP) or "", tag(each, SECRET) or ""): each
@@ -23,7 +23,7 @@ def secrets(cloud: Cloud) -> Mapping[tuple[str, str], Document]:
 
 
 def topic(cloud: Cloud) -> str:
-    """Return the topic of alerts. Raises `UnverifiedError` where there is none."""
+    """Return the ARN of the topic for alerts. Raises `UnverifiedError` if there is none."""
     sns = cloud.client("sns")
     for each in cloud.all("sns", "list_topics", "Topics"):
         tagged = sns.list_tags_for_resource(ResourceArn=each["TopicArn"])
@@ -35,7 +35,7 @@ def topic(cloud: Cloud) -> str:
 def alarms_of_logs(
     cloud: Cloud, topic: str, log_groups: Collection[str], namespace: str
 ) -> Iterator[tuple[Document, Document]]:
-    """Metric filters of log groups, each with an alarm on what it counts that reaches the topic."""
+    """Yield metric filters of log groups, each with an alarm on its metric that uses the topic."""
     raised = [
         each
         for each in cloud.all("cloudwatch", "describe_alarms", "MetricAlarms")
@@ -54,7 +54,7 @@ def alarms_of_logs(
 
 
 def session_document(cloud: Cloud) -> str:
-    """Its name. Raises `UnverifiedError` where there is none."""
+    """Return the name of the document for sessions. Raises `UnverifiedError` if there is none."""
     own = [{"Key": "Owner", "Values": ["Self"]}, {"Key": "DocumentType", "Values": ["Session"]}]
     for each in cloud.all("ssm", "list_documents", "DocumentIdentifiers", Filters=own):
         if _is_named(cloud, each, "sessions"):
@@ -63,7 +63,7 @@ def session_document(cloud: Cloud) -> str:
 
 
 def role(cloud: Cloud, name: str) -> IamIdentity:
-    """Raises `UnverifiedError` where there is none."""
+    """Return an IAM role of the environment. Raises `UnverifiedError` if there is none."""
     wanted = {("Name", f"{cloud.environment.name}-{name}"), (ENVIRONMENT, cloud.environment.name)}
     for each in Identities(cloud).roles:
         if wanted <= {*each.tags}:
@@ -77,7 +77,7 @@ def _is_named(cloud: Cloud, thing: Document, name: str) -> bool:
 
 
 def is_own_key(cloud: Cloud, key: str | None) -> bool:
-    """Whether somebody here made it, and it can be used."""
+    """Return whether a key is enabled and belongs to the customer, not to AWS."""
     if not key or key.startswith("alias/aws/"):
         return False
     kms = cloud.client("kms")
@@ -94,7 +94,7 @@ def is_key_of_class(cloud: Cloud, key: str | None, data_class: str) -> bool:
 
 
 def log_group(cloud: Cloud, name: str) -> Document:
-    """Nothing where there is none of this name."""
+    """Return the log group of this name; empty if there is none."""
     if not name:
         return {}
     found = cloud.all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=name)
