@@ -1,9 +1,9 @@
-"""How long it takes from a packet on the network to an alert in the collector's record.
+"""Latency from a packet on the network to an alert in the collector's record.
 
-Budget: 1 s. An intruder in a segment sends packets that a rule is for, a flow each, while other
-traffic is mirrored too; the sensor gets copies of them in VXLAN, and its events go by the journal,
-RELP over mutual TLS 1.3 and the hash chain. The alternative in the same run: alerts that stay in
-the journal of the sensor, where nobody but its own root can find them, or lose them.
+Budget: 1 s. An intruder in a segment sends packets that match a rule, each in its own flow, while
+other traffic is mirrored too. The sensor gets copies in VXLAN; its events go through the journal,
+RELP over mutual TLS 1.3 and the hash chain. Alternative in the same run: alerts that stay in the
+journal of the sensor, where only its root can read them and also delete them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ringfence.lab.lab import Lab
 
 BUDGET_SECONDS = 1.0
 ALERTS, RATE = 400, 10
-"""Alerts a second."""
+"""Number of alerts, and alerts a second."""
 BACKGROUND = 2000
-"""Packets a second that no rule is for, after the first."""
+"""Packets a second in total; all but `RATE` of them match no rule."""
 MANIFEST = ROOT / "inventories/sensor/environment.yaml"
 RULE = 'alert udp any any -> $HOSTS 9 (msg:"Benchmark"; sid:100; rev:1;)\n'
 ROLES = "tls,siem,log_shipping,nids,firewall"
 
-# Tells, by source port, when each packet was sent; the nodes of a lab share one clock.
+# Prints the sending time of each packet by source port; the nodes of a lab share one clock.
 SEND = """
 import json, socket, sys, time
 target, count, rate, fill = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -48,7 +48,7 @@ print(json.dumps(told))
 
 
 def sent(booted: Lab) -> dict[str, float]:
-    """When, in Unix seconds, by source port."""
+    """Send the packets; return the sending times in Unix seconds by source port."""
     target = str(booted.environment.hosts["tools-1"].address)
     words = [target, str(ALERTS), str(RATE), str(BACKGROUND // RATE)]
     say(f"{RATE} alerts/s and {BACKGROUND} packets/s beside them for {ALERTS // RATE} s")
@@ -57,7 +57,7 @@ def sent(booted: Lab) -> dict[str, float]:
 
 
 def received(booted: Lab, ports: dict[str, float]) -> list[tuple[float, float]]:
-    """Milliseconds to the sensor's journal and to the record, of each alert that has arrived."""
+    """Return milliseconds to the sensor's journal and to the record, for each alert received."""
     find = 'grep -hF \'"NIDS_SIGNATURE_ID":"100"\' /var/log/ringfence/sensor-1/*.jsonl || :'
     found: dict[str, tuple[float, float]] = {}
     for _ in range(15):

@@ -1,4 +1,4 @@
-"""Captures, built in code: what an attacker sends, and what nearly looks like it."""
+"""Captures, built in code: traffic of an attacker, and similar harmless traffic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scapy.utils import PcapWriter
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 APART = 3600
-"""Seconds between captures of one file: thresholds and flows of the one before are over."""
+"""Seconds between captures in one file: enough to expire thresholds and flows."""
 STEP = 0.001
 SEGMENT = 1400
 
@@ -50,7 +50,7 @@ def syn(source: str, target: str, port: int, flags: str = "S") -> Packet:
 
 
 def tcp(client: str, server: str, port: int, *said: tuple[str, bytes]) -> Packets:
-    """A whole connection: `(">", data)` is said by the client, `("<", data)` by the server."""
+    """Build a whole connection: the client sends `(">", data)`, the server `("<", data)`."""
     sport = source_port()
     packets: Packets = []
     numbers = {">": 1000, "<": 5000}
@@ -92,7 +92,7 @@ def http(client: str, server: str, port: int, request: str, body: str = "") -> P
 
 @dataclass(frozen=True)
 class Handshake:
-    """Between two ends of OpenSSL, over no network."""
+    """TLS handshake between two OpenSSL ends in memory, without a network."""
 
     name: str | None = "server.example.com"
     lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
@@ -161,13 +161,13 @@ def _certificate() -> bytes:
 
 
 def mirrored(packet: Packet, sensor: str, number: int) -> Packet:
-    """As traffic mirroring delivers it."""
+    """Wrap a packet as traffic mirroring does."""
     outer = ip("10.213.0.1", sensor) / UDP(sport=49152 + number % 16000, dport=4789, chksum=0)
     return outer / VXLAN(vni=4242, flags=0x08) / packet
 
 
 def write(path: Path, captures: Sequence[Iterable[Packet]], sensor: str | None = None) -> None:
-    """Captures in one file, an hour apart; mirrored to a sensor, where one is named."""
+    """Write captures to one file, an hour apart; as mirrored packets if a sensor is given."""
     number = 0
     with PcapWriter(str(path), linktype=1, sync=False) as writer:
         for place, packets in enumerate(captures):
@@ -179,5 +179,5 @@ def write(path: Path, captures: Sequence[Iterable[Packet]], sensor: str | None =
 
 
 def number_at(timestamp: str) -> int:
-    """Number of the capture in its file, by the time of an event."""
+    """Return the number of the capture in its file, from the time of an event."""
     return int((datetime.fromisoformat(timestamp).timestamp() - START) // APART)

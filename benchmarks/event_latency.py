@@ -1,9 +1,9 @@
-"""How long an event takes from the program that logs it to the collector's record.
+"""Latency of an event from the program that logs it to the collector's record.
 
-Budget: 1 s. At 1,000 events a second, by the journal, RELP over mutual TLS 1.3 and the hash
-chain. The alternative in the same run, to the same host and at the same rate: plain UDP syslog
-into a file by rsyslog's imudp, which neither encrypts nor acknowledges nor queues. The two
-hosts have the roles that log shipping needs and no others, or the firewall would stop UDP.
+Budget: 1 s, at 1,000 events a second, through the journal, RELP over mutual TLS 1.3 and the hash
+chain. Alternative in the same run, to the same host and at the same rate: plain UDP syslog into a
+file by rsyslog's imudp, without encryption, acknowledgement or queue. The two hosts have only the
+roles that log shipping needs, because the firewall would block UDP.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLAYBOOK = """
   roles: [log_shipping]
 """
 
-# Every message says when it was sent; the hosts of a lab share one clock.
+# Every message contains its sending time; the hosts of a lab share one clock.
 SEND = """
 import socket, sys, time
 where, name, rate, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -45,7 +45,7 @@ for i in range(count):
     time.sleep(max(0.0, started + (i + 1) / rate - time.monotonic()))
 """
 
-# Milliseconds from sending to receiving, of every event that arrived.
+# Latency in milliseconds of every event that arrived.
 RECEIVED = """
 import glob, json, sys
 from datetime import datetime
@@ -87,7 +87,7 @@ def send(lab: Lab, where: str, name: str) -> None:
 
 
 def received(lab: Lab, files: str, name: str) -> list[float]:
-    """Waits for the events that are still on their way, for a minute at most."""
+    """Return the latencies; first wait for events in transit, for a minute at most."""
     found: list[float] = []
     for _ in range(30):
         found = json.loads(run(lab, "siem-1", "python3", "-c", RECEIVED, files, name))

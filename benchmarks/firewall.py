@@ -1,10 +1,10 @@
 """Cost of a host's firewall per packet, with 10 allowed connections and with 1,000.
 
-Packets go from one network namespace to another, which both end with this program. Connection
-tracking is told to leave them alone: so each is looked up as the first one of a connection is, and
-only the last entry lets it pass. The cost is the time of a round less that of one without
-a firewall; rounds take turns, and the fastest of each kind counts. The alternative in the same
-run: the same ruleset with a rule for each connection in place of the sets.
+Packets go from one network namespace to another; both end with this program. Connection tracking
+is off for them, so the firewall looks each packet up as the first one of a connection, and only the
+last entry allows it. The cost is the time of a round minus the time of a round without a firewall.
+The kinds of rounds alternate, and the fastest round of each kind counts. Alternative in the same
+run: the same ruleset with one rule per connection in place of the sets.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ sys.stdin.read()
 
 
 def rules(count: int, way: str) -> list[dict[str, Any]]:
-    """So many, of which only the last one is for the packets."""
+    """Return `count` rules; only the last one allows the packets."""
     ours = SENDER if way == "inbound" else RECEIVER
     others = [
         FirewallRule(
@@ -65,7 +65,7 @@ def rules(count: int, way: str) -> list[dict[str, Any]]:
 
 
 def ruleset(count: int, way: str) -> str:
-    """The role's, as it renders it."""
+    """Render the ruleset of role `firewall` as the role does."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates/etc/nftables.d"),
         undefined=jinja2.StrictUndefined,
@@ -100,11 +100,11 @@ def one_rule_each(count: int, way: str) -> str:
 
 
 class Link:
-    """A pair of interfaces: one here, one in the namespace of the process that listens."""
+    """A pair of interfaces: one here, one in the network namespace of the listener."""
 
     def __init__(self, listener: int) -> None:
         self._sides = {"outbound": [], "inbound": ["nsenter", "--target", str(listener), "--net"]}
-        for side in self._sides:  # IPv6 has things to say on a new link
+        for side in self._sides:  # IPv6 would send packets on a new link
             self._run(side, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         pair = ["type", "veth", "peer", "name", "inbound", "netns", str(listener)]
         self._run("outbound", "ip", "link", "add", "outbound", *pair)
@@ -113,13 +113,13 @@ class Link:
             self._run(side, "ip", "link", "set", side, "up")
 
     def judge(self, way: str, ruleset: str) -> None:
-        """Apply a ruleset in one direction: to what the sender lets out, or the listener in."""
+        """Apply a ruleset in one direction: outbound at the sender or inbound at the listener."""
         for side in self._sides:
             told = ruleset if side == way else ""
             self._run(side, "nft", "-f", "-", told=f"flush ruleset\n{UNTRACKED}{told}")
 
     def refused(self, way: str) -> int:
-        """Packets, since it was last judged."""
+        """Return the number of packets that the current ruleset has refused."""
         listed = json.loads(self._run(way, "nft", "--json", "list", "counters"))["nftables"]
         counters = [each["counter"] for each in listed if "counter" in each]
         return sum(counter["packets"] for counter in counters)
@@ -149,7 +149,7 @@ def listening() -> Iterator[Link]:
 
 
 def nanoseconds(sender: socket.socket) -> float:
-    """For a packet, which has gone its whole way when the call returns."""
+    """Return the time per packet; each has arrived when the call of `send` returns."""
     message, send = bytes(64), sender.send
     started = time.perf_counter_ns()
     for _ in range(PACKETS):
@@ -158,7 +158,7 @@ def nanoseconds(sender: socket.socket) -> float:
 
 
 def measured(link: Link, sender: socket.socket, way: str) -> dict[str, float]:
-    """Nanoseconds that each kind adds to a packet."""
+    """Return the nanoseconds that each kind of ruleset adds per packet."""
     kinds = {"none": ""}
     kinds |= {f"sets_{count}": ruleset(count, way) for count in COUNTS}
     kinds |= {f"rules_{count}": one_rule_each(count, way) for count in COUNTS}

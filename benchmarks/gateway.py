@@ -45,9 +45,9 @@ ONE_BY_ONE = 3000
 AT_ONCE = 16
 TOGETHER = 20_000
 WITH_ONE_TOKEN = 100_000
-"""Calls; at a quarter of the usual rate they still end before it expires."""
+"""Number of calls. Even at a quarter of the usual rate they end before the token expires."""
 OF_ALTERNATIVE = 40
-"""Calls; each takes a tenth of a second there."""
+"""Number of calls to an alternative, where each takes a tenth of a second."""
 ARGUMENTS = {"order": "A-20261124-77"}
 CALL = {"name": "lookup", "arguments": ARGUMENTS}
 OLDER = "2025-11-25"
@@ -71,7 +71,7 @@ def request(
 
 
 class Client:
-    """Sends one request again and again over one connection."""
+    """Sends the same request repeatedly over one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -87,7 +87,7 @@ class Client:
 async def latencies(
     open_connection: Any, message: bytes, count: int, *, warm: int = 200
 ) -> list[float]:
-    """Seconds of each call, one after the other."""
+    """Return the seconds of each call, made one after the other."""
     client = Client(*await open_connection())
     for _ in range(warm):
         await client.ask(message)
@@ -100,7 +100,7 @@ async def latencies(
 
 
 async def together(open_connection: Any, message: bytes, count: int) -> float:
-    """Seconds that so many calls take, from several connections at once."""
+    """Return the seconds that `count` calls take over several concurrent connections."""
     clients = [Client(*await open_connection()) for _ in range(AT_ONCE)]
 
     async def work(client: Client) -> None:
@@ -175,10 +175,10 @@ async def measured(site: Site, port: int, calls: int) -> dict[str, Any]:
 async def compared(
     site: Site, name: str, port: int, told: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Figures of an alternative; `told`: how it is called."""
+    """Return the figures of an alternative; `told` has its path, tool and headers."""
     document = mcp("tools/call", {"name": told["tool"], "arguments": ARGUMENTS})
     headers = mcp_headers(document) | site.headers("carol") | told.get("headers", {})
-    if "headers" in told:  # a gateway that has tokens of its own, and of MCP an older version
+    if "headers" in told:  # a gateway with its own tokens and an older version of MCP
         del document["params"]["_meta"]
         headers["mcp-protocol-version"] = OLDER
     message = request("127.0.0.1", headers, path=told["path"], document=document)
@@ -197,7 +197,7 @@ def to(port: int) -> Callable[[], Any]:
 
 
 def environment(name: str) -> Path:
-    """The alternative's Python, installed once for each lock. Raises `CalledProcessError`."""
+    """Return the alternative's Python, installed once per lock. Raises `CalledProcessError`."""
     lock = ROOT / f"benchmarks/gateway-{name}.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -212,7 +212,7 @@ def environment(name: str) -> Path:
 
 @contextmanager
 def alternative(site: Site, name: str, upstream: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Its port, and how it is called. Raises `CalledProcessError` where it cannot be installed."""
+    """Run it; yield its port and how to call it. Raises `CalledProcessError`."""
     python, port = environment(name), free_port()
     told = site.directory / f"{name}.told"
     facts = {

@@ -1,9 +1,10 @@
 """ContextForge as a gateway, with one server and one tool registered: `gateway_contextforge.py
 FACTS.json`.
 
-Runs in a virtual environment of its own; what it speeds up by (JSON answers, no sessions, uvloop,
-logs of errors alone, no limits of calls) is on, and its database is the default one. It speaks
-2025-11-25. Facts: `upstream`, `port`, `told`: where it writes how to call the tool.
+It runs in its own virtual environment. The settings that make it faster are on (JSON answers, no
+sessions, uvloop, only errors in logs, no limits of calls), and its database is the default one. It
+speaks MCP 2025-11-25. Facts: `upstream`, `port`, and `told`: the file in which it writes how to
+call the tool.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 facts = json.loads(Path(sys.argv[1]).read_text())
 directory = Path(sys.argv[1]).parent
 SECRET, WHO = secrets.token_hex(32), "admin@example.com"
-# Read when its modules are imported; nobody else gets this environment.
+# ContextForge reads these variables on import; no other program gets them.
 os.environ |= {
     "DATABASE_URL": f"sqlite:///{directory}/contextforge.db",
     "JWT_SECRET_KEY": SECRET,

@@ -1,8 +1,8 @@
 """FastMCP as a gateway, with a verifier of tokens and scopes: `gateway_fastmcp.py FACTS.json`.
 
-Runs in a virtual environment of its own; what it speeds up by (JSON answers, no sessions, uvloop)
-is on. Facts: `upstream`, `port`, `key` (PEM), `issuer`, `audience`, `scope`, `told`: where it
-writes how to call the tool.
+It runs in its own virtual environment. The settings that make it faster are on (JSON answers, no
+sessions, uvloop). Facts: `upstream`, `port`, `key` (PEM), `issuer`, `audience`, `scope`, and
+`told`: the file in which it writes how to call the tool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gateway that runs as its unit runs it, for measurements and tests."""
+"""A gateway for measurements and tests, started as its systemd unit starts it."""
 
 from __future__ import annotations
 
@@ -102,16 +102,16 @@ def mcp_headers(document: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass
 class Person:
-    """Somebody with a client certificate."""
+    """A principal with a client certificate."""
 
     name: str
     certificate: bytes
-    """DER."""
+    """Encoded as DER."""
     chain: tuple[x509.Certificate, ...]
     key: ec.EllipticCurvePrivateKey
 
     def signed(self, typ: str, claims: Mapping[str, Any]) -> bytes:
-        """A document about a grant, or about access."""
+        """Sign a document about a grant or about access."""
         der = serialization.Encoding.DER
         header = {
             "alg": "ES256",
@@ -137,7 +137,7 @@ class Person:
 
 @dataclass
 class Site:
-    """A gateway's directory, and the process that serves it."""
+    """A gateway: its directory and its process."""
 
     directory: Path
     authority: Authority
@@ -165,7 +165,7 @@ class Site:
         wait_for(self.ready)
 
     def with_a_clock(self) -> None:
-        """Have the process go by a clock that can be set; before it starts."""
+        """Give the process a clock that can be set; call this before `start`."""
         (self.directory / "offset").write_text("0")
         (self.directory / "sitecustomize.py").write_text(
             "import pathlib, time\n"
@@ -174,7 +174,7 @@ class Site:
         )
 
     def set_clock(self, seconds: float) -> None:
-        """So much ahead of what it is, or behind."""
+        """Set the clock ahead of the real time, or behind it if negative."""
         staged = self.directory / "offset.new"
         staged.write_text(str(seconds))
         staged.replace(self.directory / "offset")
@@ -187,7 +187,7 @@ class Site:
         return False
 
     def process_reloads(self) -> None:
-        """Have the configuration read again, and with it the definitions of tools."""
+        """Reload the configuration and the definitions of tools; wait until this is done."""
         assert self.process is not None
         before = self.reloads()
         self.process.send_signal(signal.SIGHUP)
@@ -268,7 +268,7 @@ class Site:
         return self.post(document, **options)
 
     def events(self) -> list[dict[str, Any]]:
-        """The audit log."""
+        """Return the events of the audit log."""
         lines = [
             line
             for path in sorted(Path(self.document["audit"]["directory"]).glob("*.jsonl"))
@@ -302,7 +302,7 @@ def definitions(port: int) -> list[dict[str, Any]]:
 
 
 def make_site(directory: Path, upstreams: Mapping[str, int]) -> Site:
-    """A directory that can be served: all of `upstreams` with the tools of the test server."""
+    """Make the directory of a gateway; all `upstreams` have the tools of the test server."""
     authority = Authority.create(directory / "ca.crt", directory / "ca.key", "test", "test")
     (directory / "ca.crt").write_text(authority.bundle)
     key = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""The server that calls end at when only the way there is measured: `gateway_stub.py PORT`."""
+"""A stub MCP server, to measure only the path to a server: `gateway_stub.py PORT`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULTS = {
     "tools/list": {"tools": [TOOL], "ttlMs": 0, "cacheScope": "private"},
     "tools/call": {"content": [{"type": "text", "text": TEXT}], "structuredContent": ORDER},
     "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
-    # Of older versions, which an alternative speaks.
+    # Older versions of MCP, which an alternative speaks, have this method.
     "initialize": {
         "protocolVersion": "2025-11-25",
         "capabilities": {"tools": {}},
@@ -34,7 +34,7 @@ RESULTS = {
 
 
 class Stub(asyncio.Protocol):
-    """HTTP/1.1 as two clients speak it that are known: whole requests, kept alive."""
+    """Just enough HTTP/1.1 for known clients: complete requests over kept-alive connections."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport: asyncio.Transport = transport
@@ -52,7 +52,7 @@ class Stub(asyncio.Protocol):
                 self.received[end + 4 : end + 4 + size],
                 self.received[end + 4 + size :],
             )
-            if not body:  # the stream of a session, or its end
+            if not body:  # a request to open the stream of a session, or to end it
                 self.transport.write(
                     b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n"
                 )

@@ -1,6 +1,6 @@
-"""How long hardening one host takes: first run and second run.
+"""Duration of hardening one host: first run and second run.
 
-The alternative in the same run: the second run with Ansible's own connection settings
+Alternative in the same run: the second run with Ansible's default connection settings
 (no pipelining, no shared connection).
 """
 
@@ -15,7 +15,7 @@ DEFAULTS = {"ANSIBLE_PIPELINING": "0", "ANSIBLE_SSH_ARGS": "-o ControlMaster=no"
 def main() -> None:
     ansible = executable("ansible-playbook")
     with environment("bench-harden", 231) as env, lab(env):
-        # The collector must be there for the host that ships to it; it is not measured.
+        # The measured host sends its logs to the collector, so the collector must exist first.
         timed(ansible, "-i", env.path, PLAYBOOK, "--limit", "siem-1")
         run = (ansible, "-i", env.path, PLAYBOOK, "--limit", "tools-1")
         first = timed(*run)

@@ -1,8 +1,9 @@
 """Cost and findings of the inspection of results.
 
-The alternatives in the same run: the Rust engine with its own detectors on the same messages, and
-detect-secrets without its entropy plugins where it is installed (it is no dependency). It often
-reports a part of a secret (three letters of a GitHub token); that counts for it as found.
+Alternatives in the same run: the Rust engine with its own detectors on the same messages, and
+detect-secrets without its entropy plugins, if it is installed (it is not a dependency).
+detect-secrets often reports only a part of a secret (three letters of a GitHub token); such a part
+counts as found.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _detect_secrets() -> Callable[[str], set[Span]] | None:
 
 
 def _microseconds(work: Callable[[], object]) -> float:
-    """Processor time of one call, the best of five rounds of about 20 ms."""
+    """Return the processor time of one call: the best of five rounds of about 20 ms."""
     started = time.process_time()
     work()
     rounds = max(1, int(0.02 / max(time.process_time() - started, 1e-7)))

@@ -1,7 +1,7 @@
-"""How long it takes until two fresh Debian hosts answer SSH.
+"""Time until two new Debian hosts answer SSH.
 
-The alternative in the same run: building the file system first, as every boot does without
-a shared image.
+Alternative in the same run: the file system is built first, as at every boot without a shared
+image.
 """
 
 from __future__ import annotations

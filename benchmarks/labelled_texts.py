@@ -1,4 +1,4 @@
-"""Texts with what is to be found in them, and how well a detector does."""
+"""Texts labelled with the values to find, and the scores of a detector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 _MARK = re.compile(r"«(\w+):(.*?)»", re.DOTALL)
 
 Span = tuple[str, int, int]
-"""Type, start, end."""
+"""Type, start and end of a value."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _read(document: str) -> Iterator[Labelled]:
 def scores(
     texts: list[Labelled], find: Callable[[str], set[Span]], *, whole: bool = True
 ) -> dict[str, Score]:
-    """Scores by type. A finding of a value's type counts if it covers the value, or touches it."""
+    """Return scores by type. A finding counts if it covers the value (`whole`) or touches it."""
     right, extra, missed = Counter[str](), Counter[str](), Counter[str]()
     for labelled in texts:
         found = find(labelled.text)

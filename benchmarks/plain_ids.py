@@ -1,4 +1,4 @@
-"""pytest plugin for mutmut, which selects tests by their ids: no id has the text of a value."""
+"""pytest plugin for mutmut, which selects tests by id: it keeps parameter values out of ids."""
 
 from __future__ import annotations
 

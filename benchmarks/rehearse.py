@@ -1,7 +1,7 @@
-"""How long it takes to know what a manifest would be in AWS: provisioned, checked, 200 servers.
+"""Duration of a rehearsal: a manifest with 200 servers, provisioned and checked.
 
-The alternative in the same run: Checkov, which reads the same stacks as a plan and knows
-neither AWS's answers nor what the manifest declares.
+Alternative in the same run: Checkov. It reads the same stacks as a plan, without the answers of AWS
+and without the declarations of the manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SERVERS = 200
 
 
 def with_servers(count: int) -> dict[str, Any]:
-    """The example, with copies of one of its servers: each has a host of its own."""
+    """Return the example with copies of one server, each on its own host."""
     document = yaml.safe_load(EXAMPLE.read_text())
     copied = deepcopy(document["servers"]["time"])
     del copied["host"]

@@ -1,4 +1,4 @@
-"""Labs for measurements: copies of the embedded environment in networks of their own."""
+"""Labs for measurements: copies of the embedded environment, each in its own network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EMBEDDED = ROOT / "inventories/lab/environment.yaml"
 def environment(
     name: str, octet: int, idle_hosts: int = 0, manifest: Path = EMBEDDED
 ) -> Iterator[Environment]:
-    """A lab's environment in 10.<octet>.0.0/16, with hosts beside it that serve nothing."""
+    """Make a lab's environment in 10.<octet>.0.0/16, with extra hosts that serve nothing."""
     with tempfile.TemporaryDirectory(prefix=f"ringfence-{name}-") as directory:
         text = manifest.read_text().replace("10.213.", f"10.{octet}.")
         doc = yaml.safe_load(text.replace("fd0d:213:", f"fd0d:{octet}:"))
@@ -47,7 +47,7 @@ def environment(
 
 @contextmanager
 def lab(environment: Environment, release: str = "trixie") -> Iterator[Lab]:
-    """A booted lab, removed at the end."""
+    """Boot a lab; remove it at the end."""
     lab = Lab(environment, release, say=say)
     try:
         lab.up()
@@ -57,7 +57,7 @@ def lab(environment: Environment, release: str = "trixie") -> Iterator[Lab]:
 
 
 def alone() -> None:
-    """Start again in a network namespace that ends with the process, however it ends."""
+    """Restart this program in a network namespace that always ends with the process."""
     if ALONE not in os.environ:
         command = ["unshare", "--net", sys.executable, *sys.argv]
         os.execvpe(command[0], command, os.environ | {ALONE: "1"})  # noqa: S606
@@ -70,7 +70,7 @@ def say(text: str) -> None:
 def timed(
     *command: str | Path, settings: Mapping[str, str] | None = None, status: int = 0
 ) -> float:
-    """Seconds that a command takes. Raises `SystemExit` with its output when it ends otherwise."""
+    """Return a command's duration in seconds. Raises `SystemExit` for another exit status."""
     started = time.monotonic()
     done = subprocess.run(
         [str(part) for part in command],
@@ -91,7 +91,7 @@ def timed(
 
 
 def report(name: str, figures: Mapping[str, Any]) -> None:
-    """The last line of a benchmark: one JSON object."""
+    """Print the last line of a benchmark: one JSON object."""
     rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
     print(json.dumps({"benchmark": name, **rounded}))
 

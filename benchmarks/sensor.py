@@ -1,9 +1,9 @@
-"""How many mirrored packets a second a sensor inspects, by the time that its processor takes.
+"""Mirrored packets a second that a sensor can inspect, computed from processor time.
 
-Offline, on one thread, over calls in TLS, in VXLAN; what Suricata takes to start is taken off. So
-it is the most that one processor can do, without the cost of taking packets from a network card.
-The alternative in the same run: the configuration and the rules that Debian's package installs.
-And the same sensor with 1,000 declared connections more.
+Suricata reads calls in TLS, in VXLAN, from a file on one thread; its start time is subtracted. The
+result is the maximum of one processor, without the cost of receiving packets from a network card.
+Alternative in the same run: the configuration and the rules that Debian's package installs. The
+same sensor also runs with 1,000 more declared connections.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def more(count: int) -> Iterator[dict[str, Any]]:
 
 
 def seconds(engine: Suricata, folder: Path, capture: str, stock: bool) -> float:
-    """Seconds of processor time."""
+    """Return the seconds of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if stock:
         words = (*STOCK, "-l", "/mnt", "-r", f"/mnt/{capture}", "--runmode", "single")

@@ -1,8 +1,8 @@
-"""How many mirrored packets a second a sensor takes from an interface on one core, without a drop.
+"""Mirrored packets a second that a sensor takes from an interface on one core, without a drop.
 
-Calls in TLS, in VXLAN, are sent at a steady rate from the other core, for longer than the sensor's
-buffers last; the highest rate at which the kernel dropped nothing counts. Both interfaces are in
-a network namespace that ends with this program. The alternative in the same run, with the same
+The other core sends calls in TLS, in VXLAN, at a steady rate and for longer than the sensor's
+buffers can hold. The result is the highest rate at which the kernel drops nothing. Both interfaces
+are in a network namespace that ends with this program. Alternative in the same run, with the same
 packets: the configuration and the rules that Debian's package installs.
 """
 
@@ -33,7 +33,7 @@ from ringfence.manifest.model import Environment
 WIRE, INTERFACE = "wire", "eth0"
 SECONDS = 10
 HIGHEST, STEPS = 240_000, 7
-"""Packets a second; and how often the range is halved."""
+"""Highest rate, in packets a second, and how often the range is halved."""
 BURST = 32
 CORES = os.sched_getaffinity(0)
 COUNTED = re.compile(r"packets: (\d+), drops: (\d+)")
@@ -42,7 +42,7 @@ COUNTED = re.compile(r"packets: (\d+), drops: (\d+)")
 @dataclass(frozen=True)
 class Outcome:
     rate: float
-    """Packets a second that were sent."""
+    """Packets sent per second."""
     sent: int
     seen: int
     dropped: int
@@ -54,13 +54,13 @@ class Outcome:
 
 @contextmanager
 def listening(engine: Suricata, folder: Path, options: Sequence[str]) -> Iterator[list[str]]:
-    """Suricata on the first core. What it said is in the list in the end."""
+    """Run Suricata on the first core. When it ends, its output is in the list."""
     said: list[str] = []
     process = folder / "suricata.pid"
     words = [*options, "-l", "/mnt", f"--af-packet={INTERFACE}", "--pidfile", "/mnt/suricata.pid"]
 
     def run() -> None:
-        os.sched_setaffinity(0, {min(CORES)})  # of this thread, and of what it starts
+        os.sched_setaffinity(0, {min(CORES)})  # this thread and its children
         said.append(engine.run(folder, *words).stdout)
 
     thread = threading.Thread(target=run)
@@ -80,7 +80,7 @@ def listening(engine: Suricata, folder: Path, options: Sequence[str]) -> Iterato
 
 
 def send(frames: Sequence[bytes], rate: float) -> tuple[int, float]:
-    """Packets, and how many a second it became."""
+    """Send packets; return their number and the rate that was reached."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((WIRE, 0))
         sent, total, started = 0, int(rate * SECONDS), time.perf_counter()
@@ -89,7 +89,7 @@ def send(frames: Sequence[bytes], rate: float) -> tuple[int, float]:
                 wire.send(frames[place % len(frames)])
             sent += BURST
             while time.perf_counter() - started < sent / rate:
-                pass  # a sleep is longer than the time between bursts
+                pass  # busy wait: a sleep is longer than the time between bursts
         return sent, sent / (time.perf_counter() - started)
 
 
@@ -108,7 +108,7 @@ def attempt(
 
 @dataclass
 class Search:
-    """For the highest rate without a drop, in a range that is halved."""
+    """Binary search for the highest rate without a drop."""
 
     name: str
     options: Sequence[str]
@@ -130,7 +130,7 @@ class Search:
 
 
 def main() -> None:
-    engine = Suricata.installed()  # may have to be fetched, which is the last use of a network
+    engine = Suricata.installed()  # first, because it may download
     alone()
     os.sched_setaffinity(0, {max(CORES)})
     run = partial(subprocess.run, check=True)
@@ -150,7 +150,7 @@ def main() -> None:
         folder = Path(directory)
         render(variables, folder)
         ours, theirs = Search("ours", configured()), Search("the package's", STOCK)
-        for _ in range(STEPS):  # in turns: what else the machine does meets both
+        for _ in range(STEPS):  # in turns, so other load on the machine affects both
             for search in (ours, theirs):
                 search.step(engine, folder, frames)
     report(

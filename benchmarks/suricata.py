@@ -1,4 +1,4 @@
-"""Suricata as Debian 13 has it, run on captures: in the lab's image, with nothing booted."""
+"""Suricata of Debian 13, run on captures in the lab's image, without booting a host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROLE = Path(__file__).parents[1] / "roles/nids"
 TEMPLATES = ROLE / "templates/etc/ringfence/nids/staged"
 RELEASE = "trixie"
 EVENTS = ("alerts.json", "flows.json")
-"""Files of Suricata's outputs, in the order in which they are configured."""
+"""Files of Suricata's outputs, in the order of the configuration."""
 
 ENTER = """
 options=$1 root=$2 folder=$3; shift 3
@@ -43,12 +43,12 @@ apt-get -q -o Acquire::http::Proxy={packages.URL} install -y --no-install-recomm
 @dataclass(frozen=True)
 class Suricata:
     tree: Path
-    """Files installed over the image."""
+    """Directory with the files installed on top of the image."""
     image: Path
 
     @classmethod
     def installed(cls) -> Suricata:
-        """Once for each image; other runs find it there."""
+        """Install Suricata once per image; later runs reuse it."""
         lower = image.ensure(RELEASE, Cgroup("nids-tests"), print)
         top = directories.CACHE / "nids-tests" / lower.name
         engine = cls(top / "tree", lower)
@@ -65,18 +65,18 @@ class Suricata:
         return engine
 
     def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """With a folder of this machine as /mnt."""
+        """Run Suricata with a folder of this machine mounted on /mnt."""
         options = f"lowerdir={self.tree}:{self.image}"
         return _enter(options, self.tree.parent, folder, "suricata", *arguments)
 
     def complaints(self, folder: Path) -> list[str]:
-        """Errors and warnings of Suricata about a configuration and its rules."""
+        """Return the errors and warnings of Suricata about a configuration and its rules."""
         done = self.run(folder, "-T", *configured())
         said = [line for line in done.stdout.splitlines() if line.startswith(("E:", "W:"))]
         return said or ([f"ended with {done.returncode}"] if done.returncode else [])
 
     def inspect(self, folder: Path, capture: Path, *options: str) -> list[dict[str, Any]]:
-        """Events that a capture leads to. The configuration is in the folder, as is the capture."""
+        """Return the events of a capture. The folder contains the configuration and the capture."""
         events = [folder / name for name in EVENTS]
         for file in events:
             file.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class Suricata:
 
 
 def configured() -> list[str]:
-    """As the role's unit does it, with files in place of sockets."""
+    """Return the options of the role's unit, with files in place of sockets."""
     settings = {
         "default-rule-path": "/mnt",
         "classification-file": "/mnt/classification.config",
@@ -123,7 +123,7 @@ def _enter(options: str, top: Path, folder: Path, *command: str) -> Any:
 
 
 def render(variables: Mapping[str, Any], folder: Path) -> Path:
-    """The role's configuration, as the role renders it."""
+    """Render the configuration of role `nids` as the role does."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,

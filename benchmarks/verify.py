@@ -1,6 +1,6 @@
-"""How long the compliance suite takes on one host and on four.
+"""Duration of the compliance suite on one host and on four.
 
-The alternative in the same run: the hosts one after another, as pytest does by itself.
+Alternative in the same run: one host after the other, as plain pytest works.
 """
 
 from __future__ import annotations

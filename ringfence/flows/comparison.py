@@ -121,7 +121,7 @@ class _DeclaredFlows:
             self._by_port.setdefault((protocol, port), []).append((source, target, connection))
 
     def concern(self, record: FlowRecord) -> bool:
-        """Return whether a record joins two ends and is not neighbour discovery or DHCP."""
+        """Return whether a record joins two ends: not neighbour discovery, DHCP or multicast."""
         ends = (record.source, record.target)
         broadcasts = {network.broadcast_address for network in self._segments}
         ports = (record.protocol, record.source_port, record.port)
