@@ -1,4 +1,4 @@
-"""Checks of the cloud as functions, to be seen to fail on accounts in which something is broken."""
+"""Call the checks of the cloud as functions, and show that they fail on broken accounts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ringfence.verify.account.cloud import Cloud
 COMPLIANCE = Path(__file__).parents[1] / "compliance/cloud"
 
 Aws = Callable[[str], Any]
-"""Clients of the account by the name of the service."""
+"""Function that returns a client of the account for the name of a service."""
 Exports = Mapping[str, Any]
 Change = Callable[[Aws, Exports], object]
 Checks = Mapping[str, Callable[..., None]]
@@ -41,7 +41,7 @@ def checks(module: str) -> Checks:
 
 
 def failing(checks: Checks, cloud: Cloud) -> dict[str, str]:
-    """Checks that fail, with what they say; without those that do not apply."""
+    """Return the checks that fail, with their messages, without those that do not apply."""
     found: dict[str, str] = {}
     for name, check in checks.items():
         for case in _cases(check):
@@ -59,9 +59,10 @@ def failing(checks: Checks, cloud: Cloud) -> dict[str, str]:
 def failing_once(
     change: Change, checks: Checks, rehearsal: Rehearsal, environment: Environment
 ) -> dict[str, str]:
-    """Checks that fail once the account is changed.
+    """Return the checks that fail after a change to the account.
 
-    In a copy of this process: the account stays whole, and none is provisioned for each change.
+    The change runs in a copy of this process, so that the account stays intact and no new one is
+    needed for each change.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -92,7 +93,7 @@ def inapplicable(checks: Checks, cloud: Cloud) -> set[str]:
             check(cloud)
         except NotApplicable:
             found.add(name)
-        except (AssertionError, TypeError):  # asks for more: it is not one of them
+        except (AssertionError, TypeError):  # needs more arguments: not one of these checks
             continue
     return found
 
@@ -123,7 +124,7 @@ class Broken(dict[str, tuple[Change, set[str]]]):
 def test_a_broken_property_turns_exactly_its_checks_red(
     breakage: str, request: pytest.FixtureRequest, rehearsal: Rehearsal, environment: Environment
 ) -> None:
-    """Try a breakage of the module that imports this; `conftest` supplies their names."""
+    """Try one broken property of the importing module; `conftest` supplies the names."""
     change, expected = request.module.BROKEN[breakage]
     failed = failing_once(change, request.module.CHECKS, rehearsal, environment)
     assert failed.keys() == expected, failed

@@ -1,4 +1,4 @@
-"""Rehearsed stacks, one for all tests that only look at it."""
+"""Rehearsed stacks, each shared by all tests that only read it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ringfence.verify.plugin import MARKERS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The product's checks are called here as functions; their marks are known to its plugin."""
+    """Register the marks of the product's checks: tests call the checks here as functions."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the test of breakages once for each that the module declares."""
+    """Run the test of broken properties once for each that the module declares."""
     if "breakage" in metafunc.fixturenames:
         metafunc.parametrize("breakage", list(vars(metafunc.module)["BROKEN"]))
 

@@ -1,4 +1,4 @@
-"""The manifest whose stacks are rehearsed."""
+"""Example manifest, whose stacks the tests rehearse."""
 
 from __future__ import annotations
 

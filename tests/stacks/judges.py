@@ -1,4 +1,4 @@
-"""Judges of policies that nobody here wrote."""
+"""Third-party programs that assess policies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _resource_filename(package: str, name: str) -> str:
     return str(Path(spec.origin).with_name(name))
 
 
-# parliament 1.6.4 finds its own two data files by pkg_resources, which setuptools 82 removed.
+# parliament 1.6.4 finds its two data files with pkg_resources, which setuptools 82 removed.
 if find_spec("pkg_resources") is None:
     sys.modules["pkg_resources"] = ModuleType("pkg_resources")
     vars(sys.modules["pkg_resources"])["resource_filename"] = _resource_filename

@@ -1,4 +1,5 @@
-"""For every rule of the policy pack: a resource that breaks it alone, and one that nearly does."""
+"""For every rule of the policy pack: a resource that breaks only this rule, and one that almost
+does."""
 
 from __future__ import annotations
 
@@ -566,14 +567,14 @@ ALWAYS = (
         {"internal": True, "listeners": [{"lbProtocol": "https", "lbPort": 443}]},
     ),
 )
-"""Resource types that no properties make acceptable."""
+"""Resource types that are refused with any properties."""
 
 
 @dataclass(frozen=True)
 class StackCase:
     rule: str
     broken: tuple[DeclaredResource, ...]
-    """The first of these breaks it."""
+    """The first of these resources breaks the rule."""
     passing: tuple[DeclaredResource, ...]
 
 
@@ -618,7 +619,7 @@ STACK_CASES = (
     StackCase(
         "no-route-out",
         (one("table", TABLE, {"routes": [{"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-2"}]}),),
-        # As after a refresh: the route beside it shows in the table.
+        # As after a refresh: the table also shows the separate route.
         (one("table", TABLE, {"routes": [{"gatewayId": "igw-1"}]}), GATEWAY),
     ),
     StackCase(

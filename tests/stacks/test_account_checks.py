@@ -1,4 +1,4 @@
-"""Every check of the account passes on ours, and is seen to fail: on an account with defaults,
+"""Every check of the account passes on ours, and fails where it must: on an account with defaults,
 and on ours with exactly its property broken."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORDED = {
     "test_root_is_locked_away",
     "test_the_account_is_judged_by_standards",
 }
-"""The emulation has nothing for them: they are tried on answers as AWS gives them, below."""
+"""The emulation does not support these checks: tests below try them on answers in AWS's format."""
 EMULATED = CHECKS.keys() - RECORDED
 
 
@@ -55,7 +55,7 @@ def test_what_is_only_recorded_is_not_called_verified(
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """As it is on the first day, with a user, a role, a trail and an alarm made by hand."""
+    """An account on its first day, with a user, a role, a trail and an alarm created by hand."""
     with emulated(REGION) as account:
         _by_hand(account.client)
         cloud = Cloud(account.session, environment, emulated=True)
@@ -131,7 +131,7 @@ def test_an_empty_account_names_what_to_do(environment: Environment) -> None:
         "no trail records the account; run pulumi up in stacks/account"
     )
     vacuous = {
-        # Nothing is there that could be wrong.
+        # These pass because no user and no role exists.
         "test_every_user_is_held_to_mfa",
         "test_roles_that_people_assume_demand_mfa",
         "test_no_policy_of_ours_allows_everything",
@@ -164,7 +164,7 @@ def _change_mfa(aws: Aws, change: Any) -> None:
 
 @BROKEN.by("people_can_do_nothing_without_mfa", "people_enrol_devices_for_themselves_only")
 def the_mfa_condition_holds_only_if_the_key_is_there(aws: Aws, out: Exports) -> None:
-    """Bool for BoolIfExists: with an access key the question is not even asked."""
+    """Bool instead of BoolIfExists: with an access key the condition is not evaluated."""
 
     def change(statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for statement in statements:
@@ -587,7 +587,7 @@ def test_every_check_is_broken_by_something() -> None:
     assert set().union(*(checks for _, checks in BROKEN.values())) == EMULATED
 
 
-# What moto lacks, as AWS answers: botocore refuses an answer that its model does not know.
+# Answers of AWS that moto lacks: botocore refuses an answer that its model does not know.
 KEY = f"arn:aws:kms:{REGION}:111122223333:key/1"
 Answers = list[tuple[str, str, dict[str, Any]]]
 

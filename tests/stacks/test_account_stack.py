@@ -1,4 +1,4 @@
-"""The account stack's resources, and those that are only recorded."""
+"""The account stack's resources, both created and only recorded ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_everything_says_that_all_environments_share_it(account: Rehearsal) -> N
 
 
 def test_nothing_belongs_to_one_environment(account: Rehearsal) -> None:
-    """Its checks find what is theirs by this tag."""
+    """An environment's checks find its resources by this tag."""
     tagged = [
         r.name for r in account.resources if "ringfence:environment" in r.inputs.get("tags", {})
     ]

@@ -1,5 +1,5 @@
-"""Checks of an environment's alerts: each passes on our account and is seen to fail, on an account
-with defaults and on ours with exactly its property broken."""
+"""Checks of an environment's alerts: each passes on our account and fails on an account with
+defaults and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """A topic as the console makes it: no key, nobody subscribed, no rule that leads to it."""
+    """A topic as the console creates it: no key, no subscriber, and no rule that sends to it."""
     with emulated(REGION) as account:
         tagged = {ENVIRONMENT: environment.name, "Name": f"{environment.name}-alerts"}
         topic = account.client("sns").create_topic(
@@ -57,7 +57,7 @@ def test_an_empty_account_names_what_is_missing(environment: Environment) -> Non
 
 
 def test_flows_are_counted_where_the_format_has_their_fields(environment: Environment) -> None:
-    """Each field of a pattern stands where the flow log writes it."""
+    """Each field of a pattern has the position that it has in the flow log."""
     for alarm in flow_alarms(environment):
         *fields, rest = alarm.pattern.strip("[]").split(", ")
         names = [re.match(r"\w+", field)[0].replace("_", "-") for field in fields]  # pyright: ignore[reportOptionalSubscript]
@@ -78,7 +78,7 @@ BROKEN = Broken()
 
 
 def _publish(aws: Aws, topic: str, principal: Mapping[str, str], **more: Any) -> None:
-    """The topic's policy becomes this statement, beside the one for alarms."""
+    """Add a statement to the topic's policy that lets the principal publish."""
     anybody = {"Effect": "Allow", "Principal": principal, "Action": "sns:Publish"}
     found = aws("sns").get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
     policy = json.loads(found)
@@ -121,7 +121,7 @@ def _key(aws: Aws, out: Exports, change: Any) -> None:
 
 @BROKEN.by("alerts_of_the_environment_are_encrypted")
 def events_cannot_use_the_key(aws: Aws, out: Exports) -> None:
-    """Delivery fails then, and only a metric tells."""
+    """Delivery then fails, and only a metric shows it."""
     _key(aws, out, lambda found: [s for s in found if s["Sid"] != "Events"])
 
 
@@ -163,7 +163,7 @@ def the_alarm_of_flows_is_silenced(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("many_refused_flows_call_somebody")
 def the_filter_counts_another_field(aws: Aws, out: Exports) -> None:
-    """As of the default format, in which the action stands elsewhere."""
+    """The default format has the action in another position."""
     logs, group = aws("logs"), out["flow_log_group"]
     filters = logs.describe_metric_filters(logGroupName=group)["metricFilters"]
     (found,) = [each for each in filters if "refused-flows" in each["filterName"]]
@@ -218,7 +218,7 @@ def every_session_of_ansible_wakes_somebody(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("unknown_readers_of_secrets_raise_an_alarm")
 def readers_are_looked_for_among_changes(aws: Aws, out: Exports) -> None:
-    """The default state of a rule: EventBridge then has no calls that read."""
+    """A rule's default state: EventBridge then delivers no read-only calls."""
     _put(aws, "secret-read", lambda _: None, State="ENABLED")
 
 

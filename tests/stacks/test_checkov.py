@@ -1,6 +1,6 @@
-"""Both stacks, as Checkov judges them: a scanner that nobody here wrote.
+"""Findings of Checkov, a third-party scanner, in both stacks.
 
-It reads the exported plan and runs as a program, from an environment of its own.
+It reads the exported plan, and runs as a program in its own environment.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ringfence.rehearsal.record import Rehearsal, RehearsedResource
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
 SECONDS = 120
 Finding = tuple[str, str]
-"""Check and address."""
+"""Check and resource address."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A finding that stays, and why a reviewer accepts it."""
+    """A finding that stays, and the reason why a reviewer accepts it."""
 
     check: str
     address: str
@@ -156,7 +156,7 @@ class Judgement:
     read: int
     """Resources that Checkov found in the plan."""
     unread: int
-    """Files it could not parse."""
+    """Number of files that Checkov could not parse."""
     evaluated: frozenset[Finding]
     failed: frozenset[Finding]
 
@@ -166,7 +166,7 @@ def judged(document: Mapping[str, Any], directory: Path) -> Judgement:
     file = directory / "plan.json"
     file.write_text(json.dumps(document))
     asked = ("--framework", "terraform_plan", "--skip-download", "--output", "json", "--soft-fail")
-    # In its own directory: it would read a .checkov.yaml that it finds, and its answers with it.
+    # In its own directory: Checkov would read a .checkov.yaml there, and follow it.
     done = subprocess.run(
         [CHECKOV, "--file", file, *asked],
         cwd=directory,
@@ -216,7 +216,7 @@ def test_checkov_finds_nothing_but_what_is_accepted(judgements: Mapping[str, Jud
         f"{check} {address}" for check, address in failed if not accepted((check, address))
     )
     assert not left, "\n".join(["change the stack, or accept with a reason:", *left])
-    # A reason without a finding is to go.
+    # Remove a reason without a finding.
     assert {accepted(finding) for finding in failed} == {*ACCEPTED}
 
 
@@ -233,12 +233,12 @@ def test_checkov_sees_every_resource(
 
 @dataclass(frozen=True)
 class Broken:
-    """A property taken from a resource of ours, and what Checkov then finds."""
+    """A property removed from one of our resources, and Checkov's findings then."""
 
     type: str
     name: str
     inputs: Mapping[str, Any] | None
-    """Instead of its own; None takes the resource away."""
+    """Replaces the resource's inputs; None removes the resource."""
     findings: frozenset[Finding]
 
 
@@ -342,7 +342,8 @@ def test_checkov_finds_what_is_broken(
     rehearsal: Rehearsal,
     tmp_path: Path,
 ) -> None:
-    """Each property, and nothing else; both stacks in one plan, their names differ."""
+    """Checkov finds each broken property and nothing else; both stacks share one plan, as their
+    names differ."""
     together = (*account.resources, *rehearsal.resources)
     resources = tuple(each for resource in together if (each := _as_broken(resource)))
     found = judged(plan.document(replace(account, resources=resources)), tmp_path).failed

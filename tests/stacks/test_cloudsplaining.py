@@ -1,7 +1,7 @@
-"""Every policy that the stacks give to an identity, judged by cloudsplaining.
+"""Findings of cloudsplaining in every policy that the stacks attach to an identity.
 
-https://cloudsplaining.readthedocs.io: escalation of privileges, exfiltration of data,
-exposure of credentials, changes of infrastructure or permissions on any resource.
+https://cloudsplaining.readthedocs.io: escalation of privileges, exfiltration of data, exposure of
+credentials, changes of infrastructure or permissions on any resource.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ringfence.rehearsal.record import Rehearsal, RehearsedResource
 
 @dataclass(frozen=True)
 class Accepted:
-    """A finding that stays, and why a reviewer accepts it."""
+    """A finding that stays, and the reason why a reviewer accepts it."""
 
     policy: str
     """Logical name of its resource."""
@@ -40,7 +40,8 @@ class Finding:
 
 
 def findings(policy: str, text: str) -> Iterator[Finding]:
-    """A condition is no excuse: it is judged as if it always held, and a denial as if never."""
+    """Return the findings; cloudsplaining assumes that a condition always holds, and that a
+    conditional denial never applies."""
     statements = json.loads(text)["Statement"]
     if isinstance(statements, Mapping):
         statements = [statements]
@@ -93,7 +94,7 @@ def test_cloudsplaining_finds_nothing_but_what_is_accepted(
     }
     left = [f"{f.policy}: {f.risk} by {f.action}" for f in found if not accepted(f)]
     assert not left, "\n".join(["narrow the policy, or accept with a reason:", *left])
-    # A reason without a finding is to go.
+    # Remove a reason without a finding.
     assert {accepted(finding) for finding in found} == {*ACCEPTED}
 
 
@@ -109,7 +110,7 @@ def test_cloudsplaining_finds_nothing_but_what_is_accepted(
     ],
 )
 def test_cloudsplaining_finds_what_is_wrong(risk: str, actions: list[str], named: str) -> None:
-    """Neither a condition nor a denial under one hides it."""
+    """Neither a condition nor a conditional denial hides the finding."""
     region = {"StringEquals": {"aws:RequestedRegion": "eu-central-1"}}
     allowed: dict[str, Any] = {"Effect": "Allow", "Action": actions, "Resource": "*"}
     denied: dict[str, Any] = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": region}
@@ -120,7 +121,7 @@ def test_cloudsplaining_finds_what_is_wrong(risk: str, actions: list[str], named
 
 
 def test_cloudsplaining_finds_what_a_stack_widens(account: Rehearsal) -> None:
-    """The trail's role, of which the log group was forgotten."""
+    """A mistake in the trail's role: the policy does not name the log group."""
     (role,) = [
         r for r in account.of_type("aws:iam/rolePolicy:RolePolicy") if r.name == "account-trail"
     ]

@@ -1,4 +1,5 @@
-"""Components name the controls that they enforce, and between them every control of the cloud."""
+"""Components name the controls that they enforce, and together they name every control of the
+cloud."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ COMPONENTS = sorted(
     path for path in (STACKS / "components").rglob("*.py") if path.name != "__init__.py"
 )
 CONFIG_RULE = "aws:cfg/rule:Rule"
-"""Judges a control that a component enforces elsewhere."""
+"""Resource type that verifies a control which another component enforces."""
 
 
 def declared(module: Path) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ def test_every_control_of_the_cloud_has_a_component() -> None:
 
 
 def test_no_component_repeats_a_control_in_its_code() -> None:
-    """A tag takes its control from `CONTROLS`, so that both cannot differ."""
+    """A tag takes its control from `CONTROLS`, so that the two cannot differ."""
     known = catalogue.load().keys()
     for module in COMPONENTS:
         literals = [

@@ -1,4 +1,4 @@
-"""The function that contains instances, on real objects of a rehearsed environment."""
+"""The function that contains instances, with the emulated resources of a rehearsed environment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROLE, OTHER_ROLE = "time", "ledger"
 
 @dataclass(frozen=True)
 class Estate:
-    """An instance of an environment, as a launch template would start it."""
+    """An instance of an environment, started as its launch template starts it."""
 
     place: Rehearsal
     instance: str
@@ -49,7 +49,7 @@ class Estate:
 
     @property
     def settings(self) -> ContainmentSettings:
-        """As Lambda gives them to the function."""
+        """Return the settings that Lambda passes to the function."""
         name = self.place.exports["containment_function_arn"].rpartition(":")[2]
         found = self.aws("lambda").get_function_configuration(FunctionName=name)
         return ContainmentSettings.read(found["Environment"]["Variables"])
@@ -70,7 +70,7 @@ class Estate:
         }
 
     def state(self) -> dict[str, Any]:
-        """All that containment changes, and a release must put back."""
+        """Return everything that containment changes and a release must restore."""
         attribute = self.aws("ec2").describe_instance_attribute(
             InstanceId=self.instance, Attribute="disableApiTermination"
         )
@@ -108,7 +108,7 @@ class Estate:
         return found
 
     def decides(self, instance: str, issued: str, role: str = ROLE) -> IamDecision:
-        """Whether credentials of an instance read a secret that its role may read."""
+        """Return whether credentials of an instance may read a secret that its role may read."""
         iam = self.aws("iam")
         policies = [
             iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -198,7 +198,7 @@ def _second_interface(place: Rehearsal, instance: str) -> str:
 
 
 def _scaling_group(estate: Estate, largest: int) -> str:
-    """With the instance in it."""
+    """Create a scaling group with the instance in it."""
     name, scaling = f"group-of-{estate.instance}", estate.aws("autoscaling")
     template = {"ImageId": _image(estate.place), "InstanceType": "t4g.small"}
     estate.aws("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=template)
@@ -215,7 +215,7 @@ def _scaling_group(estate: Estate, largest: int) -> str:
 
 @contextmanager
 def refused(estate: Estate, service: str, operation: str) -> Iterator[None]:
-    """AWS refuses one call, as it does when it is down or a permission is missing."""
+    """Make AWS refuse one call, as in an outage or without a permission."""
 
     def refuse(**_: Any) -> None:
         answer = {"Error": {"Code": "InternalError", "Message": "AWS is down"}}
@@ -274,7 +274,7 @@ def test_credentials_of_the_instance_are_worthless_and_no_others(estate: Estate)
     like = "i-0123456789abcdef0"
     assert estate.decides(estate.instance, before) is IamDecision.ALLOWED
     estate.sends(estate.samples.guardduty(estate.instance))
-    # Also those it fetches until its profile is removed: so without a time limit.
+    # Later ones too: the instance gets new ones until its profile is removed.
     for issued in (before, later):
         assert estate.decides(estate.instance, issued) is IamDecision.DENIED
     assert estate.decides(like, before) is IamDecision.ALLOWED
@@ -298,7 +298,7 @@ def test_a_notification_names_the_steps_and_the_release(estate: Estate) -> None:
 
 
 def test_a_second_event_changes_nothing(estate: Estate) -> None:
-    """EventBridge delivers at least once, and a finding is sent again whenever it is updated."""
+    """EventBridge delivers at least once, and each update of a finding sends it again."""
     estate.sends(event := estate.samples.guardduty(estate.instance))
     estate.notifications()
     state, snapshots = estate.state(), estate.snapshots()
@@ -336,7 +336,7 @@ def test_release_puts_everything_back(estate: Estate) -> None:
 
 
 def test_credentials_from_before_stay_worthless_after_a_release(estate: Estate) -> None:
-    """Somebody may have copied them; they live for hours."""
+    """An attacker may have copied them; they are valid for hours."""
     estate.sends(estate.samples.guardduty(estate.instance))
     estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
     assert estate.decides(estate.instance, "2026-01-01T00:00:00Z") is IamDecision.DENIED
@@ -373,7 +373,7 @@ def test_an_instance_leaves_its_scaling_group_and_comes_back(estate: Estate) -> 
     (done,) = estate.sends(estate.samples.guardduty(estate.instance))
     assert "scaling_group" in done
     assert estate.scaling_group(estate.instance) is None
-    # Another has taken its place.
+    # Another instance has taken its place.
     found = estate.aws("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[name])
     assert len(found["AutoScalingGroups"][0]["Instances"]) == 1
     estate.sends(estate.samples.request(estate.instance, kind=containment.RELEASE))
@@ -430,7 +430,7 @@ IGNORED: dict[str, Callable[[Estate], Any]] = {
 
 @pytest.mark.parametrize("why", IGNORED)
 def test_an_event_is_ignored(estate: Estate, why: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a rule lets through."""
+    """An event is ignored even if it matches a rule."""
     before = estate.state()
     assert estate.sends(IGNORED[why](estate)) == []
     assert estate.state() == before
@@ -497,7 +497,7 @@ def test_a_network_that_cannot_be_cut_does_not_save_the_credentials(estate: Esta
 
 
 def test_quarantine_is_never_what_is_recorded(estate: Estate) -> None:
-    """It would be what a release restores. The state is in the message and the log, at least."""
+    """A release would restore it. The message and the log, at least, have the state."""
     event = estate.samples.guardduty(estate.instance)
     with refused(estate, "ssm", "PutParameter"), pytest.raises(IncompleteResponseError):
         estate.sends(event)
@@ -539,7 +539,7 @@ def test_every_step_is_a_line_of_json(estate: Estate, capsys: pytest.CaptureFixt
 def test_the_role_may_do_what_the_function_does_and_no_more(
     estate: Estate, environment: Environment
 ) -> None:
-    """A permission that no call needs is one too many; a check verifies that each call is allowed
+    """The role has no permission that no call needs; a check verifies that each call is allowed
     (`test_containment_may_do_all_of_it`)."""
     called: set[str] = set()
 

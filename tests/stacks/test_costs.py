@@ -17,7 +17,7 @@ from ringfence.rehearsal.record import Rehearsal
 
 @pytest.mark.parametrize("token", sorted(registry.TYPES))
 def test_every_type_that_is_rehearsed_has_a_price_or_is_free(token: str) -> None:
-    """A type of a stack without a price would be missing from the bill."""
+    """The bill would lack a type that has no price."""
     assert token in cost.PRICED or token in cost.FREE, (
         f"{token}: add it to PRICED in ringfence/cloud/cost.py, with its figures in prices.yaml, "
         "or to FREE if AWS charges nothing for it"
@@ -25,7 +25,7 @@ def test_every_type_that_is_rehearsed_has_a_price_or_is_free(token: str) -> None
 
 
 def test_types_with_a_price_are_types_of_the_provider() -> None:
-    """A mistyped name would price nothing."""
+    """A price for a misspelt type would apply to nothing."""
     known = Path(pulumi_aws.__file__).read_text()
     assert [t for t in sorted({*cost.PRICED, *cost.FREE}) if f'"{t}"' not in known] == []
 

@@ -1,4 +1,5 @@
-"""The architecture as a page: what it shows, and that everything on it can be read."""
+"""The architecture as a page: it shows the environment completely, and everything on it is
+readable."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def shown(rehearsal: Rehearsal, environment: Environment) -> str:
 
 
 def plain(environment: Environment) -> Picture:
-    """Picture the hosts and segments of a manifest alone, for layouts of any shape."""
+    """Draw only the hosts and segments of a manifest, for layouts of any shape."""
     blocks = tuple(
         Block(
             f"segment {segment.name}",
@@ -77,7 +78,7 @@ def many(count: int) -> dict[str, Any]:
     return {**BASE, "network": network, "servers": servers, "secrets": {}}
 
 
-# What it shows.
+# Content
 
 
 def test_every_host_is_drawn_once(drawing: Drawing, environment: Environment) -> None:
@@ -224,7 +225,7 @@ def test_names_are_escaped(rehearsal: Rehearsal, environment: Environment) -> No
     assert "&lt;i&gt;&amp;amp;&lt;/i&gt;" in shown
 
 
-# That it can be read.
+# Legibility
 
 
 def test_the_example_is_readable(drawing: Drawing) -> None:
@@ -259,7 +260,7 @@ def test_any_manifest_is_readable(document: dict[str, Any]) -> None:
 
 
 def test_segments_of_one_purpose_and_rows_of_hosts_are_readable() -> None:
-    """Six hosts do not fit side by side, and every segment has a second one."""
+    """Six hosts do not fit side by side, and every purpose has a second segment."""
     blocks = tuple(
         Block(
             f"segment {purpose}-{number}",
@@ -289,7 +290,7 @@ def test_long_names_end_inside_their_boxes() -> None:
     assert layout.fitted("short", "title", 100) == "short"
 
 
-# The command.
+# The command
 
 
 def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
-"""Checks of names in the cloud: each passes on our account and is seen to fail, on an account with
-defaults and on ours with exactly its property broken. moto has nothing of the resolver's firewall:
-its checks are tried on answers as AWS gives them."""
+"""Checks of DNS in the cloud: each passes on our account and fails on an account with defaults and
+on ours with exactly its property broken.
+
+moto does not emulate the resolver's firewall: tests try its checks on answers in AWS's format.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ BROKEN = Broken()
 
 @BROKEN.by("every_question_is_recorded", "questions_are_kept_encrypted")
 def questions_are_no_longer_recorded(aws: Aws, out: Exports) -> None:
-    """moto does not take the association back."""
+    """Remove the association inside moto, which has no call for it."""
     account = aws("sts").get_caller_identity()["Account"]
     route53resolver_backends[account][REGION].resolver_query_log_config_associations.clear()
 
@@ -71,7 +73,7 @@ def test_every_check_is_broken_by_something() -> None:
 
 
 class _Resolver:
-    """Answers as AWS does, from what the stack declares."""
+    """Resolver that answers as AWS does, from the declared resources."""
 
     def __init__(self, answers: Mapping[str, Any]) -> None:
         self._answers = answers
@@ -174,7 +176,7 @@ def test_only_declared_names_are_allowed(rehearsal: Rehearsal) -> None:
 
 
 def test_known_names_are_asked_for_first(rehearsal: Rehearsal) -> None:
-    """The lower priority is asked first, and the first rule that matches decides."""
+    """The resolver evaluates the lowest priority first, and the first matching rule decides."""
     rules = declared(rehearsal)["list_firewall_rules"]["FirewallRules"]
     ordered = sorted(rules, key=lambda rule: rule["Priority"])
     assert [rule["Action"] for rule in ordered] == ["ALLOW", "BLOCK"]

@@ -1,6 +1,9 @@
-"""Checks of egress: each passes on our account and is seen to fail, on an account without a
-firewall and on ours with exactly its property broken. moto has no rules and policies of Network
-Firewall: their checks are tried on answers as AWS gives them."""
+"""Checks of egress: each passes on our account and fails on an account without a firewall and on
+ours with exactly its property broken.
+
+moto emulates no rules and policies of Network Firewall: tests try their checks on answers in AWS's
+format.
+"""
 
 from __future__ import annotations
 
@@ -152,13 +155,13 @@ def _model(aws: Aws) -> Any:
 
 @BROKEN.by("a_firewall_stands_in_every_zone")
 def an_endpoint_fails(aws: Aws, out: Exports) -> None:
-    """It stays where routes lead to it; what they lead to is dropped."""
+    """Fail an endpoint: routes still lead to it, and it drops their traffic."""
     _model(aws).firewall_status["SyncStates"][f"{REGION}a"]["Attachment"]["Status"] = "FAILED"
 
 
 @BROKEN.by("the_firewall_is_not_removed_by_mistake")
 def the_firewall_may_be_deleted(aws: Aws, out: Exports) -> None:
-    """moto does not take the call for it."""
+    """Allow deletion inside moto, which has no call for it."""
     _model(aws).delete_protection = False
 
 
@@ -210,7 +213,8 @@ def test_every_check_is_broken_by_something() -> None:
 
 
 class _Firewall:
-    """Answers what moto does not, from what the stack declares; moto answers the rest."""
+    """Network Firewall that answers calls unknown to moto from the declared resources; moto answers
+    the rest."""
 
     def __init__(self, client: Any, answers: Mapping[str, Any]) -> None:
         self._client, self._answers = client, answers
@@ -226,14 +230,14 @@ class _Firewall:
 
 
 def _capitals(value: Any) -> Any:
-    """As the API names what Pulumi begins with a small letter."""
+    """Capitalise keys as the API does; Pulumi's begin with a small letter."""
     if isinstance(value, Mapping):
         return {key[0].upper() + key[1:]: _capitals(each) for key, each in value.items()}
     return [_capitals(each) for each in value] if isinstance(value, list) else value
 
 
 def declared(rehearsal: Rehearsal) -> tuple[dict[str, Any], Any, Any]:
-    """Answers by ARN, and of those the policy and the source of rules."""
+    """Return the answers by ARN, the answer of the policy, and the source of the rules."""
     (policy,) = rehearsal.of_type("aws:networkfirewall/firewallPolicy:FirewallPolicy")
     (group,) = rehearsal.of_type("aws:networkfirewall/ruleGroup:RuleGroup")
     described = _capitals(deepcopy(policy.inputs["firewallPolicy"]))
@@ -328,7 +332,8 @@ def test_rules_are_those_a_reader_expects(environment: Environment) -> None:
 
 
 def test_the_way_back_is_through_the_firewall(rehearsal: Rehearsal) -> None:
-    """In every zone the answers' route is its own firewall's, as the requests' is."""
+    """In every zone, the route of the answers uses the same firewall endpoint as that of the
+    requests."""
     routes = [
         (each.name.removeprefix("payments-prod-egress-"), each.inputs)
         for each in rehearsal.of_type("aws:ec2/route:Route")

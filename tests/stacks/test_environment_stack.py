@@ -92,7 +92,7 @@ def test_every_resource_says_whose_it_is(rehearsal: Rehearsal) -> None:
 
 
 def _tags(resource: RehearsedResource) -> dict[str, str]:
-    """Those of an Auto Scaling group are a list."""
+    """Return the tags as a mapping; those of an Auto Scaling group are a list."""
     found = resource.inputs.get("tags", {})
     return {t["key"]: t["value"] for t in found} if isinstance(found, list) else found
 
@@ -116,7 +116,8 @@ def test_what_holds_data_or_evidence_is_protected(rehearsal: Rehearsal) -> None:
 
 
 def test_no_name_of_aws_is_fixed(rehearsal: Rehearsal) -> None:
-    """Two environments fit one account, and a replacement is made before the old one goes."""
+    """One account can hold two environments, and a replacement exists before the old resource is
+    deleted."""
     named = [r.name for r in rehearsal.resources if "name" in r.inputs or "namePrefix" in r.inputs]
     assert named == []
 
@@ -137,9 +138,9 @@ def test_interface_endpoints_are_those_that_are_needed(rehearsal: Rehearsal) -> 
 
 @pytest.mark.parametrize("kind", ["aws:ec2/vpcEndpoint:VpcEndpoint", "aws:kms/key:Key"])
 def test_policies_are_for_this_account(rehearsal: Rehearsal, kind: str) -> None:
-    """Whoever is named by * is held to an account, a service or one public bucket."""
+    """A condition limits each principal `*` to an account, a service or one public bucket."""
     for resource in rehearsal.of_type(kind):
-        if ".vpce." in resource.inputs.get("serviceName", ""):  # of another account: takes none
+        if ".vpce." in resource.inputs.get("serviceName", ""):  # of another account: no policy
             continue
         for statement in json.loads(resource.inputs["policy"])["Statement"]:
             if statement["Principal"] == "*" and statement["Sid"] != "SsmAgent":
@@ -153,7 +154,7 @@ def _values(condition: dict[str, dict[str, Any]]) -> set[str]:
 
 def test_keys_are_used_through_services_only(rehearsal: Rehearsal) -> None:
     found = rehearsal.of_type("aws:kms/key:Key")
-    # The others are of sessions and alerts: tests/compliance/cloud says what of those.
+    # The others are for sessions and alerts; tests/compliance/cloud has their conditions.
     keys = [key for key in found if "ringfence:class" in key.inputs["tags"]]
     assert {key.name for key in found} - {key.name for key in keys} == {
         "payments-prod-alerts",
@@ -167,7 +168,7 @@ def test_keys_are_used_through_services_only(rehearsal: Rehearsal) -> None:
             if "kms:Decrypt" in statement["Action"]:
                 conditions = {name for test in statement["Condition"].values() for name in test}
                 through = {"kms:ViaService", "kms:EncryptionContext:aws:logs:arn"}
-                # Of a service, which holds to the rules it acts for.
+                # For a service, limited to the rules that it acts for.
                 assert conditions & {*through, "aws:SourceArn"}
 
 
@@ -187,7 +188,7 @@ def test_flow_logs_are_kept_encrypted_as_long_as_the_class_says(rehearsal: Rehea
 
 
 def test_no_value_of_a_secret_is_declared(rehearsal: Rehearsal, environment: Environment) -> None:
-    """Pulumi's state would keep it."""
+    """Pulumi's state would store it."""
     declared = rehearsal.of_type("aws:secretsmanager/secret:Secret")
     assert len(declared) == len(own_secrets(environment)) == 2
     assert not rehearsal.of_type("aws:secretsmanager/secretVersion:SecretVersion")

@@ -1,5 +1,5 @@
-"""Checks of hosts in the cloud: each passes on our account and is seen to fail, on an account
-with defaults and on ours with exactly its property broken."""
+"""Checks of hosts in the cloud: each passes on our account and fails on an account with defaults
+and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """Hosts as the console starts them: a role for all, a key pair, a public address, no IMDSv2."""
+    """Hosts as the console starts them: one role for all, a key pair, a public address, no
+    IMDSv2."""
     with emulated(REGION) as account:
         _by_hand(account.client, environment)
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
-    # The role is for EC2, as the console makes it; and the secrets are not there to be read.
+    # The console creates the role for EC2 only; and no secret exists that could be read.
     assert passing == {
         "test_roles_of_hosts_are_for_machines_only",
         "test_a_host_reads_the_secrets_of_its_servers_and_no_others",
@@ -130,7 +131,7 @@ def _group(aws: Aws, host: str) -> dict[str, Any]:
 
 
 def _change_template(aws: Aws, host: str, change: Any) -> None:
-    """The version that the group starts next."""
+    """Change the version of the template that the group starts next."""
     group, ec2 = _group(aws, host), aws("ec2")
     template = group["LaunchTemplate"]["LaunchTemplateId"]
     (version,) = ec2.describe_launch_template_versions(
@@ -218,7 +219,7 @@ def a_server_cannot_read_its_secret(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("a_host_reads_the_secrets_of_its_servers_and_no_others")
 def a_neighbour_is_let_in_everywhere(aws: Aws, out: Exports) -> None:
-    """Open role and secret: the boundary alone does not separate servers."""
+    """Open the role and the secret: the boundary alone does not separate servers."""
     arn = out["secret_arns"]["ledger"]["rates-api-key"]
     _allow(aws, _role(out, "tools-1"), "secretsmanager:GetSecretValue", arn)
     _allow(aws, _role(out, "tools-1"), "kms:Decrypt", out["key_arns"]["restricted"], "key")
@@ -285,7 +286,7 @@ def a_group_is_emptied(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("every_host_runs_once")
 def a_host_runs_twice(aws: Aws, out: Exports) -> None:
-    """A copy of the machine, with everything that it is."""
+    """A complete copy of a host."""
     (page,) = [
         page
         for page in aws("ec2").describe_instances()["Reservations"]

@@ -1,5 +1,5 @@
-"""Checks of the network in the cloud: each passes on our account and is seen to fail, on an
-account with defaults and on ours with exactly its property broken."""
+"""Checks of the network in the cloud: each passes on our account and fails on an account with
+defaults and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """AWS's own default VPC, taken for the environment's, with a key as the console makes it."""
+    """AWS's default VPC, tagged as the environment's, with a key as the console creates it."""
     with emulated("eu-central-1") as account:
         ec2, kms = account.client("ec2"), account.client("kms")
         (vpc,) = ec2.describe_vpcs()["Vpcs"]
@@ -51,7 +51,7 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
         kms.create_key(Tags=[*keys, {"TagKey": DATA_CLASS, "TagValue": "restricted"}])
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
     assert passing == {
-        # Nobody has asked for an address yet: tried in BROKEN.
+        # No interface has an address yet: tried in BROKEN.
         "test_no_interface_has_a_public_address",
     }
 
@@ -166,7 +166,8 @@ def a_nat_gateway_is_made(aws: Aws, out: Exports) -> None:
     "servers_reach_and_are_reached_as_declared",
 )
 def a_route_leads_out(aws: Aws, out: Exports) -> None:
-    """It lets anything in the segment out, where the ACL says so, and through it its servers."""
+    """Replace the firewall's route by one to the internet, which servers in the segment can use if
+    the ACL permits it."""
     ec2, subnet = aws("ec2"), out["subnet_ids"]["servers"]["eu-central-1a"]
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=out["vpc_id"])
@@ -327,7 +328,7 @@ def _pattern(aws: Aws, out: Exports, old: str, new: str) -> None:
 
 @BROKEN.by("an_undeclared_flow_raises_an_alarm")
 def connections_that_are_reset_raise_no_alarm(aws: Aws, out: Exports) -> None:
-    """A scanner resets what it opens."""
+    """A scanner resets the connections that it opens."""
     _pattern(aws, out, " || tcp_flags=6", "")
 
 

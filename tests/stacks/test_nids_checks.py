@@ -1,6 +1,8 @@
-"""Checks of the sensors' view: each passes on our account and is seen to fail, on an account with
-defaults and on ours with exactly its property broken. Instances are started as Auto Scaling would,
-and the function then runs on the emulated account."""
+"""Checks of the sensors' traffic: each passes on our account and fails on an account with defaults
+and on ours with exactly its property broken.
+
+The tests start instances as Auto Scaling would, and then run the function on the emulated account.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from ringfence.verify.account.access import AccessRequest, IamDecision, decide
 from ringfence.verify.account.cloud import Cloud
 from stacks.functions.mirroring import handler
 
-# moto has no rules of filters; the check that reads them is tried on documents below.
+# moto has no rules of filters; a test below tries their check on documents.
 CHECKS = {
     name: check for name, check in checks("nids").items() if name != "test_all_traffic_is_mirrored"
 }
@@ -34,7 +36,7 @@ SENSOR = "host-sensor-1"
 
 
 def started(aws: Aws, out: Exports, group: str, segment: str) -> str:
-    """An instance as the launch template tags it; the id of its interface."""
+    """Start an instance with the tags of the launch template; return the id of its interface."""
     ec2 = aws("ec2")
     tagged = {ENVIRONMENT: ENVIRONMENT_NAME, GROUP: group}
     made = ec2.run_instances(
@@ -80,7 +82,7 @@ def test_our_account_passes() -> None:
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """A sensor and a server in the default VPC, and the one mirrored to nothing of ours."""
+    """A server in the default VPC, without a mirror session."""
     with emulated("eu-central-1") as account:
         aws = account.client
         (vpc,) = aws("ec2").describe_vpcs()["Vpcs"]
@@ -90,7 +92,7 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
         started(aws, {"subnet_ids": {"servers": {"": subnet}}}, "host-tools-1", "servers")
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
     assert passing == {
-        # The manifest has one; tried below with one that has none.
+        # The manifest declares one; a test below uses a manifest without one.
         "test_a_sensor_is_declared",
         # Nothing is mirrored: tried in BROKEN.
         "test_sensors_are_not_mirrored",
@@ -211,7 +213,7 @@ def test_every_check_is_broken_by_something() -> None:
 
 
 def test_tags_are_those_of_the_stack() -> None:
-    """The function runs where nothing of Ringfence is, and spells them out."""
+    """The function runs without the package `ringfence`, so it repeats the tags."""
     assert (handler.ENVIRONMENT, handler.GROUP, handler.CONTROL) == (ENVIRONMENT, GROUP, CONTROL)
 
 
@@ -232,7 +234,7 @@ def test_a_second_run_starts_nothing() -> None:
 
 
 def test_a_number_that_is_taken_is_left_alone() -> None:
-    """Somebody else mirrors the interface already, to a target of his own."""
+    """Another user already mirrors the interface, to a target outside the environment."""
     with running() as (made, _):
         aws, out = made.account.client, made.exports
         interface = started(aws, out, "host-tools-1", "servers")
@@ -249,7 +251,7 @@ def test_a_number_that_is_taken_is_left_alone() -> None:
 
 
 def test_one_that_fails_does_not_keep_the_others_from_being_mirrored() -> None:
-    """And the run fails in the end, so that Lambda tries again and the alarm comes."""
+    """The run fails at the end, so that Lambda retries and the alarm is raised."""
     with running() as (made, _):
         aws, out = made.account.client, made.exports
         interfaces = [started(aws, out, "host-tools-1", "servers") for _ in range(2)]
@@ -292,7 +294,7 @@ def test_the_role_mirrors_this_network_to_these_sensors_only() -> None:
 
 
 class _Refusing:
-    """EC2, but for one interface."""
+    """EC2 that refuses one interface."""
 
     def __init__(self, ec2: Any, interface: str) -> None:
         self._ec2, self._interface = ec2, interface

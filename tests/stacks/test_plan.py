@@ -1,4 +1,4 @@
-"""A rehearsal as a Terraform plan: names, blocks, and what refers to what."""
+"""A rehearsal as a Terraform plan: names, blocks and references."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ NAMES = (
         },
     ),
 )
-"""As the documentation of Terraform's provider has them:
+"""Names as in the documentation of Terraform's provider:
 https://registry.terraform.io/providers/hashicorp/aws/latest/docs"""
 
 
@@ -91,7 +91,7 @@ def test_properties_have_the_names_and_shape_of_terraform(
 
 
 def test_whatever_can_be_rehearsed_can_be_exported() -> None:
-    """A type that a stack begins to use would be missing in what scanners judge."""
+    """Scanners would miss a new resource type that cannot be exported."""
     assert registry.TYPES.keys() - terraform.TYPES.keys() == set()
 
 
@@ -164,7 +164,7 @@ def _references(expressions: Any) -> list[str]:
 
 
 def of(document: Mapping[str, Any], address: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Values and expressions of a resource."""
+    """Return values and expressions of a resource."""
     planned = document["planned_values"]["root_module"]["resources"]
     configured = document["configuration"]["root_module"]["resources"]
     (values,) = [each["values"] for each in planned if each["address"] == address]

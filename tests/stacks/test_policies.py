@@ -1,4 +1,4 @@
-"""Every policy that the stacks generate, judged by parliament."""
+"""Findings of parliament in every policy that the stacks generate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ringfence.rehearsal.record import Rehearsal
 
 POLICIES = ("policy", "assumeRolePolicy")
 """Inputs of resources that hold a policy."""
-# What IAM takes: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+# IAM's limits: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 LONGEST = {
     "aws:iam/policy:Policy": 6144,
     "aws:iam/role:Role": 2048,
@@ -25,7 +25,7 @@ LONGEST = {
 
 @dataclass(frozen=True)
 class Unavoidable:
-    """A finding that stays, and why a reviewer accepts it."""
+    """A finding that stays, and the reason why a reviewer accepts it."""
 
     kind: str
     issue: str
@@ -137,11 +137,11 @@ def test_parliament_finds_nothing_but_what_is_unavoidable(policies: tuple[Policy
             else:
                 left.add(f"{policy.kind} {policy.name}: {finding.issue} {finding.detail}")
     assert left == set()
-    assert used == {*UNAVOIDABLE}  # a reason without a finding is to go
+    assert used == {*UNAVOIDABLE}  # remove a reason without a finding
 
 
 def test_parliament_finds_what_is_wrong() -> None:
-    """The accepted ones do not hide a mistake."""
+    """The accepted findings do not hide a mistake."""
     statement = {"Effect": "Allow", "Resource": "*"}
     found = [
         finding

@@ -1,4 +1,4 @@
-"""The policy pack as Pulumi's engine meets it: a server of its own, asked over gRPC."""
+"""The policy pack as Pulumi's engine uses it: a separate server, called over gRPC."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 30
 
 @pytest.fixture(scope="module")
 def pack() -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
-    """Started by the command that Pulumi's language host starts it by; it never ends by itself."""
+    """Start the pack with the command of Pulumi's language host; it never ends by itself."""
     if not PYTHON.exists():
         pytest.fail("the pack's environment is not there; remedy: make policy", pytrace=False)
     command = [PYTHON, "-u", "-m", "pulumi.policy", "127.0.0.1:1", PACK]
@@ -50,18 +50,19 @@ def struct(properties: Mapping[str, Any]) -> Struct:
 
 
 def checked(found: Any) -> Any:
-    """As the provider's check leaves it: every object lists which of its values are defaults."""
+    """Return the value as the provider's check does: every object lists which of its values are
+    defaults."""
     if isinstance(found, Mapping):
         return {"__defaults": [], **{key: checked(each) for key, each in found.items()}}
     if isinstance(found, Archive):
-        return {_special_sig_key: _special_archive_sig, "assets": {}}  # what is in it no rule reads
+        return {_special_sig_key: _special_archive_sig, "assets": {}}  # no rule reads its content
     return [checked(each) for each in found] if isinstance(found, list) else found
 
 
 def refused(
     pack: analyzer_pb2_grpc.AnalyzerStub, kind: str, properties: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    """Messages by rule, of the violations that stop an update."""
+    """Return the messages of violations that stop an update, by rule."""
     answer = ask(pack, kind, properties)
     found: dict[str, list[str]] = {}
     for each in answer.diagnostics:
@@ -92,7 +93,7 @@ def test_the_pack_offers_every_rule_as_mandatory(pack: analyzer_pb2_grpc.Analyze
 def test_a_resource_is_refused_before_it_is_made(
     pack: analyzer_pb2_grpc.AnalyzerStub, case: Case
 ) -> None:
-    """Properties come as the engine sends them: numbers as fractions, lists as proxies."""
+    """Properties have the engine's format: numbers as fractions, lists as proxies."""
     (rule,) = [rule for rule in RULES if rule.name == case.rule]
     found = refused(pack, case.type, case.broken)
     assert found.keys() == {case.rule}
@@ -141,7 +142,8 @@ def test_our_stack_is_let_through(
 def test_a_preview_of_our_stack_is_let_through(
     pack: analyzer_pb2_grpc.AnalyzerStub, rehearsal: Rehearsal
 ) -> None:
-    """Ids and ARNs of what is yet to be made are unknown, and texts that contain them."""
+    """Ids and ARNs of resources that do not exist yet are unknown, and so are texts that contain
+    them."""
     made = {each.id for each in rehearsal.resources} | {
         each.outputs["arn"] for each in rehearsal.resources if "arn" in each.outputs
     }
@@ -169,7 +171,7 @@ def test_a_preview_of_our_stack_is_let_through(
 
 
 def test_a_key_of_the_same_stack_is_one_in_a_preview(pack: analyzer_pb2_grpc.AnalyzerStub) -> None:
-    """Its ARN is not known then: that must neither refuse the log group nor leave it unjudged."""
+    """Its ARN is still unknown: the rule must neither refuse the log group nor skip it."""
     disk = {"encrypted": True, "kmsKeyId": UNKNOWN}
     assert not ask(pack, "aws:ec2/instance:Instance", {**HOST, "rootBlockDevice": disk}).diagnostics
     disk = {"encrypted": False, "kmsKeyId": UNKNOWN}

@@ -1,4 +1,4 @@
-"""Rules of the policy pack: our stacks break none, and each is seen to refuse what it is for."""
+"""Rules of the policy pack: our stacks break none, and each rule refuses what it must."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def test_our_stacks_break_no_rule_of_what_stands_together(stacks: tuple[Rehearsa
 
 
 def declared(resources: tuple[RehearsedResource, ...]) -> list[DeclaredResource]:
-    """With references: the engine knows them from outputs, here they are found by ids.
+    """Return the resources with references: the engine knows them from outputs, this test finds
+    them by ids.
 
-    What has the id of another, as a bucket's policy has, names it among its inputs.
+    A resource that has another's id, as a bucket's policy does, refers to it in its inputs.
     """
     urns = {each.id: each.urn for each in resources if each.id not in each.inputs.values()}
     return [
@@ -108,7 +109,7 @@ def test_rules_are_of_controls_in_the_cloud() -> None:
     catalogue = controls.load()
     assert len(names) == len({*names})
     for rule in (*RULES, *STACK_RULES):
-        # Keys of AWS are secrets of servers too; whose a resource is, a review wants to know.
+        # Also a rule about AWS's keys, although these are secrets of servers too.
         assert "cloud" in catalogue[rule.control].layers, rule.name
         assert rule.description.endswith(".")
         assert rule.remedy.endswith(".")
@@ -157,7 +158,7 @@ def test_actions_without_resources_have_none_in_aws() -> None:
 
 
 def test_types_and_properties_are_those_of_the_provider() -> None:
-    """A rule of a misspelt type or property would never refuse anything."""
+    """A rule for a misspelt type or property would never refuse anything."""
     kinds = {kind for rule in RULES for kind in rule.types}
     kinds |= {resource.type for case in STACK_CASES for resource in case.passing}
     arguments = {kind: arguments_of(kind) for kind in kinds}
@@ -171,14 +172,14 @@ def test_types_and_properties_are_those_of_the_provider() -> None:
 
 
 def arguments_of(token: str) -> type:
-    """The class of what a resource of this type takes."""
+    """Return the class of the arguments of a resource type."""
     _, place, name = token.split(":")
     module: ModuleType = importlib.import_module(
         f"{aws.__name__}.{place.split('/')[0].replace('lambda', 'lambda_')}"
     )
     resource = getattr(module, name)
     assert resource.pulumi_type == token
-    # Named like this where a nested argument has taken the other name.
+    # The class has this name if a nested argument has the other one.
     return getattr(module, f"{name}InitArgs", None) or getattr(module, f"{name}Args")
 
 

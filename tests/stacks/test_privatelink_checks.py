@@ -1,5 +1,5 @@
-"""Checks of private links and of the published gateway: each passes on our account and is seen to
-fail, on an account with defaults and on ours with exactly its property broken."""
+"""Checks of private links and of the published gateway: each passes on our account and fails on an
+account with defaults and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """A link as the console makes it, with the default group, and another that nobody declared;
-    and the gateway offered to everybody, over a load balancer that the internet reaches as well."""
+    """A link as the console creates it, with the default group; an undeclared link; and the gateway
+    offered to everybody, over a load balancer that the internet also reaches."""
     with emulated(REGION) as account:
         ec2 = account.client("ec2")
         (vpc,) = ec2.describe_vpcs()["Vpcs"]
@@ -46,7 +46,7 @@ def test_an_account_with_defaults_fails_everything_that_can_fail(environment: En
         _connect(account.client, vpc["VpcId"], subnets, ELSEWHERE, "link-else")
         _publish(account.client, "everybody", subnets, "internet-facing", [], "*")
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
-    # Both are there: tried in BROKEN.
+    # Both exist: tried in BROKEN.
     assert passing == {
         "test_private_links_lead_to_the_declared_services",
         "test_gateway_is_published_as_declared",

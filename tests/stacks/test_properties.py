@@ -25,7 +25,7 @@ MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 
 
 def named(environment: Environment) -> dict[str, object]:
-    """Everything that is declared per flow, by its name."""
+    """Return everything that the stack declares per flow, by its name."""
     entries = {
         f"{name} {entry.key}": (entry.number, entry.network)
         for name, segment in environment.segments.items()
@@ -96,7 +96,7 @@ def test_subnets_are_apart_and_names_are_unique(document: dict[str, Any]) -> Non
 @MANY
 @given(documents(), st.data())
 def test_removing_an_entry_replaces_nothing_else(document: dict[str, Any], data: Any) -> None:
-    """A rule that is still declared keeps its name and its place."""
+    """A rule that is still declared keeps its name and its position."""
     flows = document["network"]["flows"]
     if not flows:
         return
@@ -113,7 +113,8 @@ def test_two_hundred_servers_keep_within_the_quotas() -> None:
 
 
 def test_the_longest_names_fit() -> None:
-    """AWS accepts what validation accepts; one character more it would refuse."""
+    """AWS accepts every name that validation accepts; with one more character it would refuse
+    it."""
     document = deepcopy(BASE)
     document["name"], own = "e" * 25, "s" * 12
     document["servers"] = {own: document["servers"]["git"] | {"segment": "servers"}}

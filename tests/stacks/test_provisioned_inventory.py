@@ -1,4 +1,4 @@
-"""The inventory of what AWS provisions: a rehearsed account, served on loopback, and Ansible."""
+"""The inventory of an AWS environment: a rehearsed account, served on loopback, and Ansible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REGION = "eu-central-1"
 
 @pytest.fixture
 def shell(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As somebody who has logged in to that account."""
+    """Return the variables of a shell that is logged in to that account."""
     with served(rehearsal.account) as variables:
         _set(monkeypatch, variables)
         yield
@@ -115,7 +115,7 @@ def test_what_this_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_contained_is_no_host_any_more(
     rehearsal: Rehearsal, environment: Environment
 ) -> None:
-    """Its Auto Scaling group has started another one, under the same name."""
+    """Its Auto Scaling group has started another instance with the same name."""
     ec2, own = rehearsal.account.client("ec2"), _running(rehearsal)["edge-1"]
     tags = [t for t in own["Tags"] if t["Key"].startswith("ringfence:")]
     (copy,) = ec2.run_instances(
@@ -210,7 +210,7 @@ class TestLocated:
         rules = firewall.inbound(located, database)
         own = ip_network(str(located.hosts["mcp-ledger"].address))
         assert any((rule.network, rule.port) == (own, 5432) for rule in rules)
-        # Session Manager's agent is not cut off by what hardens the host.
+        # Hardening does not disconnect Session Manager's agent.
         outbound = {(str(r.network), r.port) for r in firewall.outbound(located, database)}
         assert {("10.40.0.0/22", 443), ("169.254.169.254/32", 80)} <= outbound
 
@@ -230,7 +230,7 @@ class TestLocated:
     def test_hosts_admit_what_security_groups_let_balancers_open(
         self, located: Environment
     ) -> None:
-        """Copies apart: they are read before any packet filter."""
+        """Without mirrored packets, which are read before any packet filter."""
         for balancer in balancers(located):
             own = balancer_end(balancer.name)
             ways = [path for path in declared(located) if path.source == own]
@@ -262,7 +262,7 @@ class TestFirstBoot:
     def test_it_is_cloud_config_without_a_secret_and_short(
         self, environment: Environment, rehearsal: Rehearsal
     ) -> None:
-        assert rehearsal.resources  # the authority is there
+        assert rehearsal.resources  # the rehearsal has created the authority
         private = SshAuthorityFiles.of(environment).authority.read_text().splitlines()
         for host in environment.hosts.values():
             text = first_boot.user_data(environment, host)
@@ -278,7 +278,7 @@ class TestFirstBoot:
             assert [user["name"] for user in config["users"]] == ["ringfence"]
 
     def test_without_a_place_for_the_authority_one_error_says_so(self) -> None:
-        """As in a checkout that may only be read."""
+        """A checkout may be read-only."""
         with manifest(BASE) as environment:
             environment.state.write_text("in the way")
             with (
@@ -306,7 +306,8 @@ class TestFirstBoot:
     def test_the_door_is_what_the_role_would_open(
         self, environment: Environment, rehearsal: Rehearsal
     ) -> None:
-        """Every file of the role's door, and no other: what Ansible then finds is nothing new."""
+        """First boot writes exactly the files of the role's SSH access path, so Ansible then
+        changes nothing."""
         assert rehearsal.resources
         variables = yaml.safe_load((ROOT / "roles" / "ssh" / "vars" / "main.yml").read_text())
         assert [f"{path}.j2" for path in first_boot.ACCESS_FILES] == variables[

@@ -1,4 +1,4 @@
-"""The account lets through exactly what the manifest declares."""
+"""The account admits exactly the flows that the manifest declares."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_possible_flows_are_the_declared_ones(
 
 
 def test_declared_flows_are_those_a_reader_expects(environment: Environment) -> None:
-    """The example's flows are written by hand, so that two wrong derivations cannot agree."""
+    """The expected flows are written by hand, so that two wrong derivations cannot agree."""
     paths = {str(path) for path in declared(environment) if not path.target.startswith("service")}
     everyone = {
         *("host edge-1", "host tools-1", "host ledger-db-1", "host sensor-1"),

@@ -154,7 +154,7 @@ def test_an_export_that_nothing_supplies_is_refused() -> None:
 
     with pytest.raises(RehearsalError, match="export owner is unknown: it reads an output"):
         rehearse(program)
-    # This is what it is for: an update alone says nothing.
+    # Only a preview finds this; an update does not.
     assert rehearse(program, preview=False).exports == {}
 
 
@@ -188,7 +188,7 @@ def test_secrets_are_unwrapped_for_the_emulation() -> None:
 
 
 def test_transforms_are_refused() -> None:
-    """An engine runs them, so that what is rehearsed would not be what is provisioned."""
+    """An engine runs them, so a rehearsal would differ from a provisioned stack."""
 
     def untouched(args: pulumi.ResourceTransformArgs) -> None:
         del args
@@ -250,7 +250,7 @@ def test_what_moto_lacks_is_recorded_and_not_verified() -> None:
 
 
 def test_a_new_security_group_allows_nothing() -> None:
-    """AWS opens a new group outwards; the provider closes it again, and so does a handler."""
+    """AWS creates a group with open egress; the provider closes it, and so does the handler."""
 
     def program() -> None:
         aws.ec2.SecurityGroup("group", vpc_id=vpc().id)
@@ -298,7 +298,7 @@ def test_no_image_is_loaded() -> None:
 
 
 def test_a_rehearsal_ends_its_process() -> None:
-    """Threads or loops that are left behind would keep the command from returning."""
+    """A remaining thread or loop would keep the command from returning."""
     program = f"""
 import pulumi_aws as aws
 from ringfence.rehearsal.engine.rehearse import rehearsed

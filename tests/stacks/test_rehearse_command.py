@@ -1,4 +1,4 @@
-"""`ringfence rehearse`, as a person meets it."""
+"""`ringfence rehearse`, as a person uses it."""
 
 from __future__ import annotations
 

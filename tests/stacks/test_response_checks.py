@@ -1,5 +1,5 @@
-"""Checks of the response to attacks: each passes on our account and is seen to fail, on an account
-with defaults and on ours with exactly its property broken."""
+"""Checks of the response to attacks: each passes on our account and fails on an account with
+defaults and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_empty_account_names_what_is_missing(environment: Environment) -> Non
 
 
 def test_a_function_made_by_hand_fails_everything_that_can_fail(environment: Environment) -> None:
-    """As the console makes one, started by everything that GuardDuty and Security Hub say."""
+    """A function as the console creates it; every event of GuardDuty and Security Hub starts it."""
     with emulated("eu-central-1") as account:
         _by_hand(account.client, environment.name)
         cloud = Cloud(account.session, environment, emulated=True)
@@ -212,7 +212,7 @@ def its_capacity_is_given_to_all(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("containment_has_capacity_of_its_own")
 def it_is_throttled_to_nothing(aws: Aws, out: Exports) -> None:
-    """The way to switch a function off without anybody seeing it."""
+    """A way to switch a function off without notice."""
     aws("lambda").put_function_concurrency(FunctionName=_name(out), ReservedConcurrentExecutions=0)
 
 

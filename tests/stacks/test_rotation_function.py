@@ -1,4 +1,4 @@
-"""The functions that make and look through secrets, on an emulated Secrets Manager."""
+"""The functions that rotate and review secrets, on an emulated Secrets Manager."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = datetime.now(UTC)
 
 
 def test_tags_are_those_of_the_stack() -> None:
-    """The functions run where nothing of Ringfence is, and spell them out."""
+    """The functions run without the package `ringfence`, so they repeat the tags."""
     assert handler.TAG == tags.ROTATION
     assert (age.ENVIRONMENT_TAG, age.DAYS_TAG) == (tags.ENVIRONMENT, tags.ROTATION_DAYS)
 
@@ -54,7 +54,8 @@ class Vault:
         )["ARN"]
 
     def begin(self, arn: str) -> str:
-        """Do what Secrets Manager does before it calls: add a version without a value."""
+        """Do what Secrets Manager does before it calls the function: add a version without a
+        value."""
         token, found = str(uuid4()), self.inside(arn)
         found.rotation_requested = found.rotation_enabled = True
         found.versions[token] = {
@@ -107,7 +108,7 @@ def test_a_secret_without_a_value_gets_its_first_one(vault: Vault) -> None:
     vault.step(arn, token, "createSecret")
     vault.step(arn, token, "setSecret")
     vault.step(arn, token, "testSecret")
-    # AWS moves AWSCURRENT from nowhere; moto 5.2.5 asks from where, so what is asked is looked at.
+    # AWS needs no previous version to move AWSCURRENT, but moto 5.2.5 does: so read the request.
     asked: dict[str, Any] = {}
     seen = vault.client.meta.events.register
     seen("before-parameter-build.secretsmanager.UpdateSecretVersionStage", _keep(asked))
@@ -141,7 +142,7 @@ def test_every_step_may_come_twice(vault: Vault) -> None:
             seen.add(vault.client.get_secret_value(SecretId=arn, VersionId=token)["SecretString"])
     assert len(seen) == 1
     assert "AWSCURRENT" in vault.stages(arn)[token]
-    for step in STEPS:  # of a rotation that is over
+    for step in STEPS:  # of a finished rotation
         vault.step(arn, token, step)
     assert vault.value(arn) == seen.pop()
 
@@ -163,7 +164,7 @@ def test_a_value_that_fails_its_test_does_not_become_current(
 
 
 def test_a_failed_rotation_is_followed_by_another(vault: Vault) -> None:
-    """Under a token of its own; the half-made value of the first is nobody's."""
+    """The next one has its own token; the unfinished value of the first is never used."""
     arn = vault.secret(OLD)
     failed = vault.begin(arn)
     vault.step(arn, failed, "createSecret")
@@ -199,7 +200,7 @@ def test_a_step_without_a_rotation_is_refused(vault: Vault) -> None:
 def test_no_value_is_logged(
     vault: Vault, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the level that Lambda logs at."""
+    """At the log level of Lambda."""
     caplog.set_level(logging.INFO)
     arn = vault.secret(OLD)
     vault.rotate(arn)
@@ -225,7 +226,7 @@ def test_secrets_that_are_due_are_counted(vault: Vault) -> None:
 
 @pytest.mark.parametrize(("days", "overdue"), [(31, 0), (32, 1)])
 def test_the_date_of_the_value_counts(days: int, overdue: int) -> None:
-    """Not that of the last change, which may be of a tag; moto says now for both."""
+    """The date of the last change may be that of a tag; moto reports the present for both."""
     arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:payments-secret-x-AbCdEf"
     tagged = [
         {"Key": tags.ENVIRONMENT, "Value": "payments"},

@@ -1,5 +1,5 @@
-"""Checks of secrets in the cloud: each passes on our account and is seen to fail, on an account
-with defaults and on ours with exactly its property broken."""
+"""Checks of secrets in the cloud: each passes on our account and fails on an account with defaults
+and on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """Secrets as the console makes them: no policy, AWS's key, no rotation; one of the two."""
+    """Secrets as the console creates them: no policy, AWS's key, no rotation; one of two exists."""
     with emulated(REGION) as account:
         _secret(account.client, environment.name, "ledger-password")
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
-    # Nothing keeps the server out, either.
+    # Nothing denies the server access, either.
     assert passing == {"test_a_server_can_read_its_secrets"}
 
 
@@ -169,7 +169,7 @@ def a_stolen_key_file_replaces_values(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("values_are_set_with_mfa")
 def the_second_factor_is_asked_of_those_who_mention_it(aws: Aws, out: Exports) -> None:
-    """Bool for BoolIfExists: an access key says nothing about it."""
+    """Bool instead of BoolIfExists: a request with an access key lacks the condition's key."""
     condition = {"Bool": {"aws:MultiFactorAuthPresent": "false"}}
     _change(aws, _arn(out, "rates-api-key"), "ValuesAreSetWithMfa", Condition=condition)
 

@@ -1,5 +1,5 @@
-"""Checks of Session Manager: each passes on our account and is seen to fail, on an account with
-defaults and on ours with exactly its property broken."""
+"""Checks of Session Manager: each passes on our account and fails on an account with defaults and
+on ours with exactly its property broken."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_our_account_passes(rehearsal: Rehearsal, environment: Environment) -> N
 
 
 def test_an_account_with_defaults_fails_everything_that_can_fail(environment: Environment) -> None:
-    """Preferences as the console makes them, and AWS's own sample of a policy for users."""
+    """Preferences as the console creates them, and AWS's sample policy for users."""
     with emulated(REGION) as account:
         _by_hand(account.client, environment.name)
         passing = CHECKS.keys() - failing(CHECKS, Cloud(account.session, environment)).keys()
@@ -91,7 +91,7 @@ def _role(out: Exports) -> str:
 
 
 def _trust(aws: Aws, out: Exports, change: Any) -> None:
-    """Changes the conditions under which the role is assumed."""
+    """Change the conditions for assuming the role."""
     role = aws("iam").get_role(RoleName=_role(out))["Role"]
     document = role["AssumeRolePolicyDocument"]
     change(document["Statement"][0]["Condition"])
@@ -116,7 +116,7 @@ def _condition(aws: Aws, out: Exports, sid: str) -> dict[str, Any]:
 
 
 def _inputs(aws: Aws, name: str, **changes: Any) -> None:
-    """Changes a document, as its next version."""
+    """Change a document by a new version."""
     ssm = aws("ssm")
     content = json.loads(ssm.get_document(Name=name)["Content"])
     content["inputs"] |= changes
@@ -189,7 +189,7 @@ def operators_end_any_session(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("operators_end_their_own_sessions_only")
 def operators_end_what_bears_their_name(aws: Aws, out: Exports) -> None:
-    """As AWS's sample for users says: of a role, the name is not known."""
+    """Use the condition of AWS's sample for users; a role has no user name."""
     owned = {"StringLike": {"ssm:resourceTag/aws:ssmmessages:session-id": "${aws:username}"}}
     _permissions(aws, out, "OwnSessions", Condition=owned)
 
