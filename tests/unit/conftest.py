@@ -1,4 +1,4 @@
-"""Properties are searched for within a number of examples, not within a time: machines are busy."""
+"""Limit property tests by the number of examples, not by time: machines are busy."""
 
 from __future__ import annotations
 

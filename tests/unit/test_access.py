@@ -1,4 +1,4 @@
-"""The evaluation of IAM policies, against what AWS documents."""
+"""Evaluation of IAM policies, compared with AWS's documentation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def deny(action: Any = "*", resource: Any = "*", **more: Any) -> dict[str, Any]:
 
 
 def holds(condition: dict[str, Any], **context: Any) -> bool:
-    """With `_` for `:` in names of keys."""
+    """Evaluate a condition; `_` stands for `:` in names of keys."""
     given = {key.replace("_", ":"): value for key, value in context.items()}
     statement = allow(Condition=condition)
     return granted([policy(statement)], AccessRequest("s3:GetObject", context=given)) is ALLOWED
@@ -254,7 +254,7 @@ def test_policies_of_resources() -> None:
     root = policy(allow(Principal={"AWS": "arn:aws:iam::111122223333:root"}))
     herself = policy(allow(Principal={"AWS": ALICE.name}))
     nobody = policy(deny(Principal="*"))
-    assert decide(request, [], resource=root) is NOT_ALLOWED  # left to her own policies
+    assert decide(request, [], resource=root) is NOT_ALLOWED  # her own policies decide
     assert decide(request, [policy(allow())], resource=root) is ALLOWED
     assert decide(request, [], resource=herself) is ALLOWED
     assert decide(request, [policy(allow())], resource=nobody) is DENIED

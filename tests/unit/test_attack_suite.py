@@ -1,4 +1,4 @@
-"""The list of attacks names the controls of the checklist that stop and see each of them."""
+"""The list of attacks names the controls of the checklist that stop and detect each of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE = Result("it", False, "", None, None, None, "", ())
 
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
-    """Messages of the sensor's rules, with the control that each says it is of."""
+    """Return the messages of the sensor's rules, each with the control that it names."""
     environment = Environment.load(MANIFEST)
     variables = nids.variables(environment, environment.hosts["sensor-1"])
     variables |= {"nids_denied_ja4": [], "nids_denied_sni": []}

@@ -94,7 +94,7 @@ NOBODY_IS_THERE = 499
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Every message of the gateway's refusals: those of the table, and those of call sites."""
+    """Return all messages of the gateway's refusals: those of the table and those at call sites."""
     for reason, answer in REFUSALS.items():
         yield reason, answer.message
     for path in sorted((ROOT / "ringfence/gateway").rglob("*.py")):

@@ -42,13 +42,13 @@ def pages() -> str:
 
 
 def in_blocks() -> list[str]:
-    """Commands to copy; an id that is cut short stands for a whole one."""
+    """Return commands to copy, with shortened ids completed."""
     found = re.findall(r"^ *(?:[$#] )?(?:.* \| )?(ringfence .*)$", pages(), re.MULTILINE)
     return sorted({re.sub(r"\b([0-9a-f]+)…", lambda id: id[1].ljust(32, "0"), c) for c in found})
 
 
 def in_lines() -> list[str]:
-    """Commands that a sentence names, with all of their arguments or with none."""
+    """Return commands inside sentences, with all of their arguments or with none."""
     return sorted(set(re.findall(r"`(ringfence [^`|]+)`", pages())))
 
 
@@ -89,7 +89,7 @@ def test_valid_and_invalid_manifests(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_only_the_verb_that_is_asked_for_is_imported() -> None:
-    """A start costs milliseconds: `validate` needs neither Ansible nor the lab nor pytest."""
+    """A start takes milliseconds: `validate` needs neither Ansible nor the lab nor pytest."""
     code = (
         "import sys; from ringfence import cli; "
         f"cli.main(['validate', {str(SMALL)!r}]); "

@@ -1,4 +1,4 @@
-"""The index of controls: what it reads, and the holes that it finds."""
+"""The index of controls: its sources, and the gaps that it finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checklist, and that checks and checklist belong together."""
+"""The checklist, and the match between its controls and the checks."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def collected(directory: Path, environment: str, *options: str) -> Checks:
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Checks of hosts of every kind."""
+    """Return the checks of hosts of every kind."""
     return collected(tmp_path_factory.mktemp("collect"), "inventories/sensor/environment.yaml")
 
 
 @pytest.fixture(scope="module")
 def cloud_checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """Checks of an environment in AWS, without its hosts."""
+    """Return the checks of an environment in AWS, without its hosts."""
     manifest = "inventories/aws-example/environment.yaml"
     return collected(tmp_path_factory.mktemp("collect"), manifest, "--rehearsed")
 
@@ -111,7 +111,7 @@ def test_controls_in_effect_in_the_cloud_have_checks(cloud_checks: Checks):
 
 
 def test_controls_in_effect_at_the_gateway_have_checks(checks: Checks):
-    """Those that name its hosts; what every host has says nothing about a gateway."""
+    """Checks for the group edge; a check of every host shows nothing about a gateway."""
     checked = {check["control"] for check in checks if check["group"] == "edge"}
     in_effect = {c.id for c in controls.load().values() if "gateway" in c.implemented}
     assert in_effect == checked
@@ -124,7 +124,7 @@ def test_environments_without_a_cloud_have_no_checks_of_one(checks: Checks, clou
 
 
 def test_checked_controls_are_in_effect(checks: Checks):
-    """A control may not be planned everywhere and yet be verified."""
+    """A control that a check verifies may not be planned everywhere."""
     catalogue = controls.load()
     planned = sorted({c["control"] for c in checks if not catalogue[c["control"]].implemented})
     assert not planned, f"make a layer of {planned} `implemented` in schemas/controls.yaml"
@@ -143,7 +143,7 @@ def test_every_check_on_a_host_can_be_shown_to_fail(checks: Checks):
 
 
 def test_every_assertion_tells_what_it_saw():
-    """The report shows an assertion's message as evidence; without one there is none."""
+    """The report shows an assertion's message as evidence; without a message there is none."""
     silent = [
         f"{path.name}:{node.lineno}"
         for path in sorted(CHECKS.rglob("*.py"))

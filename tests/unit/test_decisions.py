@@ -1,4 +1,4 @@
-"""A gateway's audit log, as somebody reads it after an incident."""
+"""A gateway's audit log, as a person reads it after an incident."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ LINES = {
     "grant_approved; grant a561f492",
     "listed": "2026-11-25 07:48:03 carol sqlite tools/list allowed by analyst/sqlite",
 }
-"""Without the blanks that make columns of them."""
+"""Expected lines, without the blanks that align columns."""
 
 
 def written(directory: Path, *events: AuditEvent) -> Path:
-    """The log of one process of a gateway, as it writes it."""
+    """Write the log of one process of a gateway."""
     log = Audit(directory, "1", key=bytes(32), reserve_bytes=1 << 16)
     for event in events:
         log.write(event)
@@ -112,7 +112,7 @@ def test_a_call_of_which_no_end_was_recorded_stands_out(
 
 
 def test_a_collectors_record_is_read_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Other events lie between."""
+    """The record contains other events between the decisions."""
     others = ["", "no JSON", "[1]", '{"message": "Accepted publickey for alice"}', '{"record": 7}']
     record = [
         json.dumps({"record": number, "host": "edge-1", "message": line})
@@ -125,7 +125,7 @@ def test_a_collectors_record_is_read_as_it_is(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_record_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Who could write into a record might hide a line from whoever reads it."""
+    """An attacker who can write to a record could otherwise hide a line from its reader."""
     path = written(tmp_path, READ)
     path.write_text(path.read_text().replace('"carol"', '"\\u001b[2Kcarol\\n"'))
     assert main(["decisions", str(path)]) == 0

@@ -1,4 +1,4 @@
-"""The schema is the only place of a default."""
+"""The schema is the only place that defines defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted(ROOT.glob("inventories/*/environment.yaml"))
 
 ABSENT = (None, (), "")
-"""Values of a part that stand for what is not there."""
+"""Values that represent an absent part."""
 
 
 def described(value: Any) -> Iterator[dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_every_default_conforms_to_its_schema() -> None:
 
 
 def test_parts_have_no_defaults_of_their_own() -> None:
-    """A derived flow is TCP; it is not in a manifest."""
+    """One exception: derived flows, which are in no manifest, are TCP."""
     own = {
         f"{name}.{field.name}"
         for name, part in vars(parts).items()

@@ -1,4 +1,4 @@
-"""The wheel works by itself, and a release is complete."""
+"""The wheel works without the checkout, and a release is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lab.commands import install_collection
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv" / "wheel"
-"""Made by `make test`: the locked packages, without the checkout."""
+"""Environment that `make test` builds: the locked packages, without the checkout."""
 LAB = ROOT / "inventories" / "lab" / "environment.yaml"
 
 
@@ -37,7 +37,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Programs of an environment in which the wheel is installed."""
+    """Return the programs of an environment in which the wheel is installed."""
     if not (ENVIRONMENT / "run").exists():
         pytest.skip("no environment without the checkout; to have one: make .venv/wheel/run")
     built = tmp_path_factory.mktemp("wheel")
@@ -83,7 +83,7 @@ class TestWheel:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of the installed collection."""
+    """Return the directory of the installed collection."""
     return install_collection(tmp_path_factory.mktemp("collection"))
 
 

@@ -1,4 +1,4 @@
-"""The typed view says what the manifest says."""
+"""The typed view has the values of the manifest."""
 
 from __future__ import annotations
 

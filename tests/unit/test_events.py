@@ -1,4 +1,4 @@
-"""The evaluation of event patterns, against what AWS documents and against moto's own."""
+"""Evaluation of event patterns, compared with AWS's documentation and with moto's evaluation."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DAYS = ("2026-11-21", "2026-11-22", "2026-11-23")
 
 @pytest.fixture(scope="module")
 def evidence() -> Iterator[SimpleNamespace]:
-    """The collector's programs, which import each other by plain names as on the host."""
+    """Import the collector's programs, which import each other by plain names as on the host."""
     names = ("hash_chain", "records", "store", "verify", "collect", "retain")
     before = {name: sys.modules.pop(name, None) for name in names}
     sys.path.insert(0, str(PROGRAMS))
@@ -46,7 +46,7 @@ def key_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def record(tmp_path: Path, key_file: Path, evidence: SimpleNamespace) -> Path:
-    """Three days of one host, sealed after every tenth event."""
+    """Write three days of one host, sealed after every tenth event."""
     directory = tmp_path / "record"
     directory.mkdir()
     host = evidence.store.HostRecord(directory / "tools-1")
@@ -109,7 +109,7 @@ def test_every_change_of_a_line_is_found(
     evidence: SimpleNamespace, record: Path, day: str, change: Callable[[list[bytes]], object]
 ):
     edit(record / "tools-1" / f"{day}.jsonl", change)
-    # The beginning of a chain may be past its retention: it is given here, as on a collector.
+    # The start of a chain may be past its retention, so the test supplies it, as a collector does.
     assert findings(evidence, record, **{"tools-1": 100_000})
 
 
@@ -121,7 +121,7 @@ def test_a_removed_host_is_found(evidence: SimpleNamespace, record: Path):
 
 
 def test_a_rewritten_chain_does_not_match_its_seals(evidence: SimpleNamespace, record: Path):
-    """Root can compute hashes too."""
+    """Root can also compute the hashes of a rewritten chain."""
     path = record / "tools-1" / f"{DAYS[2]}.jsonl"
     records, previous, forged = evidence.records, None, []
     for line in path.read_bytes().splitlines():
@@ -231,9 +231,9 @@ def test_an_event_without_a_number_is_kept(
 def test_a_number_used_again_for_a_later_event_is_not_a_duplicate(
     evidence: SimpleNamespace, tmp_path: Path
 ):
-    """After a crash, the journal of a host lost entry 3, which the collector has."""
+    """After a crash, the host's journal lacks entry 3, which the collector has."""
     for number, late in ((1, 0), (2, 0), (3, 0), (2, 0), (3, 5), (4, 6), (3, 5), (5, 7)):
-        # As after a restart of the collector each time.
+        # Each event follows a restart of the collector.
         host = evidence.store.HostRecord(tmp_path / "host")
         host.write(event(number) | {"time": f"{number + late}"}, f"{DAYS[0]}T00", "10.0.0.1")
     marked = [
@@ -265,7 +265,7 @@ def test_old_days_are_compressed_and_expired_ones_removed(evidence: SimpleNamesp
 
 @pytest.fixture
 def collector(tmp_path: Path, key_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The program as rsyslog starts it."""
+    """Start the program as rsyslog does."""
     (tmp_path / "log").mkdir()
     settings = tmp_path / "collector.json"
     settings.write_text(

@@ -1,4 +1,4 @@
-"""The firewall's rules: what the manifest declares is there, and nothing else is."""
+"""The firewall's rules contain what the manifest declares, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())
 @pytest.fixture
 def load(tmp_path: Path):
     def load(**changes: Any) -> Environment:
-        """The lab's manifest with values at dotted paths replaced."""
+        """Load the lab's manifest with values at dotted paths replaced."""
         document = deepcopy(DOCUMENT)
         for path, value in changes.items():
             *parents, last = path.split("__")
@@ -215,7 +215,7 @@ def test_a_reason_cannot_leave_its_comment(text):
 
 @given(st.data())
 def test_nothing_is_admitted_that_no_flow_declares(data):
-    """The rules of both ends are the flows, whatever subset of flows the manifest has."""
+    """The rules of both ends match the flows, for any subset of the manifest's flows."""
     environment = Environment.load(LAB)
     kept = data.draw(st.sets(st.sampled_from(environment.flows)))
     environment = replace(environment, flows=tuple(kept))

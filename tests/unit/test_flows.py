@@ -1,4 +1,4 @@
-"""Connections that were seen, beside those that the manifest declares."""
+"""Observed connections, compared with those that the manifest declares."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def environment() -> Environment:
 
 
 def suricata(source: str, target: str, port: int = 443, protocol: str = "TCP", **more: Any) -> str:
-    """A flow event as Suricata 7 writes it, less what does not matter here."""
+    """Return a flow event as Suricata 7 writes it, without irrelevant fields."""
     flow = {
         "pkts_toserver": 5,
         "pkts_toclient": 4,
@@ -221,7 +221,7 @@ def test_what_was_never_seen_can_go_where_the_manifest_says_it(environment: Envi
 
 @pytest.mark.parametrize("name", ["lab", "aws-example"])
 def test_no_two_declared_ways_overlap(name: str):
-    """A packet filter takes them as they are."""
+    """A packet filter uses the flows unchanged."""
     environment = Environment.load(MANIFEST.parents[1] / name / "environment.yaml")
     for flows in (list(outbound(environment)), list(inbound(environment))):
         assert flows or not any(host.addresses for host in environment.hosts.values())
@@ -256,7 +256,7 @@ BALANCER = "10.40.36.200"
 
 @pytest.fixture
 def provided(monkeypatch: pytest.MonkeyPatch) -> dict[str, Instance]:
-    """Instances that AWS reports as running."""
+    """Return instances that AWS reports as running."""
     found = {name: Instance(f"i-{name}", IPv4Address(a)) for name, a in ADDRESSES.items()}
     monkeypatch.setattr(provisioned, "instances", lambda _: found)
     return found
@@ -268,7 +268,7 @@ def provided(monkeypatch: pytest.MonkeyPatch) -> dict[str, Instance]:
         (TOOLS, SENSOR, ("host tools-1", "host sensor-1")),
         (SIEM, SENSOR, ("host siem-1", "host sensor-1")),
         (CLIENT, SENSOR, ("segment clients", "host sensor-1")),
-        # The lab's router makes them.
+        # The lab's router creates the mirrored packets.
         ("10.213.40.1", SENSOR, ("segment monitoring", "host sensor-1")),
         ("fd0d:213:30::11", "fd0d:213:40::12", ("host tools-1", "host sensor-1")),
     ],
@@ -278,7 +278,7 @@ def provided(monkeypatch: pytest.MonkeyPatch) -> dict[str, Instance]:
 def test_copies_for_a_sensor_are_declared(
     watched: Environment, source: str, target: str, ends: tuple[str, str], low: bool
 ):
-    port = 1025 if low else 40001  # a flow log does not say who began
+    port = 1025 if low else 40001  # a flow log does not show which end began
     log = vpc(source, target, (port, VXLAN), protocol=17, **{"tcp-flags": "-"})
     event = suricata(source, target, VXLAN, "UDP", src_port=port)
     comparison = compared(watched, log, event)

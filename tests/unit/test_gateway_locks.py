@@ -1,4 +1,4 @@
-"""Hosts install the gateway's packages that its tests ran with."""
+"""Hosts install the same versions of the gateway's packages as its tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ringfence.packages.wheelhouse import PYTHONS, find_lock
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "roles/mcp_gateway/files/locks"
 NOT_TESTED = {"pip"}
-"""Installs the others, and is not imported."""
+"""Packages that only install the others, and are not imported."""
 DETECTOR = "cpex-pii-filter"
 FRAMEWORK = "cpex"
-"""Another gateway's framework; the detector's package depends on it, and the detector does not."""
+"""Framework of another gateway: the detector's package depends on it, but the detector does not."""
 
 
 def versions(lock: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`ringfence grant`, against gateways that keep real grants but are reached without sockets."""
+"""`ringfence grant`, with gateways that store real grants but have no sockets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASK = ["request", "sqlite", "write_query", "--as", "carol", "--for", "30m", "--r
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    """The lab with two gateways, and people and an approver that are the test's own."""
+    """Return the lab with two gateways; its principals and its approver belong to the test."""
     lab = Environment.load(shutil.copy(LAB, tmp_path / "environment.yaml"))
     assert lab.gateway
     segment = lab.segments["clients"]
@@ -69,7 +69,7 @@ def environment(tmp_path: Path) -> Environment:
 
 @dataclass
 class Edge:
-    """A gateway: its store, and what is the matter with it."""
+    """A gateway: its store, and its present fault."""
 
     grants: Grants
     fails: Exception | None = None
@@ -112,7 +112,7 @@ class World:
         return status, out, err
 
     def ask(self, *arguments: str) -> str:
-        """The id of a new request."""
+        """Request a grant, and return its id."""
         status, out, err = self.run(*(arguments or ASK))
         assert status == 0, err
         return out.partition("ringfence grant approve ")[2].split()[0]
@@ -159,7 +159,7 @@ def test_a_request_an_approval_and_a_revocation_reach_every_gateway(world: World
     assert by == "to be approved by dana:"
     assert set(world.live().values()) == {False}
 
-    # The command that it shows is the one that works.
+    # The command that the output shows also works.
     verb, *arguments = command.split()[1:]
     assert verb == "grant"
     status, out, err = world.run(*arguments[:-2])
@@ -352,7 +352,7 @@ def test_a_revocation_says_where_the_grant_may_still_be_live(world: World):
     assert "edge-1 has it; it may still be in force on the others" in err
     assert world.live() == {"edge-1": False, "edge-2": True}
     world.edges["edge-2"].fails = None
-    # The first one refuses the request by now; the revocation counts.
+    # By now the first gateway refuses the request; the revocation counts.
     assert world.run("revoke", id, "--as", "dana")[0] == 0
     assert world.live() == {"edge-1": False, "edge-2": False}
 
@@ -385,7 +385,8 @@ def strange(world: World, forge: Callable[[Signer], bytes]) -> httpx2.Response:
 
 
 class TestAGatewayThatLies:
-    """It is on a host that may have been broken into; the approver's signature is worth having."""
+    """The gateway's host may be compromised, and an intruder there wants the approver's
+    signature."""
 
     def test_shows_a_request_that_nobody_signed(self, world: World):
         id = world.ask()
@@ -463,7 +464,7 @@ def test_an_environment_without_a_gateway_is_reported(
 
 
 def test_the_roster_from_the_manifest_is_that_of_the_gateway(environment: Environment):
-    """Rendered for the gateway or taken from the manifest, the facts are the same."""
+    """The facts are the same, whether rendered for the gateway or read from the manifest."""
     authority = pki.authority_of(environment).bundle.encode()
     rendered = {
         "environment": environment.name,

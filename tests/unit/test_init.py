@@ -1,4 +1,4 @@
-"""`ringfence init` writes a manifest that works as it is, and never over another file."""
+"""`ringfence init` writes a manifest that works unchanged, and never overwrites a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def public(key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> str:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run as carol, whose home directory is empty."""
+    """Run as carol, with an empty home directory."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))

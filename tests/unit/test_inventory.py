@@ -1,4 +1,4 @@
-"""Ansible sees the manifest's hosts, and each host only what its roles need."""
+"""Ansible reads the manifest's hosts, and each host gets only the variables of its roles."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ansible_inventory(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def untemplated(value: dict[str, Any]) -> Any:
-    """Ansible writes text that it must not take for a template in a mapping of its own."""
+    """Return text without Ansible's mapping for text that is not a template."""
     return value.get("__ansible_unsafe", value)
 
 
@@ -80,7 +80,7 @@ def test_ansible_refuses_a_broken_manifest(tmp_path: Path) -> None:
 
 
 def test_variables_belong_to_the_roles_of_the_host(lab: Environment) -> None:
-    """A secret or a rule for one kind of host has no business on another."""
+    """A host must not get a secret or a rule that only another kind of host needs."""
     for host in lab.hosts.values():
         applied = [role for role, (group, _) in inventory.ROLES.items() if host in lab.group(group)]
         others = inventory.ROLES.keys() - set(applied)

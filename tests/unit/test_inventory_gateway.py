@@ -22,7 +22,7 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(LAB.read_text())
 @pytest.fixture
 def load(tmp_path: Path):
     def load(**gateway: Any) -> Environment:
-        """The lab's manifest with another gateway."""
+        """Load the lab's manifest with another gateway."""
         document = deepcopy(DOCUMENT)
         document["gateway"] = gateway
         file = tmp_path / "environment.yaml"

@@ -1,4 +1,4 @@
-"""The Cedar text for an auditor: complete, in a stable order, and nothing in it ends a string."""
+"""The Cedar text for an auditor: complete, in a stable order, and no value ends its string."""
 
 from __future__ import annotations
 

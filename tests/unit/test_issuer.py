@@ -1,4 +1,5 @@
-"""The small issuer: its tokens pass the gateway's verifier, and rotation cuts nobody off."""
+"""The small issuer: its tokens pass the gateway's verifier, and a key rotation invalidates no
+token."""
 
 from __future__ import annotations
 
@@ -267,10 +268,10 @@ STEPS = st.lists(
 def walk(
     base: Environment, certificate: bytes, steps: list[tuple[str, float]], ahead: float
 ) -> tuple[int, int]:
-    """Months in which key sets are delivered late; (tokens refused, keys that signed).
+    """Simulate months with late deliveries of key sets; return (tokens refused, keys that signed).
 
-    A gateway's key set is never older than the documented bound: where a step would make it so,
-    a delivery comes first, at the last moment.
+    A gateway's key set is never older than the documented bound: before a step that would exceed
+    it, the walk delivers a set at the last moment.
     """
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patched:
         patched.setattr(issuer, "PUBLISHED_AHEAD_SECONDS", ahead)
@@ -305,7 +306,7 @@ def walk(
                 token = issue(environment, certificate, now, seconds=900)
                 signers.add(token.split(".")[0])
                 outcomes = [good(token)]
-                # also at its end, and then with a set that was made while it lived
+                # also at its end, with a key set published during its life
                 advance(890)
                 outcomes.append(good(token))
                 held, newest = keys.keys, issuer.jwks(environment, now)
@@ -337,7 +338,7 @@ def test_every_token_verifies_by_the_key_set_delivered_last(steps: list[tuple[st
 
 
 def test_that_property_is_lost_without_the_overlap() -> None:
-    """And keys do rotate in such a walk: otherwise nothing would have been shown."""
+    """Keys do rotate in such a walk: otherwise the property would show nothing."""
     environment, certificate = shared()
     steps = [("token", 9 * 24 * HOUR), ("nothing", 3 * 24 * HOUR)] * 20
     assert walk(environment, certificate, steps, 0.0)[0] > 0
@@ -348,7 +349,7 @@ def test_that_property_is_lost_without_the_overlap() -> None:
 
 @cache
 def shared() -> tuple[Environment, bytes]:
-    """One manifest and certificate for all examples."""
+    """Return one manifest and certificate for all examples."""
     with TemporaryDirectory() as directory:
         shutil.copy(LAB, Path(directory) / "environment.yaml")
         environment = Environment.load(Path(directory) / "environment.yaml")

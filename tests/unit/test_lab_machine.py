@@ -1,4 +1,4 @@
-"""Requirements of the lab, and its messages when they are missing."""
+"""Requirements of the lab, and its messages when they are not met."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_lock_on_a_directory_that_was_removed_is_worth_nothing(tmp_path: Path) -
 
 @pytest.fixture
 def instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose kernel has its default limit, with one lab."""
+    """Simulate a machine whose kernel has its default limit, with one lab."""
     monkeypatch.setattr(kernel, "INSTANCES", tmp_path / "max_user_instances")
     monkeypatch.setattr(directories, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(directories, "LABS", tmp_path / "labs")

@@ -31,7 +31,7 @@ def environment() -> Environment:
 
 
 def moved(environment: Environment, address: str | None) -> Environment:
-    """The environment with a host of its servers elsewhere."""
+    """Give the host tools-1 another address, or none."""
     host = environment.hosts["tools-1"]
     other: Host = replace(host, address=IPv4Address(address) if address else None)
     return replace(environment, hosts={**environment.hosts, host.name: other})

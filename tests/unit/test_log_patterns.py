@@ -1,4 +1,4 @@
-"""The evaluation of metric filters' patterns, against the examples that AWS documents."""
+"""Evaluation of metric filters' patterns, compared with the examples in AWS's documentation."""
 
 from __future__ import annotations
 

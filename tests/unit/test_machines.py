@@ -1,4 +1,4 @@
-"""Launch templates of hosts in EC2, from the manifest alone."""
+"""Launch templates of hosts in EC2, derived from the manifest alone."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_secret_is_read_on_both_ends(environment: Environment) -> None:
 def test_auto_scaling_uses_keys_for_disks_only(
     action: str, who: str, context: dict[str, str], decision: IamDecision
 ) -> None:
-    """Its role has no policy that names keys: the key's own alone decides."""
+    """No policy of its role names keys: only the key's policy decides."""
     policy = json.loads(
         policies.key_policy(account=ACCOUNT, region=REGION, log_groups="payments-prod-")
     )

@@ -1,4 +1,4 @@
-"""Frameworks, their statements, and how far the controls cover them."""
+"""Frameworks, their statements, and their coverage by controls."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_level_needs_each_must_of_it_and_of_those_below(
 
 
 def test_a_level_is_not_reached_over_a_gap_below():
-    """Every statement of L3 is covered, one of L2 is not."""
+    """Every statement of L3 is covered, but one of L2 is not."""
     higher = tuple(each for each in EXAMPLE.statements if each.level != "L3")
     framework = Framework(
         **{**vars(EXAMPLE), "statements": (*higher, statement("dog", "L3", "IAM-01"))}

@@ -1,4 +1,4 @@
-"""One class name has one meaning: a public class is defined once in all code of the product."""
+"""Each public class name is defined once in all of the product's code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from ringfence import ROOT
 
 EXCEPTIONS = {"ActionModule"}
-"""Ansible looks for an action plugin's class by this name."""
+"""Ansible finds an action plugin's class by this name."""
 
 
 def test_a_public_class_name_is_defined_once() -> None:

@@ -1,4 +1,4 @@
-"""Events of Suricata that leave a sensor, and reports about the sensor itself."""
+"""Suricata's events that leave a sensor, and reports about the sensor itself."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_flow_keeps_the_format_of_suricata(events: ModuleType) -> None:
 
 
 class FakeJournal:
-    """Records entries instead of the journal."""
+    """Journal that records entries in memory."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -154,7 +154,7 @@ def test_missing_statistics_are_reported_once(events: ModuleType) -> None:
 
 
 class TestAlertsThatDoNotArrive:
-    """Each case: alerts that Suricata has counted and alerts that arrived, every ten seconds."""
+    """Each case: alerts that Suricata counted and alerts that arrived, every ten seconds."""
 
     def lost(self, events: ModuleType, *reports: tuple[int, int], uptime: int = 12) -> list[str]:
         watch = events.Watch(1.0, 300, 60, 0)

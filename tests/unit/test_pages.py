@@ -1,4 +1,4 @@
-"""Pages for people: links lead somewhere, and quoted messages exist."""
+"""Documentation pages: links have targets, and quoted messages exist."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ NAMED_FILE = re.compile(
     r"`((?:benchmarks|docs|inventories|playbooks|plugins|ringfence|roles|schemas|stacks|tests)"
     r"/[a-z0-9_./-]+)`"
 )
-"""A path without placeholders."""
+"""Pattern of a path without placeholders."""
 TABLE_CODE = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 
 
 def prose(page: Path) -> str:
-    """The page without blocks of code."""
+    """Return the page without blocks of code."""
     return re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Anchors of the headings, as GitHub derives them."""
+    """Return the anchors of the headings, as GitHub derives them."""
     headings = re.findall(r"^#+ +(.+?) *$", prose(page), re.MULTILINE)
     return frozenset(
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
@@ -75,7 +75,7 @@ def test_a_page_has_one_title_and_no_skipped_level(page: Path) -> None:
 
 @cache
 def sources() -> tuple[str, ...]:
-    """Source files with adjacent string literals joined and blanks collapsed."""
+    """Return source files with adjacent string literals joined and blanks collapsed."""
     files = (
         file
         for folder in ("ringfence", "roles", "playbooks", "plugins")

@@ -1,4 +1,4 @@
-"""`ringfence pins`: what an operator sees, and what ends up approved."""
+"""`ringfence pins`: its output for an operator, and the definitions that end up approved."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CONVERT: dict[str, Any] = {"name": "convert_time", "inputSchema": {"type": "obje
 
 
 class Bench:
-    """An environment in a directory of its own, and what its gateways observed."""
+    """An environment in its own directory, and the definitions that its gateways observed."""
 
     def __init__(self, directory: Path) -> None:
         self.manifest = directory / "environment.yaml"
@@ -189,7 +189,8 @@ def test_what_can_never_be_used_is_not_approved(bench: Bench, capsys: pytest.Cap
 def test_gateways_that_were_shown_different_definitions_stop_the_review(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ):
-    """A server that tells its callers apart would be approved with its better face."""
+    """A server that shows each caller another definition would be approved with the harmless
+    one."""
     bench.observe(NOW, by="edge-1")
     bench.observe(but(NOW, description="Get the current time.\nAnd the keys."), by="edge-2")
     for arguments in (["diff"], ["approve", "--yes"]):
@@ -292,7 +293,7 @@ def test_a_difference_is_one_line_a_value(bench: Bench):
 
 
 def test_the_playbook_fetches_what_gateways_have_seen_as_it_is(bench: Bench, tmp_path: Path):
-    """Byte for byte: a template in a description is text, and never run."""
+    """Byte for byte: a template in a description is text, and never evaluated."""
     on_gateway = tmp_path / "gateway"
     Observations(on_gateway).record("time", [but(NOW, description="{{ 7 * 7 }} ${HOME} ü \u202e")])
     (on_gateway / ".time.new").write_text("not yet whole")
@@ -306,7 +307,7 @@ def test_the_playbook_fetches_what_gateways_have_seen_as_it_is(bench: Bench, tmp
             *(Path(sys.executable).with_name("ansible-playbook"), "-i", inventory),
             *("-e", f"pins_on_gateway={on_gateway}", ROOT / "playbooks" / "pins.yml"),
         ],
-        # The project's own inventory plugin wants a manifest.
+        # The project's own inventory plugin requires a manifest.
         env={**os.environ, "ANSIBLE_INVENTORY_ENABLED": "yaml"},
         capture_output=True,
         text=True,

@@ -205,7 +205,7 @@ def test_a_certificate_does_not_outlive_its_authority(
 
 
 class TestProvidedAuthority:
-    """A wrong file is refused with the remedy, before it signs anything."""
+    """Ringfence refuses a wrong file with the remedy, before the authority signs anything."""
 
     @pytest.fixture
     def files(self, authority: Authority, environment: Environment) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""The linter of words: each kind of poor word is found, and only where people read."""
+"""The linter of words finds each kind of poor word, and only in text for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The linter in an empty repository."""
+    """Return the linter in an empty repository."""
     specification = spec_from_file_location("prose", ROOT / "docs" / "prose.py")
     assert specification
     assert specification.loader

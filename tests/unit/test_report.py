@@ -1,4 +1,4 @@
-"""Figures, evidence and forms of a report, without any host."""
+"""Figures, evidence and formats of a report, without any host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ringfence.report.model import (
     percent,
 )
 
-# Put together here: a scanner of this repository must find no key.
+# Assembled here, so that a scanner of this repository finds no key.
 KEY = "PRIVATE" + " KEY"
 ACCESS_KEY = "AKIA" + "IOSFODNN7EXAMPLE"
 
@@ -227,7 +227,7 @@ class TestTerminal:
 
 
 class Page(HTMLParser):
-    """Reads a page as a browser would, and notes what it refers to."""
+    """Parser that reads a page as a browser does, and records its references."""
 
     VOID = frozenset({"meta", "link", "br", "rect", "path", "circle", "use"})
 
@@ -284,7 +284,7 @@ class TestPage:
         assert controls.load()["IAM-05"].remedy in text
 
     def test_it_lists_every_statement_of_each_framework(self):
-        """Those that no control covers too, with what is missing."""
+        """Also statements that no control covers, with what is missing."""
         text = Page(page.render(report(*MIXED))).text
         for framework in mappings.load().values():
             assert framework.title in text
@@ -325,7 +325,7 @@ class TestCommand:
     def test_it_shows_frameworks_on_request(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
-        """A line each, with the level that the controls which passed reach."""
+        """One line per framework, with the level that the passing controls reach."""
         passed = [check(id_, "tools-1", "passed") for id_ in ("TIN-03", "TIN-04")]
         document.write(report(*passed), tmp_path / "report.json")
         assert main(["report", str(tmp_path / "report.json")]) == 0

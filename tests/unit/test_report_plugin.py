@@ -131,7 +131,7 @@ class TestRun:
         write(project, CHECKS.replace("    assert server", "    key = 's3cr3t'\n    assert server"))
         verify(project)
         text = (project.path / "reports" / "latest" / "junit.xml").read_text()
-        root = ElementTree.fromstring(text)  # noqa: S314  what this very run has written
+        root = ElementTree.fromstring(text)  # noqa: S314  output of this run
         assert [e.get("message") for e in root.iter("failure")] == [
             "root enters siem-1.lab.internal of lab"
         ]

@@ -1,4 +1,4 @@
-"""`ringfence token revoke`, against gateways with real revocations but without sockets."""
+"""`ringfence token revoke`, with gateways that store real revocations but have no sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tags of roles: each control that hosts enforce selects the tasks that enforce it."""
+"""Tags of roles: each control of hosts selects the tasks that enforce it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ringfence.controls import catalogue as controls
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 BUILDING_BLOCKS = {"deadman_switch", "debian"}
-"""Roles that others use; they enforce nothing alone."""
+"""Roles that other roles use; they enforce nothing alone."""
 ENTRY_POINTS = {"baseline": {"record"}, "ssh": {"automation"}}
 """Task files that playbooks run by `tasks_from`."""
 FILE_ACTIONS = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")
@@ -27,7 +27,7 @@ def entries(role: Path) -> list[dict[str, Any]]:
 
 
 def enforcers(role: Path) -> dict[str, set[str]]:
-    """Controls by task file, as the table of contents of the role declares them."""
+    """Return the controls by task file, as the role's table of contents declares them."""
     files: dict[str, set[str]] = {}
     for entry in entries(role):
         for arguments in (entry[action] for action in FILE_ACTIONS if action in entry):
@@ -49,7 +49,7 @@ def playbook_controls() -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def tasks() -> list[tuple[str, set[str]]]:
-    """Each task of harden.yml: its role and its tags, as Ansible computes them."""
+    """Return each task of harden.yml: its role and its tags, as Ansible computes them."""
     command = "ansible-playbook -i inventories/lab/environment.yaml playbooks/harden.yml"
     listed = subprocess.run(
         [*command.split(), "--list-tasks"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -90,7 +90,7 @@ def test_every_control_in_effect_has_an_enforcer():
 
 
 def test_a_control_selects_the_prerequisites_of_its_enforcers():
-    """Packages, and handlers that are flushed, come with every control of the role."""
+    """Packages, and handlers that are flushed, belong to every control of the role."""
     for role in ROLES:
         if role.name in BUILDING_BLOCKS:
             continue

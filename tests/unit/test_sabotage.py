@@ -1,4 +1,4 @@
-"""The proof that checks can fail is itself able to fail. Here "hosts" are files."""
+"""The plugin that shows that checks can fail can itself fail. Here "hosts" are files."""
 
 from __future__ import annotations
 

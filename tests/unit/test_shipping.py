@@ -1,4 +1,4 @@
-"""The sender: RELP as bytes, journal entries as events, and the ledger of deliveries."""
+"""The sender: RELP bytes, journal entries as events, and the ledger of deliveries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPENED += b"commands=syslog\n"
 
 @pytest.fixture(scope="module")
 def shipping() -> Iterator[SimpleNamespace]:
-    """The sender's modules, which import each other by plain names as on the host."""
+    """Import the sender's modules, which import each other by plain names as on the host."""
     before = {name: sys.modules.pop(name, None) for name in NAMES}
     sys.path.insert(0, str(PROGRAMS))
     try:
@@ -122,7 +122,7 @@ def test_an_entry_becomes_a_structured_event(shipping: SimpleNamespace):
 
 
 def test_an_invalid_number_does_not_stop_the_sender(shipping: SimpleNamespace):
-    """Any account can write these fields of its own events."""
+    """Any account can write these fields in its own events."""
     for value in ("9" * 5000, "²", "-1", ""):
         entry = ENTRY | {"SYSLOG_FACILITY": value, "PRIORITY": value}
         event = shipping.events.from_entry(entry, "tools-1", "s", 7)

@@ -1,4 +1,4 @@
-"""Files of the state directory are whole, private, and written by one process at a time."""
+"""Files of the state directory are complete, private, and written by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def _open_umask():
-    """The most permissive umask: privacy must not depend on it."""
+    """Set the most permissive umask: privacy must not depend on it."""
     before = os.umask(0)
     yield
     os.umask(before)

@@ -1,4 +1,4 @@
-"""Connections of the checks: the same access_paths as Ansible's, bounded in time, shared."""
+"""Connections of the checks: the same SSH access paths as Ansible's, limited in time, shared."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ringfence.verify.root_shell import EndedError
 from ringfence.verify.targets import AccessPath, SshBackend, Targets, UnreachableError, access_paths
 
 HERE = 'for last; do :; done; eval "exec ${last#sudo -n }"'
-"""An ssh that leads to this machine, and needs no sudo there."""
+"""An ssh command that runs its command on this machine, without sudo."""
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab" / "environment.yaml"
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    """The lab's manifest, with a state of its own."""
+    """Return the lab's manifest with its own state directory."""
     shutil.copy(LAB, tmp_path / "environment.yaml")
     return Environment.load(tmp_path / "environment.yaml")
 
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for ssh: a shell script that a test fills, which notes how often it is called."""
+    """Replace ssh by a shell script that the test writes; it records its number of calls."""
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     program.touch(mode=0o755)
@@ -103,7 +103,7 @@ class TestBackend:
         assert backend.run("echo next").stdout == "next\n"
 
     def test_commands_may_run_side_by_side(self, backend: SshBackend, tmp_path: Path):
-        # Each waits for the others: one after the other they would never end.
+        # Each waits for the others: in sequence they would never end.
         place = tmp_path / "meet"
         place.mkdir()
         wait = f"while [ $(ls {place} | wc -l) -lt 3 ]; do sleep 0.05; done"

@@ -1,4 +1,4 @@
-"""The picture of a manifest's network: what the manifest has is on it, and nothing else."""
+"""The picture of a manifest's network shows everything in the manifest, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = tuple[str, str, str]
 
 
 def changed(path: Path, **changes: Any) -> Environment:
-    """The manifest with a sensor, with values at dotted paths replaced."""
+    """Return the manifest with a sensor, with values at dotted paths replaced."""
     document = deepcopy(yaml.safe_load(SENSOR.read_text()))
     for name, value in changes.items():
         *parents, last = name.split("__")
@@ -47,7 +47,7 @@ def changed(path: Path, **changes: Any) -> Environment:
 
 @pytest.fixture
 def crowded(tmp_path: Path) -> Environment:
-    """Sixty hosts, names and addresses as long as they may be, and ways outside."""
+    """Return sixty hosts, with names and addresses of maximum length, and flows to the outside."""
     servers = {"cidr": "10.213.30.0/24", "cidr6": "2001:db8:1234:5678::/64", "purpose": "servers"}
     hosts = {
         "tools-1": {
@@ -82,7 +82,7 @@ def crowded(tmp_path: Path) -> Environment:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Environment:
-    """One host, and a log sink outside."""
+    """Return one host, and a log sink outside."""
     document = yaml.safe_load((MANIFESTS / "direct.yaml").read_text())
     document["hosts"] = {"tools-1": document["hosts"]["tools-1"]}
     document["log_sink"] = {
@@ -99,7 +99,7 @@ def alone(tmp_path: Path) -> Environment:
 
 
 def expected(environment: Environment) -> set[Row]:
-    """From the manifest by itself, but for ways outside and those of servers."""
+    """Return the flows of the manifest itself, except those to the outside and those of servers."""
     found = {
         (named(flow.source), named(flow.target), f"{flow.protocol}/{flow.port}")
         for flow in environment.all_flows
@@ -120,7 +120,7 @@ def drawing_of(text: str) -> ElementTree.Element:
 
 
 def arrows(environment: Environment, text: str) -> Iterator[Row]:
-    """As the picture says them, each arrow once."""
+    """Return the arrows as the picture describes them, each arrow once."""
     titles = [group.findtext("title", "", SVG) for group in drawing_of(text).findall("g", SVG)]
     for title in dict.fromkeys(titles):
         ends, ports = title.rsplit(", ", 1)

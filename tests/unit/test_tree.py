@@ -29,7 +29,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Role:
-    """A role that deploys its templates to `target`."""
+    """Role that deploys its templates to `target`."""
 
     home: Path
 
@@ -147,7 +147,7 @@ def test_an_undefined_variable_names_the_template(role: Role):
 
 
 def test_stays_changed_until_the_handler_records_the_digest(role: Role):
-    """A failed handler is lost; otherwise the next run would report no change."""
+    """A failed handler does not run again; without this, the next run would report no change."""
     stamp = role.target / "applied"
     assert role.deploy(each=ITEMS, applied=str(stamp)).changed
     failed_before = role.deploy("-v", each=ITEMS, applied=str(stamp))

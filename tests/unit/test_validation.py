@@ -39,7 +39,7 @@ Check = Callable[[str | bytes], list[str]]
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Problems of a manifest, without the file's name."""
+    """Return the problems of a manifest, without the file's name."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "environment.yaml"
 

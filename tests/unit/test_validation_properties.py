@@ -1,4 +1,4 @@
-"""Whatever the input, validation ends soon, in a mapping or in problems with a place."""
+"""For any input, validation ends soon: with a mapping, or with problems that have a place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def holds(path: Path, content: bytes) -> bool:
-    """Whether a manifest is valid; an answer of another kind than promised fails."""
+    """Return whether a manifest is valid; fail on any other kind of answer."""
     path.write_bytes(content)
     try:
         environment = Environment.load(path)
@@ -55,7 +55,7 @@ def holds(path: Path, content: bytes) -> bool:
 
 
 def use(environment: Environment) -> None:
-    # Who holds an environment may use all of it.
+    # Every part of a loaded environment can be used.
     assert environment.all_flows
     for host in environment.hosts.values():
         assert inventory.groups(environment)
@@ -90,7 +90,7 @@ def test_any_document(path: Path, value: Any) -> None:
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every container with every key of it."""
+    """Yield every container with each of its keys."""
     found: list[tuple[Any, Any]] = []
     keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
@@ -145,13 +145,13 @@ def test_mutated_manifests(path: Path, changes: list[tuple[Any, random.Random, A
 
 
 class Plain(yaml.SafeDumper):
-    """Writes a value that stands twice out twice."""
+    """Dumper that writes a repeated value out each time."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-# Quoted throughout: PyYAML writes text such as 008, a number to YAML 1.2, without quotes.
+# Quote every string: PyYAML writes text such as 008, a number in YAML 1.2, without quotes.
 Plain.add_representer(
     str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
 )
@@ -167,7 +167,7 @@ def test_edited_text(path: Path, start: int, length: int, inserted: str) -> None
 
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
-    """Manifests that are right by construction."""
+    """Draw manifests that are valid by construction."""
     name = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
     count = draw(st.integers(1, 5))
     numbers = range(count)

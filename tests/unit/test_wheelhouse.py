@@ -73,7 +73,7 @@ def test_an_archive_is_made_once_and_holds_every_version_that_a_lock_names(tmp_p
         archive = wheelhouse.build(locks, "3.13", "x86_64", tmp_path / "cache")
         again = wheelhouse.build(locks, "3.13", "x86_64", tmp_path / "cache")
     assert archive == again
-    # pip takes one version of a package at a time, and nothing is asked for twice.
+    # pip accepts one version of a package at a time, and nothing is requested twice.
     assert len(asked) == 2
     assert sum(text.count("b==1") for text in asked) == 1
     with tarfile.open(archive) as tar:

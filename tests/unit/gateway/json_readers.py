@@ -1,4 +1,4 @@
-"""Results of JSON parsers for a document, in one notation."""
+"""Results of several JSON parsers for a document, in one notation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 import pydantic_core
 
 LONG = 200
-"""Characters of a value that are shown; of longer ones, the number."""
+"""Longest value that is shown; for a longer one, its length is shown."""
 
 # As a server on web standards reads a request: `await request.json()`.
 _NODE = """
@@ -31,7 +31,7 @@ process.stdout.write(JSON.stringify(bodies.map((each) => {
 
 
 def body(document: Mapping[str, Any]) -> bytes:
-    """The bytes of an entry of `documents/json.yaml`."""
+    """Return the bytes of an entry of `documents/json.yaml`."""
     if "hex" in document:
         return bytes.fromhex(document["hex"])
     if "repeat" in document:
@@ -72,7 +72,7 @@ NODE = shutil.which("node")
 
 
 def node(bodies: Sequence[bytes]) -> list[str]:
-    """Parse with Node, which must be installed. Numbers are as it would send them."""
+    """Parse with Node, which must be installed; return numbers as Node would serialise them."""
     assert NODE
     done = subprocess.run(
         [NODE, "-e", _NODE],

@@ -189,7 +189,7 @@ def test_a_request_of_which_nothing_is_known_is_an_event(tmp_path: Path):
 
 
 def test_words_of_a_caller_are_not_repeated(tmp_path: Path):
-    """A token pasted as the name of a method or into a reason would be readable for ever."""
+    """A token pasted as a method name or into a reason would remain readable for ever."""
     log = opened(tmp_path)
     secret = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJjYXJvbCJ9.c2ln"  # noqa: S105
     log.write(but(method=secret, reason=secret, name=None, named=log.fingerprint(secret)))
@@ -248,7 +248,7 @@ def test_a_lone_surrogate_is_no_way_around_the_log(tmp_path: Path):
 
 
 def chain(directory: Path, number: int = 6) -> Path:
-    """A file of one process: its start, `number` calls, its end."""
+    """Write the file of one process: its start, `number` calls, its end."""
     log = opened(directory)
     for n in range(number):
         log.write(but(request_id=str(n)))
@@ -444,7 +444,7 @@ def test_a_closed_log_records_nothing(tmp_path: Path):
 
 
 class Disk:
-    """Fails writes as a disk does."""
+    """Disk that fails writes as a real one does."""
 
     def __init__(self, code: int, *, part: int = 0) -> None:
         self.code = code
@@ -510,7 +510,7 @@ def test_no_call_is_admitted_without_room_for_its_event(tmp_path: Path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with patch.object(log._file, "_reserve", full):
-        # Half of the reserve for calls to be admitted, half for those that are under way.
+        # Half of the reserve for calls to be admitted, half for calls in flight.
         while log._file._reserved >= 10_000:
             log.admit()
             log.write(CALL)

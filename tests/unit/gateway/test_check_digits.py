@@ -1,6 +1,6 @@
-"""Check digits against python-stdnum: the same numbers, or more where its rules are stricter.
+"""Check digits compared with python-stdnum: same numbers, or more where its rules are stricter.
 
-A number that ours refuses and python-stdnum accepts would pass inspection unmasked.
+A number that our code refuses and python-stdnum accepts would pass inspection unmasked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ONE_DIGIT_TWICE = (
     .flatmap(lambda digits: st.sampled_from(digits).map(lambda digit: [*digits, digit]))
     .map("".join)
 )
-"""As the German identification number has it, or else python-stdnum refuses it."""
+"""Values in the form of the German identification number, which python-stdnum requires."""
 
 ALIKE: dict[str, tuple[Check, Check, st.SearchStrategy[str]]] = {
     "luhn": (check_digits.luhn, luhn.is_valid, of(r"[0-9]{15}")),
@@ -68,7 +68,7 @@ LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 
 
 def endings(name: str) -> list[str]:
-    """Every ending that a check may ask for: a letter, or some digits."""
+    """Return every ending that a check may require: a letter, or some digits."""
     if name in ("dni", "nie"):
         return list(LETTERS)
     if name == "codice_fiscale":
@@ -80,7 +80,7 @@ def endings(name: str) -> list[str]:
 
 
 def with_digits(text: str) -> str:
-    """An IBAN with the check digits that it needs."""
+    """Return an IBAN with its check digits."""
     number = "".join(str(int(c, 36)) for c in f"{text[4:]}{text[:2]}00")
     return f"{text[:2]}{98 - int(number) % 97:02}{text[4:]}"
 

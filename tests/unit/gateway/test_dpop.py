@@ -1,4 +1,4 @@
-"""DPoP: a token is only good with a fresh proof for this very request (RFC 9449)."""
+"""DPoP: a token is valid only with a fresh proof for exactly this request (RFC 9449)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def proof(
     header: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> str:
-    """A good proof; a change to None takes a member away."""
+    """Build a valid proof; a change to None removes a member."""
     fields = {"alg": algorithm, "typ": "dpop+jwt", "jwk": key.as_dict(private=False)}
     claims = {
         "jti": "p-1",
@@ -122,13 +122,14 @@ def refused(verifier: Verifier, *proofs: str, **changes: Any) -> Refusal:
 
 
 def permissive(sent: str) -> dict[str, Any]:
-    """A verifier that checks a proof's signature by the key inside, and no more."""
+    """Verify a proof's signature with the key inside, and nothing else."""
     jwk = jwt.get_unverified_header(sent)["jwk"]
     return jwt.decode(sent, jwt.PyJWK(jwk, "ES256").key, algorithms=["ES256"])
 
 
 def test_a_good_proof_is_taken_once(verifier: Verifier, tmp_path: Path) -> None:
-    """Also by the other processes of the gateway, here a second verifier of the directory."""
+    """The gateway's other processes refuse it too; here, a second verifier of the same
+    directory."""
     good = proof()
     assert verify(verifier, good).principal == "carol"
     assert refused(verifier, good).reason == "proof_replayed"
@@ -174,7 +175,7 @@ ATTACKS: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_that_a_permissive_verifier_lets_through(verifier: Verifier, name: str) -> None:
     sent, reason = ATTACKS[name]
-    # The clock and critical extensions are what PyJWT looks at by itself.
+    # PyJWT itself checks the clock and critical extensions.
     if name not in ("from the future", "a critical extension"):
         assert permissive(sent)
     refusal = refused(verifier, sent)
@@ -241,7 +242,7 @@ class TestTokens:
     def test_a_bound_token_is_no_bearer_token_whatever_is_configured(
         self, tmp_path: Path, constraint: str
     ) -> None:
-        """RFC 9449 section 7.2. With a certificate asked for, the token is not bound to one."""
+        """RFC 9449 section 7.2. Where a certificate is required, the token is not bound to one."""
         refusal = refused(make(tmp_path, constraint), proof(), scheme="Bearer")
         unbound = constraint == "certificate"
         assert refusal.reason == ("token_not_bound" if unbound else "token_without_proof")

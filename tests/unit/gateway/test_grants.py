@@ -1,6 +1,7 @@
-"""Just-in-time grants: every way to have one without somebody else's approval, and the way with.
+"""Just-in-time grants: every attempt to get one without another person's approval, and the valid
+way.
 
-Where a plausible, simpler verifier would be taken in, the test shows that first (`naive`).
+Where an attack deceives a plausible, simpler verifier, the test shows this first (`naive`).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def p256() -> ec.EllipticCurvePrivateKey:
 
 @dataclass(frozen=True)
 class Issuer:
-    """An authority of ours, or of an attacker."""
+    """Our authority, or an attacker's."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -132,7 +133,7 @@ class Signer:
 
     @property
     def thumbprint(self) -> str:
-        """x5t#S256."""
+        """Return the certificate's thumbprint, x5t#S256."""
         digest = self.chain[0].fingerprint(hashes.SHA256())
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
@@ -234,7 +235,7 @@ def roster() -> Roster:
 
 
 def naive(document: bytes) -> Mapping[str, Any]:
-    """A JWS verifier as one finds them: it takes the key from the header and looks no further."""
+    """Verify a JWS as common code does: take the key from the header and check nothing else."""
     header = json.loads(unpart(document.split(b".")[0]))
     leaf = x509.load_der_x509_certificate(base64.b64decode(header["x5c"][0]))
     pem = leaf.public_key().public_bytes(
@@ -258,7 +259,7 @@ def verified(document: bytes) -> Any:
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """Monotonic clock that the test advances."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -277,7 +278,7 @@ class Gateway:
     roster: Roster = field(default_factory=roster)
     keep: float = 86400
     revoked: set[str] = field(default_factory=set)
-    """Principals and certificates."""
+    """Revoked principals and certificates."""
 
     def refuse_revoked(self, principal: str, certificate: str, now: float) -> None:
         if {principal, certificate} & self.revoked:
@@ -307,7 +308,7 @@ class Gateway:
         return self.grants.live(who, server, tool, now)
 
     def settle(self) -> None:
-        """Until nothing that changed a moment ago is looked for any more."""
+        """Advance the clock until the store no longer looks for recent changes."""
         self.live()
         self.clock.seconds += 1
         self.live()
@@ -324,7 +325,7 @@ def gateway(directory: Path) -> Gateway:
 
 
 def put(directory: Path, name: str, content: bytes) -> Path:
-    """As a file arrives that another process, or an intruder, renames into place."""
+    """Create a file as another process, or an intruder, does: by a rename into place."""
     staged = directory / f".{name}.staged"
     staged.write_bytes(content)
     return staged.rename(directory / name)
@@ -482,7 +483,7 @@ class TestADocument:
         refused("bad_signature", lambda: verified(thief.approve(person("carol").request())))
 
     def test_says_nothing_twice(self):
-        """Readers differ in which of the two they believe."""
+        """Parsers differ in which of two members they use."""
         carol = person("carol")
         text = json.dumps(carol.request_claims())
         twice = text.replace('"tool":', '"tool": "create_table", "tool":').encode()
@@ -501,7 +502,7 @@ class TestADocument:
         refused("wrong_issuer", lambda: verified(document))
 
     def test_of_one_kind_never_passes_for_another(self):
-        """A revocation says the same as an approval; only its type tells."""
+        """A revocation has the same claims as an approval; only its type differs."""
         request = person("carol").request()
         claims = person("dana").answer_claims(request)
         revocation = person("dana").sign(REVOCATION, claims)
@@ -529,7 +530,7 @@ class TestADocument:
             result = verified(changed)
         except Refusal:
             return
-        # Base64 has spare bits at the end of a signature; the digest leaves it out.
+        # Base64 has spare bits at the end of a signature; the digest omits them.
         assert result == verified(document)
 
     @given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))
@@ -601,7 +602,8 @@ class TestACertificate:
         refused("untrusted_certificate", lambda: verified(forged))
 
     def test_of_a_sibling_of_the_environments_authority(self):
-        """The file also holds the root, which TLS needs; what else it vouches for is not ours."""
+        """The file also holds the root, which TLS needs; the root's other authorities are not
+        ours."""
         root = Issuer.create("company root")
         ours, theirs = Issuer.create("lab", root), Issuer.create("another", root)
         both = ours.pem + root.pem
@@ -696,7 +698,7 @@ class TestARequest:
     def test_that_may_not_be(
         self, gateway: Gateway, directory: Path, claims: dict[str, Any], reason: str
     ):
-        """Neither by the front door nor as a file, approved by somebody who may."""
+        """Neither over the API nor as a file, even if an approver approves it."""
         request = person("carol").request(**claims)
         assert naive(request)
         refused(reason, lambda: gateway.accept(request))
@@ -726,7 +728,7 @@ class TestARequest:
         refused("no_approver", lambda: gateway.accept(request))
 
     def test_under_an_id_that_is_taken(self, gateway: Gateway):
-        """Knowing an id is not enough to replace the request that is approved under it."""
+        """An attacker who knows an id cannot replace the request that is approved under it."""
         first, second = (person(n).request(jti="a" * 32) for n in ("carol", "erin"))
         gateway.accept(first)
         assert refused("id_taken", lambda: gateway.accept(second)).status == 409
@@ -740,7 +742,7 @@ class TestARequest:
         assert refusal.status == 429
         assert dict(refusal.headers)["Retry-After"]
         assert gateway.accept(person("erin").request()).new
-        # What is there can be approved and revoked nevertheless, and makes room.
+        # Existing requests can still be approved and revoked, which frees places.
         gateway.accept(person("dana").approve(requests[0]))
         gateway.accept(person("dana").revoke(requests[1]))
         assert gateway.accept(person("carol").request()).new
@@ -843,7 +845,7 @@ class TestAnApproval:
         assert gateway.live(who=asking.name) is None
 
     def test_of_a_request_that_was_exchanged_afterwards(self, gateway: Gateway):
-        """The intruder on the host is a principal too, and signs what it likes."""
+        """The intruder on the host is a principal too, and can sign any request."""
         carol = person("carol")
         shown = carol.request(jti="b" * 32, exp=NOW + MINUTE)
         wanted = carol.request(jti="b" * 32)
@@ -861,7 +863,8 @@ class TestAnApproval:
         assert gateway.live() is None
 
     def test_holds_for_a_second_signature_that_anybody_can_make(self, gateway: Gateway):
-        """With ECDSA signature (r, s), (r, n - s) verifies too: another file, the same request."""
+        """If ECDSA signature (r, s) verifies, so does (r, n - s): another file, the same
+        request."""
         request = person("carol").request()
         head, _, signature = request.rpartition(b".")
         order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -917,7 +920,7 @@ class TestAnApproval:
         grant = gateway.live()
         assert grant
         assert grant.approver == "erin"
-        # And the garbage does not keep dana from approving.
+        # The invalid file does not prevent dana's approval.
         assert gateway.accept(person("dana").approve(request)).new
         assert (gateway.directory / f"{id}.approval.dana").read_bytes() != b"garbage"
 
@@ -938,7 +941,7 @@ class TestAnApproval:
 
 @pytest.fixture
 def granted(gateway: Gateway) -> bytes:
-    """A request that was approved."""
+    """Create a request and approve it."""
     request = person("carol").request()
     gateway.accept(request)
     gateway.accept(person("dana").approve(request))
@@ -1105,7 +1108,7 @@ class TestTheDirectory:
         assert other.live() is None
 
     def test_a_change_within_one_tick_of_the_clock_is_seen(self, directory: Path, gateway: Gateway):
-        """The directory's time stamp does not tell it; looking again for a while does."""
+        """The directory's time stamp is unchanged, so the gateway reads again for a while."""
         request = person("carol").request()
         id = put_pair(directory, request, person("dana").approve(request))
         assert gateway.live()
@@ -1260,7 +1263,8 @@ class TestTheDirectory:
     def test_a_request_that_is_overwritten_is_not_taken_for_what_it_was(
         self, directory: Path, gateway: Gateway
     ):
-        """In place, so that the directory does not tell; then an approval of the new one comes."""
+        """The overwrite does not change the directory; then an approval of the new request
+        arrives."""
         path = put(directory, f"{'a' * 32}.request", person("carol").request(jti="a" * 32))
         gateway.settle()
         other = person("erin").request(jti="a" * 32)
@@ -1293,7 +1297,8 @@ class TestTheDirectory:
         assert gateway.live() is None
 
     def test_ten_thousand_files_hide_nothing(self, directory: Path, gateway: Gateway):
-        """Half of them have names of documents, half do not; the one that counts is found."""
+        """Half of them have names of documents, half do not; the gateway finds the one that
+        counts."""
         for number in range(5000):
             (directory / f"junk-{number}").touch()
             (directory / f"{number:032x}.request").touch()
@@ -1323,7 +1328,7 @@ class TestTheDirectory:
 def accept_at_once(
     directory: Path, authority_pem: bytes, document: bytes, now: int, together: Any, says: Any
 ) -> None:
-    """In a process of its own, at the same moment as the others."""
+    """Accept in a separate process, at the same moment as the others."""
     gateway = Gateway(directory, roster=Roster.of(CONFIGURATION, authority_pem))
     together.wait(60)
     try:

@@ -11,7 +11,8 @@ PREVIOUS = [GENESIS, *map(digest, LINES)]
 
 
 def breaks(*numbers: int, position: Position | None = None) -> list[Break]:
-    """Breaks that a verifier of an intact chain reports for these lines in this order."""
+    """Return the breaks that a verifier of an intact chain reports for these lines in this
+    order."""
     position = position or Position()
     found = (position.follow(LINES[n], n, PREVIOUS[n]) for n in numbers)
     return [each for each in found if each]

@@ -1,4 +1,5 @@
-"""Results of servers: values are found in any notation, masked everywhere, or withheld."""
+"""Results of servers: inspection finds values in any notation, and masks or withholds all of
+them."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ DETECTOR = Detector()
 CARD, EMAIL = "4111111111111111", "john.doe@example.com"
 
 BARE = PIIDetectorRust({f"detect_{name}": True for name in BUILT_IN})
-"""The engine with its own detectors, all of them."""
+"""The engine with all of its own detectors."""
 
 
 def result(*texts: str, structured: Any = None) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def texts(inspected: Inspected) -> list[str]:
 
 
 class Stream:
-    """Messages of a stream, one after the other, searched at once."""
+    """Messages of a stream, one after the other, inspected together."""
 
     def __init__(self, inspector: Inspector, data_class: str) -> None:
         async def search(
@@ -94,10 +95,10 @@ def seconds(work: Callable[[], object]) -> float:
     return best
 
 
-# --- what is found -------------------------------------------------------------------------------
+# --- findings ------------------------------------------------------------------------------------
 
 KNOWN_FALSE = {"3.0.15.1", "5123 4567 8901 2346"}
-"""A version in four parts behind a name, and numbers in a row that pass the check of a card."""
+"""A four-part version after a name, and consecutive numbers that pass a card's check."""
 
 
 @pytest.mark.parametrize("name", ["labelled_texts.txt", "held_out_texts.txt"])
@@ -133,7 +134,7 @@ def test_quotes_around_an_address_stay_and_those_in_it_are_its_own(
 
 
 def test_the_labelled_texts_tell_detectors_apart() -> None:
-    """The engine's own detectors on the same texts: e-mail is found, keys and IBANs are not."""
+    """The engine's own detectors on the same texts: they find e-mail, and miss keys and IBANs."""
     renamed: dict[str, str] = {"driver_license": "driving_licence", "bsn": "national_id"}
 
     def bare(text: str) -> set[Span]:
@@ -211,7 +212,7 @@ def test_a_value_written_otherwise_is_masked_whole(name: str) -> None:
     assert masked.endswith(" indeed")
     plainly = {"credit_card": CARD, "email": EMAIL}.get(kind)
     if plainly:
-        # The same value as when written plainly, so the same mask: "dots" keeps its dots.
+        # The plain value has the same mask, except that "dots" keeps its dots.
         (mask,) = texts(MASKING.inspect_result(result(f"it is {plainly} indeed"), "internal"))
         assert masked.replace(".", "") == mask.replace(".", "")
 
@@ -536,7 +537,7 @@ def test_a_large_message_is_held_whatever_its_end() -> None:
     assert len(stream.inspect(log("complete. "), size=1)) == 2
 
 
-# --- nothing breaks it ---------------------------------------------------------------------------
+# --- robustness ----------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none()
@@ -606,7 +607,7 @@ def test_small_numbers_need_not_be_searched(number: int) -> None:
 @pytest.mark.parametrize("plainly", [True, False])
 def test_searching_texts_together_finds_what_searching_each_finds(plainly: bool) -> None:
     labelled = load("labelled_texts.txt") + load("held_out_texts.txt")
-    if plainly:  # all of them, which is when nothing is looked at one by one
+    if plainly:  # all of them, so that none is inspected alone
         labelled = [
             entry
             for entry in labelled
@@ -630,7 +631,7 @@ def test_a_text_without_signs_of_escapes_has_none(text: str) -> None:
         )
 
 
-# --- nothing slows it down -----------------------------------------------------------------------
+# --- performance ---------------------------------------------------------------------------------
 
 BLOW_UPS = {
     "@": "a@",
@@ -665,13 +666,13 @@ def test_time_grows_with_the_length_of_a_text_not_faster(name: str) -> None:
         return seconds(lambda: MASKING.inspect_result(message, "internal"))
 
     small, large = inspect(25_000), inspect(100_000)
-    # Four times the length: sixteen times the time would be quadratic.
+    # Four times the length: quadratic cost would take sixteen times as long.
     assert large < 9 * small + 0.02, f"{small * 1e3:.1f} ms, then {large * 1e3:.1f} ms"
     assert large < 2
 
 
 def test_a_backtracking_expression_would_be_noticed() -> None:
-    """The measure itself: a naive expression on the same kind of text."""
+    """The measurement itself, with a naive expression on the same kind of text."""
     naive = re.compile(r"(?:\d+[ ]?)+x")
     small = seconds(lambda: naive.search("1" * 16))
     large = seconds(lambda: naive.search("1" * 20))

@@ -1,4 +1,4 @@
-"""The inspection worker searches as well as the gateway does, within bounds, and no call waits."""
+"""The inspection worker finds what the gateway finds, within bounds, and no call waits for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = bytes(range(1, 33))
 CLASSES: dict[str, Action] = {"public": "flag", "internal": "redact", "restricted": "block"}
 LARGE = INLINE_BYTES + 1
 HOSTILE = "jane.doe@example.org " * 200_000
-"""Takes seconds to search, on any machine."""
+"""Text that takes seconds to search, on any machine."""
 
 
 def result(text: str, structured: Any = None) -> dict[str, Any]:
@@ -167,7 +167,8 @@ def test_a_cancelled_message_takes_no_answer_of_another():
 
 
 def test_one_that_sends_much_is_waited_for_once():
-    """Behind several slow messages of one server another's waits for one of them."""
+    """Behind several slow messages of one server, another server's message waits for only one of
+    them."""
 
     async def work(worker: InspectionWorker) -> None:
         await inspect(worker, "x")

@@ -1,4 +1,4 @@
-"""Key sets: which keys verify, and what a bad set leaves in place."""
+"""Key sets: which keys verify, and what a faulty set leaves unchanged."""
 
 from __future__ import annotations
 
@@ -78,9 +78,10 @@ USELESS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", USELESS)
 def test_a_key_of_no_use_is_passed_over(name: str) -> None:
-    """RFC 7517 section 5: others may be for others. But a set of them alone is no set."""
+    """RFC 7517 section 5: other keys may be for other uses. A set with only such keys is
+    invalid."""
     good = public(EC, kid="good")
-    if name == "symmetric":  # then whoever can read the set can sign
+    if name == "symmetric":  # otherwise every reader of the set could sign
         with pytest.raises(KeySetError, match="is private"):
             read_key_set(document(USELESS[name], good))
         return
@@ -90,7 +91,7 @@ def test_a_key_of_no_use_is_passed_over(name: str) -> None:
 
 
 def test_pyjwt_takes_some_of_them() -> None:
-    """So the cases above are not refused by every library alike."""
+    """Not every library refuses the cases above."""
     taken = []
     for name, jwk in USELESS.items():
         try:
@@ -179,7 +180,7 @@ class TestFileKeys:
         assert source.problem is None
 
     def test_what_can_be_read_again_is_read_again(self, path: Path) -> None:
-        """A file that was away and came back unchanged is no problem any more."""
+        """A file that disappeared and returned unchanged is no longer a problem."""
         source = FileKeys(path)
         path.rename(path.with_suffix(".away"))
         assert source.find("old")

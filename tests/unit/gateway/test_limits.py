@@ -1,4 +1,4 @@
-"""Rates, calls in flight and circuits: what is let through, what is not, and what it costs."""
+"""Rates, calls in flight and circuits: what they admit, what they refuse, and their cost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def admitted(
 
 
 def retry_after(call: Callable[..., object], *arguments: Any) -> tuple[int, str, int]:
-    """Status, reason and seconds of a refusal."""
+    """Return status, reason and seconds of a refusal."""
     with pytest.raises(Refusal) as refused:
         call(*arguments)
     ((name, value),) = refused.value.headers
@@ -46,7 +46,7 @@ def retry_after(call: Callable[..., object], *arguments: Any) -> tuple[int, str,
 
 @dataclass
 class Bucket:
-    """As it is usually described: tokens that come back with time."""
+    """Token bucket as textbooks describe it: tokens return over time."""
 
     rate: Rate
     tokens: float
@@ -74,7 +74,7 @@ class TestRates:
             now += pause
             tokens = bucket.tokens + pause / rate.interval
             if abs(tokens - 1) < 1e-3:
-                return  # rounding decides
+                return  # the result depends on rounding
             assert (buckets.take({"k": rate}, now) == 0) is bucket.take(now)
 
     @settings(max_examples=50)

@@ -1,4 +1,4 @@
-"""Masks: the same for the same value, unlinkable without the key, of the form of the value."""
+"""Masks: equal for equal values, unlinkable without the key, in the form of the value."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_masks_lie_where_no_value_can(key: bytes) -> None:
     ],
 )
 def test_a_mask_is_not_found_again(kind: str, written: str) -> None:
-    """Except for an e-mail address, which stays one, at a domain that cannot exist."""
+    """Except for an e-mail address: its mask is an address at a domain that cannot exist."""
     assert [f.type for f in DETECTOR.find(written)][:1] == [kind]
     for salt in range(200):
         masked = Masking(bytes([salt]) * 32).replacement(kind, written, written)

@@ -13,7 +13,7 @@ def metrics() -> Metrics:
 
 
 def sample(metrics: Metrics, name: str) -> str | None:
-    """The value of a sample, as it is exposed."""
+    """Return the exposed value of a sample."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", metrics.exposition().decode(), re.MULTILINE)
     return found[1] if found else None
 
@@ -39,7 +39,7 @@ def test_decisions_are_counted_by_server_method_and_outcome(metrics: Metrics):
 
 
 def test_callers_cannot_make_series(metrics: Metrics):
-    """Each series costs memory for ever: a label that a caller writes is a leak he turns on."""
+    """Each series uses memory for ever: a label that callers choose is a leak that they control."""
     metrics.decided("none", "none", "denied", "no_policy", 0.001)
     before = series(metrics)
     for n in range(1000):

@@ -128,7 +128,7 @@ def test_a_tool_that_is_not_listed_any_more_is_not_callable():
 
 
 def test_a_name_that_is_there_twice_is_approved_for_neither():
-    """Even where one of them is the approved one: the server decides which a call reaches."""
+    """Even if one of them is the approved definition: the server decides which one a call uses."""
     judgement = pinned(NOW).judge([NOW, but(NOW, description="Other."), CONVERT])
     assert reasons(judgement) == {"now": "duplicate", "convert_time": "new"}
     assert not judgement.approved
@@ -330,7 +330,7 @@ def test_what_cannot_be_used_is_withheld_though_it_was_approved(
 
 
 def test_a_word_in_data_is_no_annotation():
-    """`x-mcp-header` in a default, an example or as the name of a property annotates nothing."""
+    """`x-mcp-header` in a default, in an example or as a property's name annotates nothing."""
     schema = {
         "type": "object",
         "default": {"x-mcp-header": "A"},
@@ -349,7 +349,7 @@ def test_schemas_of_older_dialects_and_references_within_are_fine():
 
 
 def test_a_schema_that_nobody_approved_is_not_compiled():
-    """Compiling this one takes seconds, in which no call would be answered."""
+    """Compiling this schema takes seconds, in which no call would be answered."""
     schema = {
         "type": "object",
         "properties": {str(n): {"pattern": rf"\w{{{n % 50}}}\pL{{9}}x"} for n in range(2000)},
@@ -366,7 +366,7 @@ def test_a_schema_that_nobody_approved_is_not_compiled():
 
 
 def test_a_list_shows_what_was_approved_and_nothing_else():
-    """Fields that nobody reviewed may address the model as well."""
+    """Unreviewed fields could also address the model."""
     offered = {
         **CONVERT,
         "icons": [{"src": "https://evil.example/track"}],

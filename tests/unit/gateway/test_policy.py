@@ -1,4 +1,4 @@
-"""Who may do what: default deny, the manifest's roles exactly, and policies that go wrong."""
+"""Authorisation: default deny, exactly the manifest's roles, and faulty policies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ManifestRole(Role):
-    """With what roles can name besides tools."""
+    """Role with its resources and prompts besides tools."""
 
     resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -145,12 +145,12 @@ class TestRoles:
 
 @pytest.fixture(scope="module")
 def permissive() -> Policies:
-    """Cedar itself would allow whatever it is asked."""
+    """Build policies with which Cedar itself would allow everything."""
     return build('@id("all") permit (principal, action, resource);')
 
 
 def test_the_actions_of_the_schema_are_the_methods():
-    """And each applies to what the table says that its method acts on."""
+    """Each applies to the kind of object that the table names for its method."""
     text = re.sub(r"//.*", "", SCHEMA)
     declared = re.findall(
         r"action\s+([^;]*?)\s+in \[(\w+)\] appliesTo \{\s*principal: \[Principal\],"
@@ -607,7 +607,7 @@ URIS = NAMES.filter(lambda name: name.strip(".")).map(lambda name: f"note:///{na
 
 @st.composite
 def manifests(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, ManifestRole]]:
-    """Facts as of gateway.json, and roles that name some of what is in them."""
+    """Draw facts as in gateway.json, and roles that name some of their objects."""
     classes = st.fixed_dictionaries(
         {"data_class": st.sampled_from(["public", "internal", "confidential", "restricted"])}
     )
@@ -653,7 +653,7 @@ def manifests(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, ManifestRole]]
 def reference(
     facts: dict[str, Any], roles: Mapping[str, ManifestRole], who: str, call: Call, granted: bool
 ) -> bool:
-    """Is it named by a role? The rule of the manifest in Python, without Cedar."""
+    """Return whether a role names it: the manifest's rule in Python, without Cedar."""
     held = [roles[role] for role in facts["principals"][who]["roles"]]
     kind = {"tools/call": "tools", "resources/read": "resources", "prompts/get": "prompts"}.get(
         call.method

@@ -1,4 +1,4 @@
-"""Requirements of MCP's specification for a POST, and how it is parsed."""
+"""Requirements of MCP's specification for a POST, and the parsing of its requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def older(method: str, /, **params: Any) -> dict[str, Any]:
 
 
 def headers_of(document: Any, **changed: str | bytes | None) -> list[tuple[bytes, bytes]]:
-    """Build a client's headers. `changed`: by name with underscores; None: not sent."""
+    """Build a client's headers. `changed`: by name with underscores; None removes a header."""
     method = document.get("method") if isinstance(document, dict) else None
     params = document.get("params") if isinstance(document, dict) else None
     name = (params.get("name") or params.get("uri")) if isinstance(params, dict) else None
@@ -191,7 +191,7 @@ def test_a_reference_that_does_not_say_to_what_is_refused(reference: Any):
 
 
 def test_the_methods_are_those_of_the_specification():
-    """As the official SDK has them, so that a new one is noticed; tasks are not offered."""
+    """The official SDK's list, so that a new method is noticed; tasks are not offered."""
     for version, methods in REQUESTS.items():
         known = {method for method, each in sdk.CLIENT_REQUESTS if each == version}
         assert set(methods) == known, version
@@ -362,7 +362,8 @@ def test_a_body_of_another_version_than_the_header_is_a_mismatch(version: Any):
 
 
 def test_a_header_of_an_older_version_than_the_body_is_a_mismatch():
-    """Else the headers of a call of today could lie, as the older version does not know them."""
+    """Otherwise the headers of a current call could be false, as the older version does not define
+    them."""
     headers = headers_of(request(), mcp_protocol_version=OLD)
     assert answer(refused(request(), headers, BOTH)) == (400, -32020)
 
@@ -448,7 +449,8 @@ def test_names_of_headers_have_no_case():
     "name", ["東京", " padded ", "line\nbreak", "=?base64?literal?=", "é", "a\tb\t", "", "tab\tbed"]
 )
 def test_names_that_no_header_can_carry_come_in_base64(name: str):
-    """The values of the specification's table, and what else needs it; not all of them do."""
+    """Values of the specification's table, and others; some of them also fit into a header
+    plainly."""
     if not name:
         assert answer(refused(request(name=name))) == (400, -32602)
         return
@@ -468,14 +470,14 @@ def test_a_name_that_looks_encoded_is_not_taken_as_it_stands():
 @pytest.mark.parametrize(
     "payload",
     [
-        "Y29udmVydF90aW1l=",  # padding too much
-        "Y29udmVydF90aW1",  # and too little
+        "Y29udmVydF90aW1l=",  # too much padding
+        "Y29udmVydF90aW1",  # too little padding
         "Y29udmVydF90 aW1l",
         "Y29udmVydF90aW1l?",
-        "YR==",  # bits left over, which a lax decoder drops
+        "YR==",  # spare bits, which a lax decoder drops
         "w6",
         "/w==",  # not UTF-8
-        "wIA=",  # NUL as Java writes it
+        "wIA=",  # NUL as Java encodes it
     ],
 )
 def test_base64_that_is_not_canonical_is_a_mismatch(payload: str):
@@ -573,7 +575,8 @@ def test_where_only_older_ones_are_named_todays_is_not_served():
 
 
 def test_of_an_older_version_the_body_says_what_it_is_and_headers_may_not_differ():
-    """FastMCP 4.1.2 believes such headers, which no version that it speaks here asks for."""
+    """FastMCP 4.1.2 trusts such headers, which none of the versions that it supports here
+    requires."""
     document = older("tools/call", name="dangerous")
     assert read(document, old_headers(mcp_name="dangerous", mcp_method="tools/call"), BOTH)
     lie = old_headers(mcp_name="harmless")
@@ -754,7 +757,7 @@ def check(
     schema: Any = SCHEMA,
     version: str = MODERN,
 ) -> str | None:
-    """The reason of the refusal, if any."""
+    """Return the reason of the refusal, if any."""
     params = {"name": "a", "arguments": arguments}
     call = Call("time", version, 1, "tools/call", params, "tool", "a", {})
     pairs = headers if isinstance(headers, list) else list(headers.items())
@@ -831,7 +834,7 @@ def test_integers_compare_as_numbers(value: Any, header: str, agrees: bool):
 
 
 def test_an_argument_that_is_there_in_two_cases_is_refused():
-    """A server in Go would use the second, and whoever routes by the header the first."""
+    """A server in Go would use the second, and a router that reads the header the first."""
     arguments, headers = RIGHT
     assert check(arguments | {"Region": "eu-east1"}, headers) == "header_mismatch"
     assert check(arguments | {"WHERE": {"tenant": "x"}}, headers) == "header_mismatch"
@@ -1056,7 +1059,7 @@ METHODS = sorted({method for methods in REQUESTS.values() for method in methods}
 
 @st.composite
 def messages(draw: Callable[..., Any]) -> tuple[Any, list[tuple[bytes, bytes]]]:
-    """A right request, or one of which something was changed in the body, the headers or both."""
+    """Draw a valid request, or one with a change in the body, in the headers or in both."""
     method = draw(st.sampled_from(METHODS))
     named = {"uri": "file:///a"} if method.startswith("resources/") else {"name": "a"}
     document: Any = request(
@@ -1108,7 +1111,7 @@ def test_any_message_is_a_call_or_a_refusal(message: Any, versions: frozenset[st
 
 @given(messages())
 def test_what_the_sdk_would_refuse_we_do_not_pass(message: Any):
-    """The ladder of the official server, as a second opinion on every call that is let through."""
+    """The official server's checks, as a second opinion on every call that the gateway admits."""
     document, headers = message
     folded = {name.decode(): value.decode("latin-1") for name, value in headers}
     assume(len(folded) == len(headers))

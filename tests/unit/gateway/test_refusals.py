@@ -1,4 +1,4 @@
-"""The table of refusals is whole: the code uses every row, and no reason that is not a row."""
+"""The table of refusals is complete: the code uses every row, and every reason has a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ringfence.gateway.refusals import REFUSALS, Refusal
 
 GATEWAY = Path(__file__).parents[3] / "ringfence/gateway"
 REFUSERS = ("Refusal", "Refusal.of_result", "deny", "_refusal", "_RejectedError")
-"""Functions that get a reason: `_refusal` as its second argument, the others as their first."""
+"""Functions that take a reason: `_refusal` as its second argument, the others as their first."""
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -31,7 +31,7 @@ def constants(node: ast.expr) -> list[str]:
 
 
 def reasons_given(*functions: str) -> Iterator[tuple[str, str]]:
-    """Place and text of each literal reason that one of these functions gets."""
+    """Yield place and text of each literal reason that is passed to one of these functions."""
     for name, tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in functions:
@@ -41,7 +41,7 @@ def reasons_given(*functions: str) -> Iterator[tuple[str, str]]:
 
 
 def reasons() -> set[str]:
-    """Literal ones, and those that are put together."""
+    """Return all reasons, both literal and composed ones."""
     jose = {text for _, text in reasons_given("JwsError", "jws.JwsError")}
     of_tokens = {
         text for place, text in reasons_given("JwsError") if place.startswith("jose/jws.py")

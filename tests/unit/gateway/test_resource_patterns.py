@@ -1,4 +1,4 @@
-"""Which pattern a resource belongs to, and URIs that mean something else to another program."""
+"""Matching of resources to patterns, and URIs that another program would read differently."""
 
 from __future__ import annotations
 

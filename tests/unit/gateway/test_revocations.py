@@ -1,4 +1,4 @@
-"""Revocations: who may sign one, when it begins and ends, and what undoes it."""
+"""Revocations: who may sign one, when it begins and ends, and what ends it early."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def restore(who: str, kind: str, value: str, **claims: Any) -> bytes:
 
 
 class Process:
-    """One of a gateway's."""
+    """One process of a gateway."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
@@ -115,7 +115,7 @@ class TestWho:
 
     @pytest.mark.parametrize("kind", ["principal", "certificate"])
     def test_a_revoked_signer_revokes_nobody(self, process: Process, kind: str):
-        """A thief of a responder's key must not be able to revoke all the others with it."""
+        """A thief with a responder's key must not be able to revoke all other responders."""
         value = "dana" if kind == "principal" else person("dana").thumbprint
         process.accept(revoke("erin", kind, value))
         refused("revoked", lambda: process.accept(revoke("dana", "principal", "erin")))

@@ -1,4 +1,4 @@
-"""A session is of use to whom it was made for, and nobody can tell it from one that never was."""
+"""Only its owner can use a session; a foreign session looks the same as one that does not exist."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_whatever_is_wrong_the_answer_is_the_same():
 
 @given(ids, st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
 def test_no_other_principal_or_server_opens_it(own: str, a: str, b: str, c: str, d: str):
-    """Also where the parts run together to the same text."""
+    """Even if the concatenated parts are the same text."""
     assume((a, b) != (c, d))
     refusal(sessions.seal(KEY, own, a, b), principal=c, server=d)
 

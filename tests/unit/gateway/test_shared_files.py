@@ -1,4 +1,4 @@
-"""Files that processes share: whole or absent, locked by one, read again when they change."""
+"""Files that processes share: complete or absent, locked by one, read again after a change."""
 
 from __future__ import annotations
 

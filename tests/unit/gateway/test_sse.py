@@ -1,4 +1,4 @@
-"""Events are the same however their bytes arrive."""
+"""Events are the same for every division of their bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parsed(*chunks: bytes, limit: int = LIMIT) -> list[Event]:
 
 
 def reference(stream: bytes) -> list[Event]:
-    """The same rules at leisure, on the whole stream, as the standard's grammar has them."""
+    """Apply the same rules slowly, to the whole stream, following the standard's grammar."""
     text = stream.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     events: list[Event] = []
     block: list[tuple[str, str]] = []
@@ -133,7 +133,7 @@ def test_what_is_serialised_is_parsed_again(several: list[Event]):
 
 
 def test_line_ends_within_data_stay_within_it():
-    """Else a result could forge an event after its own."""
+    """Otherwise a result could forge an event after its own."""
     forged = "a\rdata: b\r\n\r\nevent: message\ndata: {}"
     assert parsed(serialise(Event(forged))) == [Event("a\ndata: b\n\nevent: message\ndata: {}")]
 
@@ -211,7 +211,7 @@ def test_a_long_event_in_tiny_chunks_costs_no_more_than_its_length():
 @given(st.lists(events.filter(lambda each: each.data), max_size=5))
 @example([Event("\u2028\x85\x0b\x0c\x1c line ends to str.splitlines, and not here")])
 def test_the_client_of_the_official_sdk_reads_what_is_serialised(several: list[Event]):
-    """The parser that most users of Python have, as a second opinion."""
+    """The parser of most Python clients, as a second opinion."""
     response = httpx2.Response(
         200,
         headers={"content-type": "text/event-stream"},

@@ -1,4 +1,4 @@
-"""The stages are those that the README lists, and each declares the controls of its package."""
+"""The stages are those in the README, and each declares the controls of its package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One reading of every document, or none."""
+"""Strict JSON: every accepted document has exactly one reading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOCUMENTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "json.yaml").read_tex
 REFUSED = [each for each in DOCUMENTS if each["ours"] != "accepted"]
 ACCEPTED = [each for each in DOCUMENTS if each["ours"] == "accepted"]
 BEYOND_JAVASCRIPT = {"largest integer"}
-"""Node rounds integers beyond 53 bits; protocol fields are bounded to these elsewhere."""
+"""Node rounds integers beyond 53 bits; the gateway limits protocol fields elsewhere."""
 
 
 def named(document: Mapping[str, Any]) -> str:
@@ -56,7 +56,7 @@ def value(shown: str) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types where JSON has types; -0.0 and 0 are one number."""
+    """Compare values, and their types where JSON has types; -0.0 and 0 are one number."""
     if isinstance(one, dict):
         return (
             isinstance(other, dict)
@@ -85,7 +85,7 @@ def test_accepts_and_sends_on_what_it_read(document: dict[str, Any]):
 
 
 def test_the_documents_are_a_test_of_something():
-    """The baseline: what is refused here is read without complaint elsewhere, and differently."""
+    """Baseline: other parsers accept the documents that ours refuses, and read them differently."""
     assert len(DOCUMENTS) >= 60
     assert len({each["name"] for each in DOCUMENTS}) == len(DOCUMENTS)
     differing = [each for each in REFUSED if len(set(each["read"].values())) > 1]
@@ -119,7 +119,7 @@ def test_the_readings_on_record_are_those_of_node():
 
 @pytest.mark.skipif(GO is None, reason="Go is not on PATH")
 def test_go_takes_names_in_another_case_for_those_that_mcp_defines():
-    """The baseline of `ambiguous_key`: what a server in Go would do, and Python did not see."""
+    """Baseline of `ambiguous_key`: a server in Go would use a member that Python does not see."""
     documents = {each["name"]: json_readers.body(each) for each in DOCUMENTS}
     attacks = {
         "method in capitals too": lambda read: read["Method"] == "tools/call",
@@ -147,7 +147,7 @@ def test_go_takes_names_in_another_case_for_those_that_mcp_defines():
         assert reason(documents[name]) == "ambiguous_key", name
 
 
-# Documents as text, so that what no serialiser would write appears too: names that repeat or fold
+# Documents as text, so that they include what no serialiser writes: names that repeat or fold
 # together, escapes, numbers of any length.
 names = st.sampled_from(
     [
@@ -185,7 +185,7 @@ texts = st.recursive(
 
 
 class TwiceError(Exception):
-    """A member is there twice."""
+    """A member occurs twice."""
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_ours(text: str) -> bool:
-    """The rules again, slowly, without those about case; on documents that json can read."""
+    """Apply the rules again, slowly, except those about case, to documents that json can parse."""
     try:
         document = json.loads(text, object_pairs_hook=once)
     except TwiceError:

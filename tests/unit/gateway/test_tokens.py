@@ -1,4 +1,4 @@
-"""Access tokens: good ones, and attacks that a permissive verifier lets through."""
+"""Access tokens: valid ones, and attacks that a permissive verifier admits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def b64(data: bytes) -> str:
 
 
 def claims(**changes: Any) -> Claims:
-    """Claims of a good token; a change to None takes the claim away."""
+    """Return the claims of a valid token; a change to None removes a claim."""
     usual = {
         "iss": ISSUER,
         "sub": "carol",
@@ -81,7 +81,7 @@ _SIGNERS = {
 
 
 def signed(header: bytes, payload: bytes, key: Key, algorithm: str) -> str:
-    """A signature over any bytes, also over what no library would sign."""
+    """Sign any bytes, even those that no library would sign."""
     covered = f"{b64(header)}.{b64(payload)}"
     model = joserfc_jws.JWSRegistry.algorithms[_SIGNERS[algorithm]]
     return f"{covered}.{b64(model.sign(covered.encode(), key))}"
@@ -109,7 +109,7 @@ def verifier(tmp_path: Path) -> Verifier:
 
 @dataclass(frozen=True)
 class Known(KeySource):
-    """A key set in memory."""
+    """Key set in memory."""
 
     keys: dict[str, PublicKey] = field(default_factory=lambda: dict(read_key_set(JWKS)))
 
@@ -141,11 +141,11 @@ def refused(verifier: Verifier, sent: str, **changes: Any) -> Refusal:
     return caught.value
 
 
-# Permissive baselines: verifiers as they are often written.
+# Permissive baselines: verifiers as many programs implement them
 
 
 def usual_verifier(sent: str) -> Claims:
-    """PyJWT by the book: key by id, fixed algorithms, defaults for the rest."""
+    """Verify with PyJWT as documented: key by id, fixed algorithms, otherwise defaults."""
     kid = jwt.get_unverified_header(sent)["kid"]
     key = jwt.PyJWKSet.from_json(JWKS.decode())[kid].key
     algorithms = ["ES256", "EdDSA", "RS256", "PS256"]
@@ -153,13 +153,13 @@ def usual_verifier(sent: str) -> Claims:
 
 
 def decoded(sent: str, key: Any, algorithms: list[str]) -> Claims:
-    since = time.time() - NOW  # the clock of these tests stands still, PyJWT's goes on
+    since = time.time() - NOW  # the clock of these tests stands still, PyJWT's does not
     options: Any = {"verify_aud": False}
     return jwt.decode(sent, key, algorithms=algorithms, options=options, leeway=since)
 
 
 def trusting_verifier(sent: str) -> Claims:
-    """Believes the header: the algorithm it names, and the key it brings along."""
+    """Trust the header: its algorithm and its key."""
     head, body, signature = (urlsafe_b64decode(part + "==") for part in sent.split("."))
     header = json.loads(head)
     covered = sent.rpartition(".")[0].encode()
@@ -192,7 +192,7 @@ def with_duplicate(name: str, first: str, last: str) -> bytes:
 
 
 def padded(part: int) -> str:
-    """Signed with the padding, as an issuer might that writes base64 instead of base64url."""
+    """Sign with the padding, as an issuer does that writes base64 instead of base64url."""
     for extra in ("a", "aa", "aaa"):
         segments = token(extra=extra, header={"x": extra}).split(".")[:2]
         if missing := -len(segments[part]) % 4:
@@ -204,7 +204,7 @@ def padded(part: int) -> str:
 
 
 def sloppy_signature() -> str:
-    """86 characters hold 516 bits for 512: the last four may be anything to a lax decoder."""
+    """Change the last four of the 516 bits in 86 characters: a lax decoder ignores them."""
     sent = token()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return sent[:-1] + alphabet[alphabet.index(sent[-1]) + 1]
@@ -472,7 +472,7 @@ def test_the_scheme_is_read_in_any_case(verifier: Verifier, scheme: str) -> None
 
 
 class TestCertificates:
-    """A token is only good over the connection of whom it was issued to (RFC 8705)."""
+    """A token is valid only over the connection of its owner (RFC 8705)."""
 
     def test_a_stolen_token_is_of_no_use(self, verifier: Verifier) -> None:
         sent = token()
@@ -494,7 +494,7 @@ class TestCertificates:
     def test_an_unbound_token_is_good_where_no_binding_is_asked_for(self, tmp_path: Path) -> None:
         verifier = make(tmp_path, sender_constraint="none")
         assert verify(verifier, token(cnf=None), certificate_der=None).certificate is None
-        # and where a certificate is there nonetheless, audit is told
+        # the audit log records a certificate that is there nonetheless
         seen = verify(verifier, token(cnf=None), certificate_der=OTHER_CERTIFICATE).certificate
         assert seen == access_tokens.certificate_thumbprint(OTHER_CERTIFICATE)
 
@@ -530,7 +530,7 @@ class TestCache:
 
 class TestReplay:
     def test_a_sensitive_call_uses_the_token_up(self, tmp_path: Path) -> None:
-        """Also for the other processes of the gateway, here two verifiers of one directory."""
+        """The gateway's other processes refuse it too; here, two verifiers of one directory."""
         one, other = make(tmp_path / "a"), make(tmp_path / "a")
         assert verify(one, token())
         assert verify(one, token(), sensitive=True)
@@ -626,7 +626,7 @@ def race(directory: str, barrier: Barrier, wins: Any) -> None:
 
 
 class TestClock:
-    """A clock that is set, by hand or by whoever can, opens nothing that was shut."""
+    """A change of the clock, by an administrator or an attacker, makes no refused token valid."""
 
     @pytest.fixture
     def clock(self) -> Clock:
@@ -658,7 +658,7 @@ class TestClock:
         sent = token(jti="used")
         assert verify(verifier, sent, sensitive=True)
         later = NOW + 86400
-        # Of an issuer whose clock has jumped too: each use makes room by what is over.
+        # From an issuer with a clock that also jumped: each use removes expired entries.
         for number in range(10):
             fresh = token(jti=f"{number}", iat=later, nbf=later, exp=later + 600)
             assert verify(verifier, fresh, sensitive=True, now=later)
@@ -805,7 +805,7 @@ def test_an_algorithm_that_the_issuer_does_not_use_is_refused(tmp_path: Path) ->
 
 
 def test_keys_of_one_issuer_do_not_sign_for_another(tmp_path: Path) -> None:
-    """Mallory runs an issuer of her own that is trusted too, under its own name."""
+    """Mallory runs a separate issuer, which is also trusted under its own name."""
     document = json.dumps({"keys": [MALLORY.as_dict(private=False) | {"kid": "m"}]}).encode()
     (tmp_path / "jwks.json").write_bytes(document)
     theirs = TrustedIssuer("https://other.example", FileKeys(tmp_path / "jwks.json"), ALGORITHMS)
