@@ -106,7 +106,7 @@ class Person:
 
     name: str
     certificate: bytes
-    """Encoded as DER."""
+    """Certificate in DER."""
     chain: tuple[x509.Certificate, ...]
     key: ec.EllipticCurvePrivateKey
 

@@ -30,7 +30,7 @@ def raise_limits() -> None:
 
 
 def restore_limits() -> None:
-    """Restore the limits once no lab is left."""
+    """Restore the limits when no lab exists."""
     with directories.locked(directories.CACHE):
         if _before().exists() and not directories.labs():
             with contextlib.suppress(OSError):

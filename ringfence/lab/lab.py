@@ -181,7 +181,7 @@ class Lab:
         if node in self.machines:
             return self.machines[node].command(argv)
         namespace = self.namespace(node)
-        # Processes left there end with the lab.
+        # Processes that remain in this group end with the lab.
         group = Cgroup(f"lab-{self.name}/exec")
         group.create()
         return joining(group, ["ip", "netns", "exec", namespace, *argv])

@@ -56,7 +56,7 @@ def start() -> None:
 
 
 def stop_if_unused() -> None:
-    """Stop this machine's proxy once no lab is left."""
+    """Stop this machine's proxy if no lab exists."""
     with directories.locked(directory()):
         if not directories.labs():
             PROXY.remove()

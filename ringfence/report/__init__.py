@@ -8,7 +8,7 @@ import pytest
 
 
 class NotApplicable(pytest.skip.Exception):
-    """The property cannot be observed on this host, and the message says why."""
+    """The property cannot be observed on this host; the message has the reason."""
 
 
 class UnverifiedError(Exception):

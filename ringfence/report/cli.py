@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: shown or converted; 2: not a report, or not writable. The verdict is pytest's status."""
+    """Return 0 if shown or converted, 2 if the file is not a report or the output not writable."""
     try:
         report = document.read(args.file)
         if args.html:

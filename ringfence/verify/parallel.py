@@ -41,7 +41,7 @@ def run(session: pytest.Session, groups: Iterable[Sequence[pytest.Item]], jobs: 
 
 
 class _Group:
-    """Checks that keep their order, and the process that runs them."""
+    """Checks that run in order, with the process that runs them."""
 
     def __init__(self, items: Sequence[pytest.Item]):
         self._items = list(items)
