@@ -243,7 +243,7 @@ def test_a_server_whose_process_dies_comes_back(lab: Lab):
 
 
 def test_testssl_finds_nothing(lab: Lab, release: str):
-    """With a caller's certificate; version 3.2, which can present one, is in Debian since 13."""
+    """With a caller's certificate; version 3.2, which can present one, came with Debian 13."""
     if release != "trixie":
         pytest.skip("testssl.sh of this release cannot present a certificate")
     identity = pki.principal_identity(lab.environment, lab.environment.principals["carol"])

@@ -61,7 +61,7 @@ def findings(policy: str, text: str) -> Iterator[Finding]:
 
 
 def policies(resource: RehearsedResource) -> Iterator[str]:
-    """Yield the policies of an identity; cloudsplaining does not judge trust policies."""
+    """Yield the policies of an identity; cloudsplaining does not assess trust policies."""
     if resource.type.startswith("aws:iam/"):
         if "policy" in resource.inputs:
             yield resource.inputs["policy"]

@@ -212,7 +212,7 @@ def its_capacity_is_given_to_all(aws: Aws, out: Exports) -> None:
 
 @BROKEN.by("containment_has_capacity_of_its_own")
 def it_is_throttled_to_nothing(aws: Aws, out: Exports) -> None:
-    """A way to switch a function off without notice."""
+    """Switch the function off unnoticed."""
     aws("lambda").put_function_concurrency(FunctionName=_name(out), ReservedConcurrentExecutions=0)
 
 

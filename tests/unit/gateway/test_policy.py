@@ -41,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ManifestRole(Role):
-    """Role with its resources and prompts besides tools."""
+    """Role that names resources and prompts as well as tools."""
 
     resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
