@@ -143,7 +143,7 @@ def _annotated(node: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping
 def _task_files(root: Path) -> Iterator[IndexEntry]:
     """Entries of a role's `tasks/main.yml`, tagged with the role and the controls they enforce."""
     for contents in sorted(root.glob("roles/*/tasks/main.yml")):
-        for task in yaml.load(contents.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506
+        for task in yaml.load(contents.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506 - safe loader
             included = next(
                 (task[k] for k in task if k.endswith(("import_tasks", "include_tasks"))), None
             )
@@ -157,7 +157,7 @@ def _task_files(root: Path) -> Iterator[IndexEntry]:
 
 def _playbooks(root: Path) -> Iterator[IndexEntry]:
     for path in sorted([*root.glob("playbooks/*.yml"), *root.glob("runbooks/*/*.yml")]):
-        for play in yaml.load(path.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506
+        for play in yaml.load(path.read_text(encoding="utf-8"), _Loader) or []:  # noqa: S506 - safe loader
             for control in _controls(play.get("vars", {}).get("controls", [])):
                 yield _enforcer(control, path, root, 1, play.get("name", path.stem))
 

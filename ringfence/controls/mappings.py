@@ -156,7 +156,7 @@ def load(directory: Path = MAPPINGS) -> Frameworks:
     """Read and validate all mappings. Raises `CatalogueError` with every problem found."""
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     documents = {
-        path.stem: yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506
+        path.stem: yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - safe loader
         for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem)
     }
     problems = [
